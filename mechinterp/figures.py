@@ -1,0 +1,366 @@
+"""The one Plotly theme, colours that mean the same everywhere, and a picture with its overlay in millimetres.
+
+Colours are Okabe and Ito's, which stay apart for readers with any of the common colour vision deficiencies [1]_, and
+never carry a meaning alone: words, marks or line styles say the same.
+
+References
+----------
+.. [1] Okabe, Ito. Color Universal Design: how to make figures and presentations that are friendly to colorblind people.
+   2008.
+
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float, Shaped
+
+from mechinterp.errors import ShapeError
+from mechinterp.token_grid import Placement, TokenGrid
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
+
+COLOURS: dict[str, str] = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "sky": "#56B4E9",
+    "purple": "#CC79A7",
+    "yellow": "#F0E442",
+    "ink": "#1c2733",
+    "muted": "#556270",
+    "line": "#c9d1d9",
+    "grid": "#e8ecf0",
+    "paper": "#ffffff",
+    "control": "#8a949e",
+    "band": "#eef1f4",
+}
+"""Names to colours; ``control`` is for whatever is there to be compared with."""
+
+SEQUENCE: tuple[str, ...] = tuple(
+    COLOURS[name] for name in ("blue", "vermilion", "green", "purple", "orange", "sky", "ink", "yellow")
+)
+"""Colours of classes in the order of the model's outputs, so that a class looks the same on every page."""
+
+DIVERGING: tuple[tuple[float, str], ...] = (
+    (0.0, "#0072B2"),
+    (0.25, "#7fb4d6"),
+    (0.5, "#f7f7f7"),
+    (0.75, "#eaa97f"),
+    (1.0, "#D55E00"),
+)
+"""Blue through white to vermilion, for signed values centred on zero."""
+
+HEAT: tuple[tuple[float, str], ...] = (
+    (0.0, "#5b2a86"),
+    (0.25, "#b0328b"),
+    (0.5, "#e8573f"),
+    (0.75, "#fb9f1b"),
+    (1.0, "#ffe226"),
+)
+"""Dark to bright with lightness rising evenly, for values from zero up, painted over a grey picture."""
+
+_SCALE_STEPS = (1.0, 2.0, 5.0)
+
+
+def theme() -> go.layout.Template:
+    """Return the theme as a Plotly template; one for all pages and notebooks."""
+    axis = {
+        "gridcolor": COLOURS["grid"],
+        "linecolor": COLOURS["line"],
+        "tickcolor": COLOURS["line"],
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "zeroline": False,
+        "automargin": True,
+        "title": {"standoff": 8, "font": {"size": 13}},
+        "tickfont": {"size": 12, "color": COLOURS["muted"]},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 13, "color": COLOURS["ink"]},
+            "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+            "colorway": list(SEQUENCE),
+            "paper_bgcolor": COLOURS["paper"],
+            "plot_bgcolor": COLOURS["paper"],
+            "margin": {"l": 56, "r": 16, "t": 28, "b": 48},
+            "xaxis": axis,
+            "yaxis": axis,
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.02,
+                "yanchor": "bottom",
+                "font": {"size": 12},
+            },
+            "hoverlabel": {"font": {"family": FONT, "size": 12}, "bgcolor": "#ffffff", "bordercolor": COLOURS["line"]},
+            "hovermode": "closest",
+            "dragmode": "zoom",
+            "colorscale": {"sequential": HEAT, "diverging": DIVERGING},
+            "annotationdefaults": {"font": {"size": 12, "color": COLOURS["ink"]}, "showarrow": False},
+        }
+    )
+
+
+def apply_theme(figure: go.Figure) -> go.Figure:
+    """Give a figure the theme, in place, and return it.
+
+    Examples
+    --------
+    >>> figure = apply_theme(go.Figure(go.Scatter(x=[0, 1], y=[1, 0])))
+    >>> figure.layout.template.layout.font.size
+    13
+
+    """
+    figure.update_layout(template=theme())
+    return figure
+
+
+def class_colour(index: int) -> str:
+    """Return the colour of the class at this place among the model's outputs."""
+    return SEQUENCE[index % len(SEQUENCE)]
+
+
+def as_text(text: str) -> str:
+    """Return text that Plotly draws as it is; Plotly reads a few HTML tags and entities in any label.
+
+    Examples
+    --------
+    >>> as_text("a<b>c & d")
+    'a&lt;b&gt;c &amp; d'
+
+    """
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def scale_bar_mm(width_mm: float) -> float:
+    """Return the length of a scale bar: the largest of 1, 2, 5 times a power of ten within 30 % of the width.
+
+    Examples
+    --------
+    >>> scale_bar_mm(197.0), scale_bar_mm(4.2)
+    (50.0, 1.0)
+
+    """
+    limit = 0.3 * width_mm
+    power = 10.0 ** np.floor(np.log10(limit))
+    return float(max(step * power for step in _SCALE_STEPS if step * power <= limit))
+
+
+def picture_url(pixels: Shaped[np.ndarray, "row column *channel"], window: tuple[float, float] | None = None) -> str:
+    """Return pixels as a PNG in a ``data:`` URL, for figures outside a run folder.
+
+    Parameters
+    ----------
+    pixels
+        Grey (row, column) or colour (row, column, 3) values in any unit.
+    window
+        The values drawn black and white; the smallest and largest pixel by default.
+
+    """
+    from PIL import Image
+
+    values = np.asarray(pixels, dtype=float)
+    low, high = window if window is not None else (float(np.nanmin(values)), float(np.nanmax(values)))
+    grey = np.clip((np.nan_to_num(values, nan=low) - low) / ((high - low) or 1.0), 0, 1)
+    file = io.BytesIO()
+    Image.fromarray(np.round(255 * grey).astype(np.uint8)).save(file, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def cells_in_mm(
+    grid: TokenGrid, placement: Placement, spacing_mm: tuple[float, float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return where a site's cells lie on an image: first centre and step, (row, column) in mm from its top-left corner.
+
+    Parameters
+    ----------
+    grid
+        The site's cells in the model's input.
+    placement
+        From the input to the image.
+    spacing_mm
+        Millimetres per image pixel, (row, column).
+
+    """
+    spacing = np.asarray(spacing_mm)
+    centre = placement.to_image(np.asarray(grid.first_centre)) * spacing
+    step = np.asarray(grid.stride) * np.asarray(placement.scale) * spacing
+    return (float(centre[0]), float(centre[1])), (float(step[0]), float(step[1]))
+
+
+def image_with_overlay(
+    image: str,
+    size_mm: tuple[float, float],
+    values: Float[np.ndarray, "row column"] | None = None,
+    *,
+    first_centre_mm: tuple[float, float] = (0.0, 0.0),
+    step_mm: tuple[float, float] = (1.0, 1.0),
+    label: str = "activation",
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+    opacity: float = 0.62,
+    paint_zero: bool = False,
+    colour_bar: bool = True,
+    orientation: Mapping[str, str] | None = None,
+    width_px: int | None = None,
+) -> go.Figure:
+    """Draw a picture in millimetres with values painted over the cells they belong to.
+
+    The picture and the cells share one coordinate system, millimetres from the picture's top-left corner with rows
+    downwards, and one aspect; what lies over what is therefore fixed by the numbers, whatever the screen's size.
+
+    Parameters
+    ----------
+    image
+        URL of the picture: a path relative to the page, or a ``data:`` URL from :func:`picture_url`.
+    size_mm
+        Height and width of the picture.
+    values
+        One value per cell, or ``None`` for the picture alone. Not-a-number is left unpainted.
+    first_centre_mm
+        Centre of cell (0, 0), (row, column).
+    step_mm
+        Distance of neighbouring centres, (row, column): a cell is painted half a step to each side of its centre.
+    label, unit
+        What the values are, for the colour bar.
+    limits
+        Values at the ends of the colour bar: zero (or the smallest value, if negative) and the largest by default. Give
+        the same limits to pictures that are compared.
+    opacity
+        Of the overlay; 0 shows the picture alone, 1 hides it.
+    paint_zero
+        Paint cells whose value is exactly zero too, otherwise the picture shows there unchanged.
+    colour_bar
+        Whether to draw one below the picture.
+    orientation
+        Letters for the sides: keys among ``top``, ``bottom``, ``left``, ``right``; for example ``{"left": "R"}``.
+    width_px
+        The figure's width; its height follows from the aspect. Without it the figure fills its place.
+
+    Raises
+    ------
+    ShapeError
+        If `values` is no grid, or the picture's size or the cells' steps are not positive.
+
+    """
+    height, width = (float(x) for x in size_mm)
+    if not (height > 0 and width > 0):
+        raise ShapeError(f"size_mm is ({height:g}, {width:g}): give the picture's height and width in mm, both above 0")
+    figure = go.Figure()
+    figure.add_layout_image(
+        source=image, xref="x", yref="y", x=0, y=0, sizex=width, sizey=height,
+        xanchor="left", yanchor="top", sizing="stretch", layer="below",
+    )  # fmt: skip
+    if values is None:
+        # A figure without any trace has no axes for the picture to stand on.
+        figure.add_scatter(
+            x=[0, width], y=[0, height], mode="markers", marker_opacity=0, hoverinfo="skip", showlegend=False
+        )
+    else:
+        figure.add_trace(
+            _heatmap(
+                np.asarray(values, dtype=float),
+                first_centre_mm,
+                step_mm,
+                label,
+                unit,
+                limits,
+                opacity,
+                paint_zero,
+                colour_bar,
+            )
+        )
+    _add_scale_bar(figure, height, width)
+    _add_orientation(figure, orientation or {})
+    apply_theme(figure)
+    bar = 52 if values is not None and colour_bar else 0
+    figure.update_xaxes(range=[0, width], visible=False, constrain="domain", fixedrange=True)
+    figure.update_yaxes(
+        range=[height, 0], visible=False, scaleanchor="x", scaleratio=1, constrain="domain", fixedrange=True
+    )
+    figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": bar}, showlegend=False)
+    if width_px is not None:
+        figure.update_layout(width=width_px, height=round(width_px * height / width) + bar)
+    return figure
+
+
+def _heatmap(
+    values: Float[np.ndarray, "row column"],
+    first: tuple[float, float],
+    step: tuple[float, float],
+    label: str,
+    unit: str,
+    limits: tuple[float, float] | None,
+    opacity: float,
+    paint_zero: bool,
+    colour_bar: bool,
+) -> go.Heatmap:
+    """Return the cells as a heatmap; ``x0`` and ``dx`` say where each lies, so that even a single cell has a size."""
+    if values.ndim != 2 or not values.size:
+        raise ShapeError(
+            f"values have shape {values.shape}: an overlay needs one value per (row, column) of the site's grid"
+        )
+    if not (step[0] > 0 and step[1] > 0):
+        raise ShapeError(f"step_mm is ({step[0]:g}, {step[1]:g}): neighbouring cells must be more than 0 mm apart")
+    finite = values[np.isfinite(values)]
+    low, high = limits if limits is not None else (min(0.0, finite.min(initial=0.0)), finite.max(initial=0.0))
+    name = f"{label} [{unit}]" if unit else label
+    shown = values if paint_zero else np.where(values == 0, np.nan, values)
+    return go.Heatmap(
+        z=shown,
+        x0=first[1], dx=step[1], y0=first[0], dy=step[0],
+        zmin=float(low), zmax=float(high) if high > low else float(low) + 1.0,
+        colorscale=HEAT, opacity=opacity, hoverongaps=False, showscale=colour_bar, name=label,
+        hovertemplate="row %{y:.0f} mm, column %{x:.0f} mm<br>" + as_text(name) + " %{z:.3g}<extra></extra>",
+        colorbar={
+            "orientation": "h", "thickness": 8, "len": 0.9, "y": -0.02, "yanchor": "top", "outlinewidth": 0, "ypad": 2,
+            "title": {"text": as_text(name), "side": "bottom", "font": {"size": 11}},
+            "tickfont": {"size": 11}, "nticks": 5,
+        },
+    )  # fmt: skip
+
+
+def _add_scale_bar(figure: go.Figure, height: float, width: float) -> None:
+    """Draw a bar with its length in the lower left, light on dark so that it reads on any picture."""
+    length = scale_bar_mm(width)
+    left, row = 0.04 * width, 0.955 * height
+    for colour, thickness in (("#000000", 6), ("#ffffff", 3)):
+        figure.add_shape(
+            type="line",
+            x0=left,
+            x1=left + length,
+            y0=row,
+            y1=row,
+            line={"color": colour, "width": thickness},
+            name="scale bar",
+        )
+    figure.add_annotation(
+        x=left, y=row, text=f"{length:g} mm", xanchor="left", yanchor="bottom", yshift=3, showarrow=False,
+        font={"size": 11, "color": "#ffffff"}, bgcolor="rgba(0,0,0,0.55)", borderpad=1,
+    )  # fmt: skip
+
+
+def _add_orientation(figure: go.Figure, letters: Mapping[str, str]) -> None:
+    """Write a letter at the middle of each named side."""
+    places = {
+        "top": (0.5, 1.0, "center", "top"),
+        "bottom": (0.5, 0.0, "center", "bottom"),
+        "left": (0.0, 0.5, "left", "middle"),
+        "right": (1.0, 0.5, "right", "middle"),
+    }
+    for side, (x, y, horizontal, vertical) in places.items():
+        if letters.get(side):
+            figure.add_annotation(
+                text=as_text(letters[side]), xref="x domain", yref="y domain", x=x, y=y,
+                xanchor=horizontal, yanchor=vertical, showarrow=False, borderpad=2,
+                font={"size": 12, "color": "#ffffff"}, bgcolor="rgba(0,0,0,0.55)",
+            )  # fmt: skip
