@@ -66,7 +66,7 @@ HEAT: tuple[tuple[float, str], ...] = (
 )
 """Dark to bright with lightness rising evenly, for values from zero up, painted over a grey picture."""
 
-_SCALE_STEPS = (1.0, 2.0, 5.0)
+_SCALE_STEPS = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def theme() -> go.layout.Template:
@@ -152,7 +152,8 @@ def scale_bar_mm(width_mm: float) -> float:
     """
     limit = 0.3 * width_mm
     power = 10.0 ** np.floor(np.log10(limit))
-    return float(max(step * power for step in _SCALE_STEPS if step * power <= limit))
+    # The steps reach past one decade, and the limit has a hair's room, because a logarithm rounds at powers of ten.
+    return float(max(step * power for step in _SCALE_STEPS if step * power <= limit * (1 + 1e-9)))
 
 
 def picture_url(pixels: Shaped[np.ndarray, "row column *channel"], window: tuple[float, float] | None = None) -> str:

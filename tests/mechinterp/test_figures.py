@@ -50,7 +50,7 @@ def test_a_class_keeps_its_colour_and_colours_start_over_after_the_last():
 @given(width=st.floats(1e-3, 1e4))
 def test_the_scale_bar_is_a_round_number_that_fits(width):
     length = scale_bar_mm(width)
-    assert 0.3 * width / 2.5 - 1e-12 < length <= 0.3 * width
+    assert 0.3 * width / 2.5 * (1 - 1e-6) < length <= 0.3 * width * (1 + 1e-6)
     assert f"{length:e}"[0] in "125"
 
 
