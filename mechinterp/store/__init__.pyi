@@ -1,0 +1,2 @@
+from .manifest import StoreManifest as StoreManifest
+from .reader import ActivationStore as ActivationStore

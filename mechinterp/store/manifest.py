@@ -1,0 +1,159 @@
+"""What a store says of itself: one plan, written before the first shard, and one manifest, written after the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mechinterp.errors import DamagedFileError
+from mechinterp.files import read_json, sha256_json
+from mechinterp.sites import Site
+from mechinterp.token_grid import TokenGrid
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """Everything that decides a store's bytes, and nothing that does not (no host, time or version).
+
+    Parameters
+    ----------
+    model
+        ``spec``, ``weights_hash``, ``trained``, ``weights``, ``class_names``.
+    preparation
+        Settings of the image preparation.
+    images
+        ``name``, ``n``, ``ids_hash``, ``source``, ``licence``, ``units_are_patients``.
+    sites
+        Name → description.
+    dtype, batch_size, shard_images, outputs, threads
+        How it was captured. Bits depend on batch boundaries and on the number of threads.
+    shards
+        Receipts of the shards, in order: images, rows, checksums, statistics. Empty in a plan.
+
+    """
+
+    model: Mapping[str, Any]
+    preparation: Mapping[str, Any]
+    images: Mapping[str, Any]
+    sites: Mapping[str, Site]
+    dtype: str
+    batch_size: int
+    shard_images: int
+    outputs: bool
+    threads: int
+    shards: tuple[Mapping[str, Any], ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def model_spec(self) -> str:
+        """What the model was loaded from."""
+        return str(self.model["spec"])
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of the model's weights."""
+        return str(self.model["weights_hash"])
+
+    @property
+    def trained(self) -> bool:
+        """False when the model had random weights."""
+        return bool(self.model["trained"])
+
+    @property
+    def preparation_hash(self) -> str:
+        """Hash of the preparation's settings."""
+        return sha256_json(self.preparation)
+
+    @property
+    def plan_hash(self) -> str:
+        """Hash of everything but the shards: two captures with the same one make the same bytes."""
+        return sha256_json({**self.to_json(), "shards": []})
+
+    @property
+    def hash(self) -> str:
+        """Hash of everything, the shards' checksums included: two stores with the same one hold the same numbers."""
+        return sha256_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON."""
+        return {
+            "format_version": self.format_version,
+            "model": dict(self.model),
+            "preparation": dict(self.preparation),
+            "images": dict(self.images),
+            "sites": {name: site_to_json(site) for name, site in self.sites.items()},
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "shard_images": self.shard_images,
+            "outputs": self.outputs,
+            "threads": self.threads,
+            "shards": [dict(s) for s in self.shards],
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> StoreManifest:
+        """Read a plan or a manifest.
+
+        Raises
+        ------
+        DamagedFileError
+            If the file is not JSON, of another version, or lacks a key.
+
+        """
+        raw = read_json(path)
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if version != FORMAT_VERSION:
+            raise DamagedFileError(f"{path} is of format {version}, this version reads {FORMAT_VERSION}: capture again")
+        try:
+            return cls(
+                **{
+                    **raw,
+                    "sites": {name: site_from_json(s) for name, s in raw["sites"].items()},
+                    "shards": tuple(raw["shards"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise DamagedFileError(f"{path} is not a manifest of this format: {error}") from error
+
+
+def site_folder(name: str) -> str:
+    """Return the folder of a site: its name with everything but letters, digits and ``_.-~`` percent-encoded."""
+    return quote(name, safe="")
+
+
+def site_to_json(site: Site) -> dict[str, Any]:
+    """Return a site as plain JSON."""
+    grid = site.grid
+    return {
+        "name": site.name,
+        "module": site.module,
+        "take": site.take,
+        "layout": site.layout,
+        "width": site.width,
+        "tokens": site.tokens,
+        "prefix_tokens": site.prefix_tokens,
+        "grid": None
+        if grid is None
+        else {
+            "rows": grid.rows,
+            "columns": grid.columns,
+            "stride": list(grid.stride),
+            "first_centre": list(grid.first_centre),
+            "extent": list(grid.extent),
+        },
+    }
+
+
+def site_from_json(raw: Mapping[str, Any]) -> Site:
+    """Undo :func:`site_to_json`."""
+    return Site(**{**raw, "grid": None if raw["grid"] is None else _grid(raw["grid"])})
+
+
+def _grid(raw: Mapping[str, Any]) -> TokenGrid:
+    stride, first_centre, extent = ((float(raw[k][0]), float(raw[k][1])) for k in ("stride", "first_centre", "extent"))
+    return TokenGrid(raw["rows"], raw["columns"], stride, first_centre, extent)
