@@ -1,0 +1,1 @@
+"""Studies, the command line, run directories and what people see."""

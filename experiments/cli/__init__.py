@@ -1,0 +1,1 @@
+"""The command line; ``entry.main`` is the console script."""

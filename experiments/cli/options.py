@@ -1,0 +1,76 @@
+"""The flags that mean the same in every command, and flags made from a stage's config dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+ModelFlag = Annotated[
+    str, typer.Option("--model", help="timm:NAME, hf:NAME_OR_DIR, onnx:FILE or py:FILE.py:FUNCTION; see `mechinterp models`")
+]
+WeightsFlag = Annotated[
+    str | None, typer.Option("--weights", help="safetensors file or state dict; `random` asks for an untrained model")
+]
+DownloadFlag = Annotated[bool, typer.Option("--download", help="allow the network for missing weights")]
+ImagesFlag = Annotated[
+    Path, typer.Option("--images", help="folder with metadata.csv (or class sub-folders), or a NIfTI volume")
+]
+SiteFlag = Annotated[str | None, typer.Option("--site", help="a place in the model, as `mechinterp sites` lists them")]
+ActivationsFlag = Annotated[Path, typer.Option("--activations", help="an activation store, as `mechinterp capture` makes it")]
+SplitFlag = Annotated[str | None, typer.Option("--split", help="use the images of this split only")]
+SeedFlag = Annotated[int, typer.Option("--seed", help="decides every random choice")]
+DeviceFlag = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout; notes go to stderr")]
+
+
+def with_config(config: type, *, leave_out: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one flag per field of a config dataclass, and hand it the fields as the keyword ``settings``.
+
+    Parameters
+    ----------
+    config
+        A dataclass whose fields are ``Annotated[type, "help"]``.
+    leave_out
+        Fields that the command sets itself.
+
+    """
+    hints = get_type_hints(config, include_extras=True)
+    flags = []
+    for field in dataclasses.fields(config):
+        if field.name in leave_out:
+            continue
+        kind, text = get_args(hints[field.name])[:2] if get_origin(hints[field.name]) is Annotated else (hints[field.name], "")
+        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        flags.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[kind, typer.Option(f"--{field.name.replace('_', '-')}", help=text)],
+            )
+        )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = inspect.signature(command, eval_str=True)
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> Any:
+            settings = {flag.name: given.pop(flag.name) for flag in flags}
+            return command(**given, settings=settings)
+
+        kept = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY) if p.kind is p.POSITIONAL_OR_KEYWORD else p
+            for p in own.parameters.values()
+            if p.name != "settings"
+        ]
+        wrapper.__signature__ = own.replace(parameters=[*kept, *flags])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in [*kept, *flags]}
+        return wrapper
+
+    return decorate
