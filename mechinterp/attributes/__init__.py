@@ -1,0 +1,1 @@
+"""Physical quantities of images: their table, and how they are measured."""

@@ -87,9 +87,7 @@ class AttributeTable:
         pairs = list(columns)
         if not pairs:
             raise AttributeTableError("no columns: use AttributeTable.empty(number of images)")
-        return cls(
-            tuple(a for a, _ in pairs), np.stack([np.asarray(v, dtype=np.float64) for _, v in pairs], axis=1)
-        )
+        return cls(tuple(a for a, _ in pairs), np.stack([np.asarray(v, dtype=np.float64) for _, v in pairs], axis=1))
 
     def __len__(self) -> int:
         return int(self.values.shape[0])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import ImagesError, LeakageError
+
+if TYPE_CHECKING:
+    from mechinterp.images.volume import Axis
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class MedicalImage:
     def scaled(self) -> Float[NDArray[np.float32], "height width *channel"]:
         """Return the pixels scaled so that black is 0 and white is 1, clipped."""
         low, high = self.intensity_range
-        return np.clip((self.pixels.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
+        scaled: NDArray[np.float32] = np.clip((self.pixels.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
+        return scaled
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,61 @@ class ImageSet:
             splits=pick(self.splits),
             attributes=self.attributes.select(chosen),
             source={},
+        )
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        intensity_range: tuple[float, float] | None = None,
+        spacing_mm: float | tuple[float, float] | None = None,
+        licence: str | None = None,
+    ) -> ImageSet:
+        """Open a folder of images; see :func:`mechinterp.images.image_folder.from_folder`."""
+        from mechinterp.images.image_folder import from_folder
+
+        return from_folder(path, name=name, intensity_range=intensity_range, spacing_mm=spacing_mm, licence=licence)
+
+    @classmethod
+    def from_arrays(cls, arrays: NDArray[Any] | Sequence[NDArray[Any]], **settings: Any) -> ImageSet:
+        """Make a set of arrays in memory; see :func:`mechinterp.images.arrays.from_arrays`."""
+        from mechinterp.images.arrays import from_arrays
+
+        return from_arrays(arrays, **settings)
+
+    @classmethod
+    def from_nifti(cls, path: str | Path, axis: Axis = "axial", step_mm: float = 2.0, **settings: Any) -> ImageSet:
+        """Open slices of a volume; see :func:`mechinterp.images.nifti.from_nifti`."""
+        from mechinterp.images.nifti import from_nifti
+
+        return from_nifti(path, axis=axis, step_mm=step_mm, **settings)
+
+    def mapped(
+        self,
+        change: Callable[[MedicalImage], NDArray[Any]],
+        name: str,
+        spacing_mm: Callable[[tuple[float, float]], tuple[float, float]] | None = None,
+    ) -> ImageSet:
+        """Return the same images with other pixels. It cannot be opened again from a source.
+
+        Parameters
+        ----------
+        change
+            Returns an image's new pixels, in its intensity range.
+        name
+            What is appended to the set's name.
+        spacing_mm
+            What the change does to millimetres per pixel; nothing when left out. The attributes stay those measured
+            on the images before the change.
+
+        """
+        spacings = self.spacing_mm
+        if spacing_mm is not None and spacings is not None:
+            spacings = tuple(None if s is None else spacing_mm(s) for s in spacings)
+        return replace(
+            self, read=lambda i: change(self[i]), spacing_mm=spacings, source={}, name=f"{self.name}, {name}"
         )
 
     def where(self, split: str) -> NDArray[np.int64]:

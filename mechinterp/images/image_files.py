@@ -1,0 +1,149 @@
+"""Read one PNG, JPEG or TIFF file without losing what it recorded: 16 bits stay 16 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mechinterp.errors import ImagesError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_TIFF = (".tif", ".tiff")
+_BYTE_MODES = {"L", "RGB"}
+_DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}
+# What Pillow and tifffile raise for files that are cut short, altered, too large or no pictures at all.
+_UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    KeyError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+    Image.DecompressionBombError,
+)
+
+
+def is_image_file(path: Path) -> bool:
+    """Say whether a path looks like a picture that can be read; hidden files do not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def recorded_type(path: Path) -> np.dtype[Any]:
+    """Return the type of a file's pixels from its header, without reading any pixel.
+
+    Raises
+    ------
+    ImagesError
+        If the file is no picture.
+
+    """
+    try:
+        if path.suffix.lower() in _TIFF:
+            return _tiff_header(path)[0]
+        with Image.open(path) as picture:
+            return np.dtype({"F": np.float32}.get(picture.mode, np.uint16 if picture.mode in _DEEP_MODES else np.uint8))
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def read_image_file(path: Path) -> NDArray[Any]:
+    """Read the pixels of one file in the type they were recorded in.
+
+    Palettes and CMYK become RGB, transparency is laid over black, and the orientation in a photograph's EXIF data is
+    applied, so that rows and columns are those a viewer shows.
+
+    Parameters
+    ----------
+    path
+        A PNG, JPEG or TIFF file.
+
+    Returns
+    -------
+    pixels
+        Height × width, or height × width × channel.
+
+    Raises
+    ------
+    ImagesError
+        If the file cannot be read, or only with a loss; it is named.
+
+    """
+    try:
+        pixels = _read_tiff(path) if path.suffix.lower() in _TIFF else _read_picture(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 3)):
+        raise ImagesError(
+            f"image {path} has shape {pixels.shape}: only single pictures of 1 or 3 channels can be read; "
+            "save each page as a file of its own"
+        )
+    return pixels
+
+
+def _read_picture(path: Path) -> NDArray[Any]:
+    _refuse_deep_colour(path)
+    with Image.open(path) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode in _DEEP_MODES:
+            deep = np.asarray(picture)
+            return deep.astype(np.uint16) if deep.dtype == np.int32 and opened.format == "PNG" else deep
+        if picture.mode == "1":
+            return np.asarray(picture.convert("L"))
+        if picture.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in picture.info:
+            grey = picture.mode in {"LA", "La"}
+            shown = picture.convert("RGBA")
+            over_black = Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+            return np.asarray(over_black.convert("L" if grey else "RGB"))
+        return np.asarray(picture if picture.mode in _BYTE_MODES else picture.convert("RGB"))
+
+
+def _tiff_header(path: Path) -> tuple[np.dtype[Any], str, bool]:
+    """Return type, meaning of the values, and whether each channel is stored as a plane of its own."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.pages[0]
+        return np.dtype(page.dtype), str(page.photometric.name), page.planarconfig.name == "SEPARATE"
+
+
+def _read_tiff(path: Path) -> NDArray[Any]:
+    import tifffile
+
+    dtype, photometric, planar = _tiff_header(path)
+    if photometric in {"PALETTE", "YCBCR", "SEPARATED"}:  # colours that Pillow knows how to turn into RGB
+        return _read_picture(path)
+    array: NDArray[Any] = np.squeeze(tifffile.imread(path))
+    if array.ndim == 3 and planar:
+        array = np.moveaxis(array, 0, -1)
+    whole = np.issubdtype(dtype, np.unsignedinteger)
+    if array.ndim == 3 and array.shape[-1] == 4:  # red, green, blue and opacity: over black
+        opacity = array[..., 3:] / (np.iinfo(dtype).max if whole else 1)
+        over_black = array[..., :3] * opacity
+        array = (over_black.round() if whole else over_black).astype(dtype)
+    if photometric == "MINISWHITE" and whole:
+        array = np.iinfo(dtype).max - array
+    return array
+
+
+def _unreadable(path: Path, error: Exception) -> ImagesError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ImagesError(f"image {path} cannot be read ({reason}): replace it, or take it out of the set")
+
+
+def _refuse_deep_colour(path: Path) -> None:
+    """Refuse PNGs of 16-bit colour: Pillow would silently cut them to 8 bits.
+
+    A PNG file begins with 8 bytes of signature and the 8 of a chunk's length and name; width, height (4 bytes each),
+    bit depth and colour type (one each; bit 1 means colour) follow (PNG specification, section 11.2.1).
+    """
+    with path.open("rb") as file:
+        head = file.read(26)
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 26 and head[24] == 16 and head[25] & 2:
+        raise ImagesError(f"image {path} is a PNG of 16-bit colour, which would be cut to 8 bits: save it as TIFF")
