@@ -1,0 +1,212 @@
+"""One feature: where it is active, what it follows, and what it does to the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from experiments.dashboard.charts import attribute_scatter, class_effects, histogram
+from experiments.dashboard.formatting import format_value, label_with_unit, with_unit
+from experiments.dashboard.page import (
+    Block,
+    Cell,
+    Column,
+    Facts,
+    FigureBlock,
+    Heading,
+    Link,
+    Links,
+    Page,
+    Side,
+    Table,
+    Text,
+)
+from experiments.dashboard.pages.parts import not_run
+from experiments.dashboard.record import Record
+from experiments.dashboard.run_view import RunView
+from mechinterp.figures import image_with_overlay
+
+PICTURES = 6
+CLASSES = 8
+PICTURE_WIDTH_PX = 310
+"""About what a picture gets on the page; only the height reserved for it depends on this, never the register."""
+
+
+def build(view: RunView, index: int) -> Page:
+    """Build the page of the feature at this place in the results."""
+    feature = view.features[index]
+    name = view.feature_name(feature)
+    return Page(
+        view.feature_slugs[index],
+        name[0].upper() + name[1:],
+        (
+            _neighbours(view, index),
+            *_summary(feature),
+            Heading("Where it is most active"),
+            *_pictures(view, feature),
+            Heading("What it follows"),
+            *_attributes(view, feature),
+            Heading("What it does to the answer"),
+            *_effects(view, feature),
+            Heading("How often it is active"),
+            *_histogram(feature),
+        ),
+    )
+
+
+def _neighbours(view: RunView, index: int) -> Links:
+    links = [Link("All features", "features")]
+    if index > 0:
+        links.append(Link(f"← {view.feature_name(view.features[index - 1])}", view.feature_slugs[index - 1]))
+    if index + 1 < len(view.features):
+        links.append(Link(f"{view.feature_name(view.features[index + 1])} →", view.feature_slugs[index + 1]))
+    return Links("Other features", tuple(links))
+
+
+def _summary(feature: Record) -> list[Block]:
+    best, alive = feature["best"], feature["alive"].flag()
+    items = [
+        ("active on", f"{format_value(feature['density'].number(), 'percent')} of tokens"),
+        ("largest value", format_value(feature["max"].number())),
+        ("mean when active", format_value(feature["mean_when_active"].number())),
+    ]
+    if best["attribute"]:
+        items.insert(0, ("best attribute", best["attribute"].text()))
+    blocks: list[Block] = [Facts(tuple(items), prominent=True)]
+    if best["text"]:
+        survives = best["survives"].flag()
+        blocks.append(Text((best["text"].text(),), "good" if survives else "plain"))
+    if alive is False:
+        blocks.append(Text(("This feature is dead: it is never active on the images of this run.",), "caution"))
+    return blocks
+
+
+def _pictures(view: RunView, feature: Record) -> list[Block]:
+    top = [entry for entry in feature["top"].entries() if entry["image"].integer() is not None][:PICTURES]
+    highest = max((v for entry in top for row in entry["map"].grid() for v in row if v is not None), default=0.0)
+    blocks = tuple(_picture(view, feature, entry, highest) for entry in top)
+    if not blocks:
+        return [not_run("Keeping the images on which it is most active")]
+    words = "The images with its highest values; colour shows its value in each cell of the site, on one scale for all pictures."
+    return [Text((words,), "muted"), Side(blocks, narrowest_px=270)]
+
+
+def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> Block:
+    image = entry["image"].integer() or 0
+    name, value = view.image_name(image), format_value(entry["value"].number())
+    details = [name]
+    if view.image_label(image):
+        details.append(f"labelled {view.image_label(image)}")
+    probability = view.probability(image, view.target_index)
+    if probability is not None:
+        details.append(f"p({view.target}) {probability:.2f}")
+    caption = f"{value} · " + " · ".join(details)
+    source, size, cells = view.picture(image), view.size_mm(image), view.cells(image)
+    grid = entry["map"].grid()
+    if source is None or size is None:
+        return Text((caption, "The picture of this image was not kept."), "muted")
+    values = np.array(grid, dtype=float) if grid and cells else None
+    where = _peak_words(values, cells.first_centre_mm, cells.step_mm) if values is not None and cells else ""
+    figure = image_with_overlay(
+        source,
+        size,
+        values,
+        first_centre_mm=cells.first_centre_mm if cells else (0.0, 0.0),
+        step_mm=cells.step_mm if cells else (1.0, 1.0),
+        limits=(0.0, highest) if highest > 0 else None,
+        orientation=view.orientation,
+    )
+    alt = f"{name} with the values of {view.feature_name(feature)} painted over it; highest {value}{where}."
+    if values is None:
+        caption += " · no map was kept"
+        alt = f"{name}, without overlay."
+    height = round(PICTURE_WIDTH_PX * size[0] / size[1]) + (52 if values is not None else 0)
+    return FigureBlock(figure, caption, alt, height_px=min(height, 560))
+
+
+def _peak_words(values: np.ndarray, first: tuple[float, float], step: tuple[float, float]) -> str:
+    if not np.isfinite(values).any():
+        return ""
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    down, right = first[0] + row * step[0], first[1] + column * step[1]
+    return f", {down:.0f} mm from the top and {right:.0f} mm from the left"
+
+
+def _attributes(view: RunView, feature: Record) -> list[Block]:
+    best = feature["best"]["attribute"].text()
+    rows: list[tuple[Cell, ...]] = []
+    for record in feature["attributes"].entries():
+        name = record["attribute"].text("unnamed")
+        rows.append(
+            (
+                f"{label_with_unit(name, record['unit'].text())}{' (best)' if name == best else ''}",
+                record["rho_discovery"].number(),
+                record["rho_confirmation"].number(),
+                record["p_corrected"].number(),
+            )
+        )
+    if not rows:
+        return [not_run("The comparison with physical attributes")]
+    columns = (
+        Column("attribute"),
+        Column("ρ discovery", form="signed"),
+        Column("ρ confirmation", form="signed"),
+        Column("p", form="p"),
+    )
+    table = Table(
+        "Every attribute, not only the best; p is corrected over all features and attributes", columns, tuple(rows)
+    )
+    return [Side((*_scatter(view, feature, best), table), narrowest_px=420)]
+
+
+def _scatter(view: RunView, feature: Record, best: str) -> list[Block]:
+    values = feature["values"].numbers()
+    attribute, unit = view.attribute_values(best)
+    if not (best and any(v is not None for v in values) and any(a is not None for a in attribute)):
+        return []
+    bands = {band.name: list(band.images) for band in view.bands if band.images}
+    inside = {i for images in bands.values() for i in images}
+    rest = [i for i in range(len(values)) if i not in inside]
+    groups = {**({"other images" if bands else "images": rest} if rest else {}), **bands}
+    names = [view.image_name(i) for i in range(len(values))]
+    figure = attribute_scatter(attribute, values, best, unit, groups, names)
+    record = feature["best"]
+    rho = f"ρ = {format_value(record['rho_discovery'].number(), 'signed')} on the discovery images"
+    rho += f", {format_value(record['rho_confirmation'].number(), 'signed')} on the confirmation images"
+    known = [a for a in attribute if a is not None]
+    alt = f"Feature value on each image against {best}, {with_unit(min(known), '')} to {with_unit(max(known), unit)}; {rho}."
+    return [FigureBlock(figure, f"Value on each image against {best}: {rho}.", alt)]
+
+
+def _effects(view: RunView, feature: Record) -> list[Block]:
+    effects = {
+        ablation: {name: value.number() for name, value in by_class.items()}
+        for ablation, by_class in feature["effects"].items()
+        if by_class
+    }
+    if not effects:
+        return [not_run("The intervention on this feature")]
+    present = {name for by_class in effects.values() for name in by_class}
+    known = [name for name in view.class_names if name in present] + sorted(present - set(view.class_names))
+    first = [name for name in (view.target, view.reference) if name in present]
+    strongest = sorted(known, key=lambda n: -max(abs(by_class.get(n) or 0.0) for by_class in effects.values()))
+    kept = dict.fromkeys(first + strongest)
+    classes = [name for name in known if name in list(kept)[:CLASSES]]
+    columns = (Column("class"), *(Column(ablation, form="signed") for ablation in effects))
+    rows = tuple((name, *(by_class.get(name) for by_class in effects.values())) for name in classes)
+    said = "; ".join(
+        f"{ablation} {format_value(by_class.get(view.target), 'signed')}" for ablation, by_class in effects.items()
+    )
+    caption = "Mean change of each class's logit when this feature alone is replaced, under each ablation."
+    alt = f"{caption} On {view.target}: {said}."
+    figure = FigureBlock(class_effects(effects, classes), caption, alt)
+    return [Side((figure, Table("Mean change of the logit, per class and ablation", columns, rows)), narrowest_px=420)]
+
+
+def _histogram(feature: Record) -> list[Block]:
+    edges, counts = feature["histogram"]["edges"].numbers(), feature["histogram"]["counts"].numbers()
+    if len(edges) != len(counts) + 1 or not counts:
+        return [not_run("The histogram of its values")]
+    total = sum(c or 0 for c in counts)
+    words = f"{format_value(total, 'integer')} values from {format_value(edges[0])} to {format_value(edges[-1])}"
+    figure = histogram(edges, counts, "value of the feature")
+    return [FigureBlock(figure, f"Distribution of {words}.", f"Histogram of {words}.", height_px=280)]

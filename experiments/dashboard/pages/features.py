@@ -1,0 +1,87 @@
+"""The index of features: searched, filtered and sorted, one row per feature."""
+
+from __future__ import annotations
+
+from experiments.dashboard.formatting import counted
+from experiments.dashboard.page import Block, Cell, Column, FeatureTable, Link, Page, Text
+from experiments.dashboard.pages.parts import not_run
+from experiments.dashboard.record import Record
+from experiments.dashboard.run_view import RunView
+
+ABLATION_SHOWN = ("mean", "resample", "towards", "zero")
+"""The ablation whose effect stands in the index: the first of these that the run has; zeroing is the last resort."""
+
+COLUMNS = (
+    Column("feature"),
+    Column("best attribute", explanation="The attribute with the strongest rank correlation on the discovery images."),
+    Column("ρ discovery", form="signed", explanation="Spearman's ρ on the images the attribute was chosen on."),
+    Column("ρ confirmation", form="signed", explanation="Spearman's ρ on images that were not looked at before."),
+    Column("p", form="p", explanation="Corrected over all features and attributes."),
+    Column("survives", explanation="Whether the correlation survives the correction."),
+    Column("active on", form="percent", explanation="Share of tokens on which the feature is not zero."),
+    Column("maximum", form="number"),
+    Column("state"),
+)
+
+
+def build(view: RunView) -> Page:
+    """Build the index."""
+    blocks: list[Block] = []
+    if not view.features:
+        return Page("features", "Features", (not_run("The search for features"),))
+    ablation = effect_ablation(view)
+    target = view.target
+    columns = (*COLUMNS, Column(f"effect on {target}", form="signed", explanation=_effect_words(ablation, target)))
+    rows = tuple(
+        _row(view, feature, slug, ablation) for feature, slug in zip(view.features, view.feature_slugs, strict=True)
+    )
+    alive = sum(f["alive"].flag() is not False for f in view.features)
+    survivors = sum(f["best"]["survives"].flag() is True for f in view.features)
+    blocks.append(
+        Text(
+            (
+                f"{counted(len(rows), 'feature')}, {alive:,} alive; {survivors:,} follow a physical attribute after the "
+                f"correction for having looked at all of them. {_effect_words(ablation, target)} "
+                "The table shows each feature's best attribute; its page shows every attribute.",
+            )
+        )
+    )
+    blocks.append(
+        FeatureTable(
+            "All features", columns, rows, filters=(1, 5, 8), sort=len(columns) - 1 if ablation else 0, descending=True
+        )
+        if ablation
+        else FeatureTable("All features", columns[:-1], tuple(row[:-1] for row in rows), filters=(1, 5, 8))
+    )
+    return Page("features", "Features", tuple(blocks))
+
+
+def effect_ablation(view: RunView) -> str:
+    """Return the ablation whose effects the index shows; empty where no effect was measured."""
+    known = {name for feature in view.features for name, by_class in feature["effects"].items() if by_class}
+    return next((name for name in ABLATION_SHOWN if name in known), next(iter(sorted(known)), ""))
+
+
+def _effect_words(ablation: str, target: str) -> str:
+    return (
+        f"Effect: mean change of the {target} logit when the feature alone is replaced (ablation: {ablation})."
+        if ablation
+        else ""
+    )
+
+
+def _row(view: RunView, feature: Record, slug: str, ablation: str) -> tuple[Cell, ...]:
+    best, alive = feature["best"], feature["alive"].flag()
+    survives = best["survives"].flag()
+    return (
+        Link(view.feature_name(feature), slug),
+        best["attribute"].text() or None,
+        best["rho_discovery"].number(),
+        best["rho_confirmation"].number(),
+        best["p_corrected"].number(),
+        None if survives is None else ("survives" if survives else "does not"),
+        feature["density"].number(),
+        feature["max"].number(),
+        None if alive is None else ("alive" if alive else "dead"),
+        feature["effects"][ablation][view.target].number() if ablation else None,
+    )
