@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -107,13 +109,13 @@ def skull_ring(
     brightness
         Of the ring, as a fraction of white.
     above
-        What is brighter, as a fraction of white, belongs to the head; its largest connected part, holes filled, is
-        taken. Images without any stay as they are.
+        What is brighter, as a fraction of white, belongs to the head; specks smaller than 2 % of its largest part do
+        not. Images without any stay as they are.
 
     Notes
     -----
-    Widths are in pixels where an image has no spacing. The outline is closed over notches narrower than twice
-    `gap_mm`, since a skull does not follow the folds.
+    The ring follows the convex hull of the head, as a skull does, not its folds. Widths are in pixels where an image
+    has no spacing. Where the picture ends before the ring does, the ring is cut.
 
     """
     if not (gap_mm >= 0 and thickness_mm > 0):
@@ -126,10 +128,12 @@ def skull_ring(
     def change(image: MedicalImage) -> Pixels:
         scaled = image.scaled()
         grey = scaled if scaled.ndim == 2 else scaled.mean(axis=-1)
-        head = _head_mask(grey > above)
-        if not head.any():
+        bright = grey > above
+        if not bright.any():
             return image.pixels
-        away = _distance_outside(head, gap_mm, image.spacing_mm or (1.0, 1.0))
+        head = _hull(bright)
+        ndimage: Any = importlib.import_module("scipy.ndimage")
+        away = ndimage.distance_transform_edt(~head, sampling=image.spacing_mm or (1.0, 1.0))
         drawn = scaled.copy()
         drawn[~head & (away <= gap_mm + thickness_mm)] = brightness
         drawn[~head & (away <= gap_mm)] = 0
@@ -153,31 +157,14 @@ def standard_perturbations() -> tuple[Perturbation, ...]:
     )
 
 
-def _head_mask(bright: Bool[NDArray[np.bool_], "row column"]) -> Bool[NDArray[np.bool_], "row column"]:
-    """Return the largest connected part, holes filled."""
-    from scipy.ndimage import binary_fill_holes, label
-
-    parts, n = label(bright)
-    if n == 0:
-        return bright
-    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    filled: NDArray[np.bool_] = binary_fill_holes(largest)
-    return filled
-
-
-def _distance_outside(
-    head: Bool[NDArray[np.bool_], "row column"], close_mm: float, spacing_mm: tuple[float, float]
-) -> Float[NDArray[np.float64], "row column"]:
-    """Return the distance in mm from the head, its outline closed over notches narrower than twice `close_mm`."""
-    from scipy.ndimage import distance_transform_edt
-
-    border = [int(np.ceil(close_mm / s)) + 1 for s in spacing_mm]
-    padded = np.pad(head, [(b, b) for b in border])
-    grown = distance_transform_edt(~padded, sampling=spacing_mm) <= close_mm
-    closed = padded | (distance_transform_edt(grown, sampling=spacing_mm) > close_mm)
-    inner = tuple(slice(b, -b) for b in border)
-    away: NDArray[np.float64] = distance_transform_edt(~closed, sampling=spacing_mm)[inner]
-    return away
+def _hull(bright: Bool[NDArray[np.bool_], "row column"]) -> Bool[NDArray[np.bool_], "row column"]:
+    """Return the convex hull of all parts that are no specks; convex in pixels is convex in millimetres too."""
+    ndimage, morphology = (importlib.import_module(m) for m in ("scipy.ndimage", "skimage.morphology"))
+    parts, _ = ndimage.label(bright)
+    sizes = np.bincount(parts.ravel())[1:]
+    large = np.isin(parts, 1 + np.flatnonzero(sizes >= 0.02 * sizes.max()))
+    hull: NDArray[np.bool_] = morphology.convex_hull_image(large)
+    return hull
 
 
 def _recorded(scaled: Pixels, image: MedicalImage) -> Pixels:

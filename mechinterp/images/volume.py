@@ -69,8 +69,7 @@ class Volume:
 
     def plane(self, axis: Axis, index: int) -> Shaped[NDArray[Any], "row column"]:
         """Return one slice, upright."""
-        where = [slice(None)] * 3
-        taken = self.array[(*where[: _normal(axis)], index)]  # (x, y), (x, z) or (y, z); a view, no copy
+        taken = np.moveaxis(self.array, _normal(axis), 0)[index]  # (x, y), (x, z) or (y, z); a view, no copy
         if axis == "sagittal":
             taken = taken[::-1]  # the nose looks to the image's left
         return np.ascontiguousarray(taken.T[::-1])
