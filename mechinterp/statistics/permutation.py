@@ -233,14 +233,15 @@ def max_statistic_test(
         raise ConfigError(f"{int(chosen.sum())} images to test: a rank correlation needs 3 at least")
     if order is not None:
         return _by_shifts(features, attributes, order, chosen, counted, family, max_shift, bound, alpha)
-    units = np.arange(n) if groups is None else np.asarray(groups, dtype=object)
-    f = unit_means(features[chosen], units[chosen])
-    a = unit_means(attributes[chosen], units[chosen])
+    f, a = (features, attributes) if chosen.all() else (features[chosen], attributes[chosen])
+    if groups is not None:
+        units = np.asarray(groups, dtype=object)[chosen]
+        f, a = unit_means(f, units), unit_means(a, units)
     return _by_units(f, a, counted, family, n_permutations, seed, alpha, "images" if groups is None else "patients")
 
 
 def _by_units(
-    features: NDArray[np.float64],
+    features: NDArray[Any],
     attributes: NDArray[np.float64],
     counted: NDArray[np.bool_],
     family: Family,
@@ -255,8 +256,6 @@ def _by_units(
     null = np.zeros((len(keys), rho.shape[1]), dtype=np.float32)
     missing = np.isnan(attributes)
     patterns, which = np.unique(missing, axis=1, return_inverse=True)
-    whole = np.nan_to_num(features)  # features that hold NaN have no rho; as numbers they must not spoil the others'
-    broken = np.isnan(features).any(0)
     smallest = 1.0
     for p in range(patterns.shape[1]):
         kept, columns = np.flatnonzero(~patterns[:, p]), np.flatnonzero(which.reshape(-1) == p)
@@ -264,25 +263,32 @@ def _by_units(
             continue
         # The same keys order every subset, so that related attributes stay related.
         shuffled = keys if len(kept) == n else np.argsort(keys[:, kept], axis=1)
-        f = unit_ranks(np.ascontiguousarray(whole[kept].T)).astype(np.float32)
-        f[broken] = 0
+        f = _ranked(features[kept])
         a = unit_ranks(attributes[kept][:, columns].T).astype(np.float32)
-        for j in np.flatnonzero(a.any(1)):
-            smallest = min(smallest, max(1 / len(keys), 1 / _arrangements(attributes[kept, columns[j]])))
-        mask = counted[:, columns]
-        dense = mask.all()
-        step = max(1, _CELLS // max(1, len(f) * len(columns)))
-        for start in range(0, len(keys), step):
-            rows = shuffled[start : start + step]
-            moved = a[:, rows]  # column × permutation × unit
-            values = np.abs(f @ moved.reshape(-1, len(kept)).T).reshape(len(f), len(columns), len(rows))
-            if not dense:
-                values *= mask[:, :, None]
-            null[start : start + step, columns] = values.max(0).T
+        for values, j in zip(a, columns, strict=True):
+            rows = f if counted[:, j].all() else f[counted[:, j]]
+            if not values.any() or not len(rows):
+                continue
+            smallest = min(smallest, max(1 / len(keys), 1 / _arrangements(attributes[kept, j])))
+            step = max(1, _CELLS // max(len(rows), len(kept)))
+            for start in range(0, len(keys), step):
+                block = slice(start, start + step)
+                null[block, j] = np.abs(rows @ values[shuffled[block]].T).max(0)
     return _result(
         rho, counted, null.astype(np.float64), family, lambda count: count / len(keys),
         n, n, smallest, alpha, f"{len(keys)} permutations of {n} {what}",
     )  # fmt: skip
+
+
+def _ranked(features: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the ranks of every feature as unit vectors, zero for one that holds NaN or does not vary."""
+    ranks = np.zeros(features.shape[::-1], dtype=np.float32)
+    step = max(1, _CELLS // (4 * len(features)))
+    for start in range(0, len(ranks), step):
+        rows = np.ascontiguousarray(features[:, start : start + step].T)
+        whole = ~np.isnan(rows).any(1)
+        ranks[start : start + step][whole] = unit_ranks(rows[whole])
+    return ranks
 
 
 def _by_shifts(
