@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from torch import nn
 
 from mechinterp.models.tracing import Trace, trace_module
 from mechinterp.models.vision_model import InputContract
-from mechinterp.models.vit_blocks import block_sites
+from mechinterp.models.vit_blocks import block_places
 from mechinterp.sites import Layout, Site
+
+LAYOUTS: dict[int, Layout] = {2: "vector", 3: "tokens", 4: "map"}
 
 
 def discover_sites(module: nn.Module, contract: InputContract) -> dict[str, Site]:
@@ -25,8 +28,15 @@ def discover_sites(module: nn.Module, contract: InputContract) -> dict[str, Site
     Returns
     -------
     dict
-        Sites by name: TransformerLens names of ViT blocks, ``stages.0`` and so on, and every module's dotted path. A
-        module that runs more than once in a forward pass is no site: its name would not say which run is meant.
+        Sites by name: TransformerLens' names for the blocks of a ViT, ``stages.0`` and so on for a CNN, and every module's
+        dotted path. A module that runs more than once in a forward pass is no site: its name would not say which run is
+        meant. Neither is one whose output holds an image's cells in other axes than a site's layouts (attention windows,
+        heads).
+
+    Raises
+    ------
+    ModelError
+        If the module fails on random images.
 
     """
     return sites_of(trace_module(module, contract))
@@ -34,28 +44,61 @@ def discover_sites(module: nn.Module, contract: InputContract) -> dict[str, Site
 
 def sites_of(trace: Trace, stages: Sequence[str] = ()) -> dict[str, Site]:
     """Return the sites of a traced model; `stages` are the paths of its stages, where its source knows them."""
-    plain = {path: site for path in trace.parts if (site := site_of(trace, path)) is not None}
-    aliases = block_sites(trace)
-    stages = stages or ()
-    for i, path in enumerate(stages):
-        if path in plain:
-            aliases[f"stages.{i}"] = plain[path].renamed(f"stages.{i}")
-    # a module's own path always wins: an alias must not hide it
-    return {**{k: v for k, v in aliases.items() if k not in plain}, **plain}
+    plain = {path: site for path in trace.parts if path and (site := site_of(trace, path, path)) is not None}
+    places = block_places(trace)
+    if not places:
+        chosen = [path for path in stages if path in plain] or find_stages(trace, plain)
+        # a model's own ``stages.1`` keeps its name, and then no other place may be called a stage
+        if not any(re.fullmatch(r"stages\.\d+", path) for path in plain):
+            places = {f"stages.{i}": (path, "output") for i, path in enumerate(chosen)}
+    aliases = {name: site_of(trace, name, path, take) for name, (path, take) in places.items()}
+    return {name: site for name, site in aliases.items() if site is not None and name not in plain} | plain
 
 
-LAYOUTS: dict[int, Layout] = {2: "vector", 3: "tokens", 4: "map"}
-
-
-def site_of(trace: Trace, path: str) -> Site | None:
-    """Return the site at one module's output, or ``None`` where there is none."""
+def site_of(trace: Trace, name: str, path: str, take: str = "output") -> Site | None:
+    """Return the site at one module's output or input, or ``None`` where there is none."""
     part = trace.parts[path]
-    if part.calls != 1 or part.output is None or not path:
+    passed = part.output if take == "output" else part.input
+    if part.calls != 1 or passed is None or passed.misplaced:
         return None
-    shape = part.output.shape
-    if len(shape) not in LAYOUTS or shape[0] != len(trace.x):
+    shape, laid = passed.shape, passed.laid
+    if len(shape) not in LAYOUTS or shape[0] != len(trace.x) or 0 in shape:
         return None
-    layout = LAYOUTS[len(shape)]
-    tokens = {"vector": 1, "tokens": shape[1], "map": shape[-1] * shape[-2]}[layout]
-    width = shape[1] if layout == "map" else shape[-1]
-    return Site(path, path, "output", layout, width, tokens)
+    layout: Layout = laid.layout if laid else LAYOUTS[len(shape)]
+    return Site(
+        name=name,
+        module=path,
+        take="output" if take == "output" else "input",
+        layout=layout,
+        width=shape[1] if layout == "map" else shape[-1],
+        tokens={"vector": 1, "tokens": shape[1], "map": shape[-1] * shape[-2], "channels_last": shape[1] * shape[-2]}[
+            layout
+        ],
+        prefix_tokens=laid.prefix if laid else 0,
+        grid=laid.grid if laid else None,
+    )
+
+
+def find_stages(trace: Trace, sites: dict[str, Site]) -> list[str]:
+    """Return the last module at each resolution through which everything flows, in order.
+
+    Inside a residual branch nothing is on every path, so a stage ends where its last block does; in a VGG it ends with the
+    last activation before the pooling.
+    """
+    stages: list[str] = []
+    resolution: tuple[int, int] | None = None
+    for path, part in trace.parts.items():
+        site = sites.get(path)
+        if site is None or site.grid is None or site.layout == "tokens" or not trace.on_every_path >> part.bit & 1:
+            continue
+        rows, columns = site.grid.rows, site.grid.columns
+        if rows * columns == 1:
+            continue
+        if stages and resolution == (rows, columns):
+            # the same cells in another order of axes are no new place
+            if site.layout == sites[stages[-1]].layout:
+                stages[-1] = path
+        else:
+            stages.append(path)
+            resolution = (rows, columns)
+    return stages

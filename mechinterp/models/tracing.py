@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mechinterp.errors import ModelError
 from mechinterp.models.vision_model import InputContract
+from mechinterp.models.weights import first_line
+from mechinterp.receptive_field import Laid, ReceptiveFields, following
 
-Shape = tuple[int, ...]
+Squash = Literal["softmax", "sigmoid"]
+SQUASHES: dict[str, Squash] = {"_softmax": "softmax", "_safe_softmax": "softmax", "sigmoid": "sigmoid"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Passed:
     """One tensor that entered or left a module.
 
@@ -24,14 +27,20 @@ class Passed:
     ----------
     shape
         Its shape; the first axis is the batch.
-    print
-        The projection of the first image's last axis onto a fixed random direction, for tensors of three axes: sums of
-        tensors have sums of prints, so that residual streams can be checked without keeping every activation.
+    laid
+        How it lies over the image, where its cells have a place.
+    misplaced
+        Whether its cells lie along axes where no layout of a site has them (windows in the batch axis, attention heads).
+    projection
+        For tensors of three axes, the first image's tokens projected onto a fixed random direction. Sums of tensors have
+        sums of projections, so that a residual stream can be checked without keeping every activation.
 
     """
 
-    shape: Shape
-    print: Float[Tensor, " token"] | None = None
+    shape: tuple[int, ...]
+    laid: Laid | None
+    misplaced: bool
+    projection: Float[Tensor, " token"] | None
 
 
 @dataclass
@@ -42,47 +51,49 @@ class Part:
     ----------
     path
         Dotted path.
+    bit
+        Number of its mark in the receptive fields' bit sets.
     calls
         How often it was called.
     input, output
         What it was given and gave in its last call; ``None`` where that was no floating-point tensor.
-    order
-        Position in the order of completion.
-    is_final
-        Whether its output is the very tensor the model returned.
-    undone_by
-        For a module whose output is the model's: ``softmax`` or ``sigmoid`` when it is just that of its input.
+    squashes
+        For a module whose output is the model's and nothing but the softmax or sigmoid of its input: which.
 
     """
 
     path: str
+    bit: int
     calls: int = 0
     input: Passed | None = None
     output: Passed | None = None
-    order: int = -1
-    is_final: bool = False
-    is_exactly: str | None = None
+    squashes: Squash | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trace:
     """A forward pass over a batch of two random images.
 
     Parameters
     ----------
     parts
-        By dotted path, in the order of completion.
+        By dotted path, in the order in which they completed; modules that were not called are absent.
     output
-        What the model returned (its first tensor).
+        What the model returned, or the first tensor of it.
+    squash
+        Whether a softmax or a sigmoid was the last thing that happened to the output, in a module or not.
+    on_every_path
+        Bit set of the parts through which everything flows from the images to the output.
     x
-        What it was given, NCHW.
+        The images, NCHW.
 
     """
 
     parts: dict[str, Part]
     output: Tensor
+    squash: Squash | None
+    on_every_path: int
     x: Float[Tensor, "batch channel height width"]
-    called: Mapping[str, int] = field(default_factory=dict)
 
 
 def probe_input(contract: InputContract, batch: int = 2, seed: int = 0) -> Float[Tensor, "batch channel height width"]:
@@ -95,64 +106,122 @@ def probe_input(contract: InputContract, batch: int = 2, seed: int = 0) -> Float
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """Return what a site hooks: a tensor, the first of a tuple, or a Hugging Face output's main tensor."""
+    """Return what a module hands over: a tensor, the first of a tuple, or a Hugging Face output's main tensor."""
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
-        return value[0]
     for name in ("logits", "last_hidden_state"):
         found = getattr(value, name, None)
         if isinstance(found, Tensor):
             return found
-    return None
+    return value[0] if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor) else None
 
 
-def trace_module(module: nn.Module, contract: InputContract, seed: int = 0) -> Trace:
-    """Run `module` once on two random images with a hook on every submodule."""
-    x = probe_input(contract, seed=seed).to(next((p.device for p in module.parameters()), torch.device("cpu")))
-    parts: dict[str, Part] = {}
-    outputs: dict[str, Tensor] = {}
-    inputs: dict[str, Tensor] = {}
-    with ExitStack() as undo, torch.no_grad():
-        for path, submodule in module.named_modules():
-            part = Part(path)
+def trace_module(module: nn.Module, contract: InputContract, spec: str = "the model", seed: int = 0) -> Trace:
+    """Run a module on two random images with a hook on every submodule.
 
-            def enter(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], part: Part = part) -> None:
-                given = (
-                    first_tensor(args[0]) if args else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
-                )
-                part.input = _passed(given)
+    Parameters
+    ----------
+    module
+        In evaluation mode.
+    contract
+        What it wants to be fed.
+    spec
+        The model's name, for messages.
+    seed
+        Of the images.
 
-            def leave(_m: nn.Module, args: tuple[Any, ...], output: Any, part: Part = part) -> None:
-                part.calls += 1
-                tensor = first_tensor(output)
-                part.output = _passed(tensor)
-                parts.pop(part.path, None)
-                part.order = len(parts)
-                parts[part.path] = part
-                if tensor is not None and tensor.dim() == 2:
-                    outputs[part.path] = tensor
-                    if args and isinstance(args[0], Tensor):
-                        inputs[part.path] = args[0]
+    Raises
+    ------
+    ModelError
+        If it fails on the images, or returns no tensor.
 
-            undo.callback(submodule.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            undo.callback(submodule.register_forward_hook(leave).remove)
-        fed = x.permute(0, 2, 3, 1) if contract.layout == "NHWC" else x
-        returned = first_tensor(module(fed))
-    for path, tensor in outputs.items():
-        if tensor is returned:
-            parts[path].is_final = True
-            parts[path].is_exactly = _is_exactly(inputs.get(path), tensor)
-    return Trace(parts=parts, output=returned, x=x)
+    """
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    x = probe_input(contract, seed=seed).to(device)
+    fed = x.permute(0, 2, 3, 1).contiguous() if contract.layout == "NHWC" else x
+    with following(fed, contract.layout) as fields, _Recorder(module, fields) as recorder:
+        try:
+            returned = module(fed)
+        except Exception as error:  # noqa: BLE001 - a foreign module may raise anything
+            raise ModelError(
+                f"'{spec}' fails on a batch of two images of {contract.channels} × {contract.height} × {contract.width}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from None
+        output = first_tensor(returned)
+        if output is None:
+            raise ModelError(f"'{spec}' returns a {type(returned).__name__} without a tensor: wrap it to return logits")
+        if len(output) != len(x):
+            raise ModelError(
+                f"'{spec}' returns {len(output)} rows for {len(x)} images: it takes one image at a time "
+                "(an ONNX file must be exported with a dynamic batch axis)"
+            )
+        recorder.find_squashes(output)
+        seen = fields.seen(output)
+    return Trace(
+        parts=recorder.parts,
+        output=output,
+        squash=SQUASHES.get(seen.maker) if seen else None,
+        on_every_path=seen.passed if seen else 0,
+        x=x,
+    )
 
 
-def _passed(tensor: Tensor | None) -> Passed | None:
-    if tensor is None or not tensor.is_floating_point():
-        return None
-    return Passed(tuple(tensor.shape), _print(tensor))
+class _Recorder(ExitStack):
+    """Hooks on every submodule that write down what passes."""
+
+    def __init__(self, module: nn.Module, fields: ReceptiveFields) -> None:
+        super().__init__()
+        self.parts: dict[str, Part] = {}
+        self._fields = fields
+        self._last: dict[str, tuple[Tensor | None, Tensor]] = {}
+        self._given: dict[str, tuple[Tensor | None, int]] = {}
+        for bit, (path, submodule) in enumerate(module.named_modules()):
+            part = Part(path, bit)
+            self.callback(submodule.register_forward_pre_hook(self._entering(part), with_kwargs=True).remove)
+            self.callback(submodule.register_forward_hook(self._leaving(part)).remove)
+
+    def _entering(self, part: Part) -> Any:
+        def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            tensors = (v for v in kwargs.values() if isinstance(v, Tensor))
+            given = first_tensor(args[0]) if args else next(tensors, None)
+            part.input = self._passed(given)
+            self._given[part.path] = (given if args else None, -1 if given is None else given._version)
+
+        return enter
+
+    def _leaving(self, part: Part) -> Any:
+        def leave(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            part.calls += 1
+            self.parts.pop(part.path, None)
+            self.parts[part.path] = part
+            tensor = first_tensor(output)
+            part.output = self._passed(tensor)
+            given, version = self._given.pop(part.path, (None, -1))
+            if tensor is None:
+                return
+            # a module that hands its input through untouched is no place of its own: others may use that input too
+            if tensor is not given or tensor._version != version:
+                self._fields.mark(tensor, part.bit)
+            if tensor.dim() == 2:
+                self._last[part.path] = (given, tensor)
+
+        return leave
+
+    def find_squashes(self, output: Tensor) -> None:
+        """Note which modules compute the model's very output by a softmax or a sigmoid of their input."""
+        for path, (given, gave) in self._last.items():
+            if gave is output and given is not None and given.shape == gave.shape:
+                self.parts[path].squashes = _squash(given, gave)
+
+    def _passed(self, tensor: Tensor | None) -> Passed | None:
+        if tensor is None or not tensor.is_floating_point():
+            return None
+        laid = self._fields.laid_out(tensor)
+        misplaced = laid is None and self._fields.misplaced(tensor)
+        return Passed(tuple(tensor.shape), laid, misplaced, _projection(tensor))
 
 
-def _print(tensor: Tensor) -> Tensor | None:
+def _projection(tensor: Tensor) -> Tensor | None:
     if tensor.dim() != 3:
         return None
     generator = torch.Generator().manual_seed(tensor.shape[-1])
@@ -160,10 +229,7 @@ def _print(tensor: Tensor) -> Tensor | None:
     return tensor[0].detach().cpu().double() @ direction
 
 
-def _is_exactly(given: Tensor | None, gave: Tensor) -> str | None:
-    if given is None or given.shape != gave.shape:
-        return None
-    for name, function in (("softmax", lambda t: t.softmax(-1)), ("sigmoid", torch.sigmoid)):
-        if torch.allclose(function(given), gave, atol=1e-6):
-            return name
-    return None
+def _squash(given: Tensor, gave: Tensor) -> Squash | None:
+    if torch.allclose(given.softmax(-1), gave, atol=1e-6):
+        return "softmax"
+    return "sigmoid" if torch.allclose(given.sigmoid(), gave, atol=1e-6) else None

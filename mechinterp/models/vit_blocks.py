@@ -6,16 +6,16 @@ A name is given only where the numbers of the probe agree: ``resid_pre + attn_ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from typing import Literal
 
 import torch
 
 from mechinterp.models.tracing import Passed, Trace
-from mechinterp.sites import Site
 
 Take = Literal["output", "input"]
-Candidates = tuple[tuple[str, Take], ...]
+Place = tuple[str, Take]
+Candidates = tuple[Place, ...]
 
 # Where the parts of a block stand, relative to it. The first candidate that exists and fits is taken; what is *added* to
 # the residual stream stands before what is computed, so that layer scale is included.
@@ -51,15 +51,28 @@ Z: Candidates = (
 )
 PRE: Candidates = (("mlp.fc1", "output"), ("intermediate.dense", "output"), ("mlp.0", "output"))
 POST: Candidates = (("mlp.fc2", "input"), ("output.dense", "input"), ("mlp.3", "input"))
+ATTENTION: Candidates = (
+    *Z,
+    ("attn", "output"),
+    ("attention", "output"),
+    ("self_attn", "output"),
+    ("self_attention", "output"),
+)
 FINAL_NORM = ("norm", "fc_norm", "layernorm", "ln", "post_layernorm")
 
 
-@dataclass(frozen=True)
-class Place:
-    """A module and which side of it."""
-
-    path: str
-    take: Take
+def block_places(trace: Trace) -> dict[str, Place]:
+    """Return module and side of every named place of a ViT's blocks; empty for other models."""
+    blocks = find_blocks(trace)
+    if not blocks:
+        return {}
+    places: dict[str, Place] = {"hook_embed": (blocks[0], "input")}
+    for i, block in enumerate(blocks):
+        places |= {f"blocks.{i}.{name}": place for name, place in _places_in(trace, block).items()}
+    norm = _final_norm(trace, blocks)
+    if norm is not None:
+        places["ln_final.hook_normalized"] = (norm, "output")
+    return places
 
 
 def find_blocks(trace: Trace) -> list[str]:
@@ -69,82 +82,70 @@ def find_blocks(trace: Trace) -> list[str]:
     """
     stacks: dict[str, list[str]] = {}
     for path, part in trace.parts.items():
-        parent, _, name = path.rpartition(".")
-        if not part.input or not part.output or part.calls != 1 or not name.split("_")[-1].isdigit():
+        if part.calls != 1 or part.input is None or part.output is None:
             continue
-        if (
-            len(part.output.shape) == 3
-            and part.input.shape == part.output.shape
-            and _first(trace, path, Z + ATTN_OUT[-1:])
-        ):
-            stacks.setdefault(parent, []).append(path)
+        tokens = len(part.output.shape) == 3 and part.input.shape == part.output.shape and not part.output.misplaced
+        if tokens and re.search(r"(^|[._])\d+$", path) and _existing(trace, path, ATTENTION):
+            stacks.setdefault(path.rpartition(".")[0], []).append(path)
     return next(iter(stacks.values())) if len(stacks) == 1 else []
 
 
-def block_sites(trace: Trace) -> dict[str, Site]:
-    """Return the sites of a ViT's blocks by their TransformerLens names; empty for other models."""
-    blocks = find_blocks(trace)
-    places: dict[str, Place] = {}
-    if blocks:
-        places["hook_embed"] = Place(blocks[0], "input")
-    for i, block in enumerate(blocks):
-        places |= {f"blocks.{i}.{name}": place for name, place in _block_places(trace, block).items()}
-    if blocks:
-        root = blocks[0].rpartition(".")[0].rpartition(".")[0]
-        last = trace.parts[blocks[-1]].order
-        for name in FINAL_NORM:
-            path = f"{root}.{name}" if root else name
-            part = trace.parts.get(path)
-            if part and part.calls == 1 and part.order > last and part.output and len(part.output.shape) == 3:
-                places["ln_final.hook_normalized"] = Place(path, "output")
-                break
-    return {name: _site(trace, name, place) for name, place in places.items()}
-
-
-def _block_places(trace: Trace, block: str) -> dict[str, Place]:
-    places = {"hook_resid_pre": Place(block, "input"), "hook_resid_post": Place(block, "output")}
-    pre, post = (_passed(trace, places[n]) for n in ("hook_resid_pre", "hook_resid_post"))
-    for mid_place in _fitting(trace, block, RESID_MID):
-        mid = _passed(trace, mid_place)
-        attn = next((p for p in _fitting(trace, block, ATTN_OUT) if _adds_up(pre, _passed(trace, p), mid)), None)
-        mlp = next((p for p in _fitting(trace, block, MLP_OUT) if _adds_up(mid, _passed(trace, p), post)), None)
+def _places_in(trace: Trace, block: str) -> dict[str, Place]:
+    places: dict[str, Place] = {"hook_resid_pre": (block, "input"), "hook_resid_post": (block, "output")}
+    pre, post = (_at(trace, place) for place in places.values())
+    for middle in _existing(trace, block, RESID_MID):
+        mid = _at(trace, middle)
+        attn = next((p for p in _existing(trace, block, ATTN_OUT) if _adds_up(pre, _at(trace, p), mid)), None)
+        mlp = next((p for p in _existing(trace, block, MLP_OUT) if _adds_up(mid, _at(trace, p), post)), None)
         if attn and mlp:
-            places |= {"hook_resid_mid": mid_place, "hook_attn_out": attn, "hook_mlp_out": mlp}
+            places |= {"hook_resid_mid": middle, "hook_attn_out": attn, "hook_mlp_out": mlp}
             break
-    z = _first(trace, block, Z)
-    if z:
+    for z in _existing(trace, block, Z)[:1]:
         places["attn.hook_z"] = z
-    hidden_pre, hidden_post = _first(trace, block, PRE), _first(trace, block, POST)
-    if hidden_post:
-        places["mlp.hook_post"] = hidden_post
+    for hidden in _existing(trace, block, POST)[:1]:
+        places["mlp.hook_post"] = hidden
         # a gated unit's two halves come out of one layer: what is wider than its output is no pre-activation of it
-        if hidden_pre and _passed(trace, hidden_pre).shape == _passed(trace, hidden_post).shape:
-            places["mlp.hook_pre"] = hidden_pre
+        for before in _existing(trace, block, PRE)[:1]:
+            if _at(trace, before).shape == _at(trace, hidden).shape:
+                places["mlp.hook_pre"] = before
     return places
 
 
-def _fitting(trace: Trace, block: str, candidates: Candidates) -> list[Place]:
-    places = [Place(f"{block}.{path}", take) for path, take in candidates]
-    return [p for p in places if (part := trace.parts.get(p.path)) and part.calls == 1 and getattr(part, p.take)]
+def _final_norm(trace: Trace, blocks: list[str]) -> str | None:
+    order = list(trace.parts)
+    root = blocks[0].rpartition(".")[0].rpartition(".")[0]
+    for path in (f"{root}.{name}".lstrip(".") for name in FINAL_NORM):
+        part = trace.parts.get(path)
+        if part is None or part.calls != 1 or part.input is None or part.output is None:
+            continue
+        if len(part.output.shape) == 3 and order.index(path) > order.index(blocks[-1]):
+            # an Identity stands where a model normalises after pooling
+            return None if _same(part.input, part.output) else path
+    return None
 
 
-def _first(trace: Trace, block: str, candidates: Candidates) -> Place | None:
-    return next(iter(_fitting(trace, block, candidates)), None)
+def _existing(trace: Trace, block: str, candidates: Candidates) -> list[Place]:
+    places: list[Place] = [(f"{block}.{path}", take) for path, take in candidates]
+    return [p for p in places if (part := trace.parts.get(p[0])) and part.calls == 1 and getattr(part, p[1])]
 
 
-def _passed(trace: Trace, place: Place) -> Passed:
-    passed = getattr(trace.parts[place.path], place.take)
-    assert isinstance(passed, Passed)
+def _at(trace: Trace, place: Place) -> Passed:
+    path, take = place
+    passed = trace.parts[path].output if take == "output" else trace.parts[path].input
+    assert passed is not None
     return passed
 
 
+def _same(a: Passed, b: Passed) -> bool:
+    return a.projection is not None and b.projection is not None and torch.equal(a.projection, b.projection)
+
+
 def _adds_up(start: Passed, added: Passed, end: Passed) -> bool:
-    if start.print is None or added.print is None or end.print is None or not start.shape == added.shape == end.shape:
+    if start.projection is None or added.projection is None or end.projection is None:
         return False
-    scale = float(end.print.abs().max())
-    return bool(torch.allclose(start.print + added.print, end.print, rtol=0, atol=1e-4 * max(scale, 1e-12)))
-
-
-def _site(trace: Trace, name: str, place: Place) -> Site:
-    shape = _passed(trace, place).shape
-    return Site(name, place.path, place.take, "tokens", shape[-1], shape[1])
+    if not start.shape == added.shape == end.shape:
+        return False
+    scale = float(end.projection.abs().max())
+    return bool(
+        torch.allclose(start.projection + added.projection, end.projection, rtol=0, atol=1e-4 * max(scale, 1e-12))
+    )
