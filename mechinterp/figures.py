@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -66,6 +68,12 @@ HEAT: tuple[tuple[float, str], ...] = (
 )
 """Dark to bright with lightness rising evenly, for values from zero up, painted over a grey picture."""
 
+ON_PICTURE = "rgba(0,0,0,0.55)"
+"""Behind letters that stand on a picture."""
+
+COLOUR_BAR_PX = 52
+"""Height of the colour bar with its numbers and title below a picture."""
+
 _SCALE_STEPS = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -108,6 +116,28 @@ def theme() -> go.layout.Template:
             "annotationdefaults": {"font": {"size": 12, "color": COLOURS["ink"]}, "showarrow": False},
         }
     )
+
+
+@cache
+def _theme_json() -> dict[str, Any]:
+    return dict(theme().to_plotly_json())
+
+
+def themed_figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> go.Figure:
+    """Return a figure of plain traces and layout with the theme.
+
+    Plotly's own checks of every property take a hundred times longer than everything else here, which ten thousand
+    feature pages cannot afford; they are left out, and the tests run them over every figure instead.
+
+    Parameters
+    ----------
+    traces
+        Each with its ``type``.
+    layout
+        Without a template.
+
+    """
+    return go.Figure({"data": list(traces), "layout": {**layout, "template": _theme_json()}}, _validate=False)
 
 
 def apply_theme(figure: go.Figure) -> go.Figure:
@@ -256,42 +286,43 @@ def image_with_overlay(
     height, width = (float(x) for x in size_mm)
     if not (height > 0 and width > 0):
         raise ShapeError(f"size_mm is ({height:g}, {width:g}): give the picture's height and width in mm, both above 0")
-    figure = go.Figure()
-    figure.add_layout_image(
-        source=image, xref="x", yref="y", x=0, y=0, sizex=width, sizey=height,
-        xanchor="left", yanchor="top", sizing="stretch", layer="below",
-    )  # fmt: skip
     if values is None:
         # A figure without any trace has no axes for the picture to stand on.
-        figure.add_scatter(
-            x=[0, width], y=[0, height], mode="markers", marker_opacity=0, hoverinfo="skip", showlegend=False
-        )
+        trace: dict[str, Any] = {
+            "type": "scatter", "x": [0, width], "y": [0, height], "mode": "markers", "marker": {"opacity": 0},
+            "hoverinfo": "skip", "showlegend": False,
+        }  # fmt: skip
     else:
-        figure.add_trace(
-            _heatmap(
-                np.asarray(values, dtype=float),
-                first_centre_mm,
-                step_mm,
-                label,
-                unit,
-                limits,
-                opacity,
-                paint_zero,
-                colour_bar,
-            )
+        trace = _heatmap(
+            np.asarray(values, dtype=float),
+            first_centre_mm,
+            step_mm,
+            label,
+            unit,
+            limits,
+            opacity,
+            paint_zero,
+            colour_bar,
         )
-    _add_scale_bar(figure, height, width)
-    _add_orientation(figure, orientation or {})
-    apply_theme(figure)
-    bar = 52 if values is not None and colour_bar else 0
-    figure.update_xaxes(range=[0, width], visible=False, constrain="domain", fixedrange=True)
-    figure.update_yaxes(
-        range=[height, 0], visible=False, scaleanchor="x", scaleratio=1, constrain="domain", fixedrange=True
-    )
-    figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": bar}, showlegend=False)
+    bar = COLOUR_BAR_PX if values is not None and colour_bar else 0
+    picture = {
+        "source": image, "xref": "x", "yref": "y", "x": 0, "y": 0, "sizex": width, "sizey": height,
+        "xanchor": "left", "yanchor": "top", "sizing": "stretch", "layer": "below",
+    }  # fmt: skip
+    bar_shapes, bar_text = _scale_bar(height, width)
+    axis = {"visible": False, "constrain": "domain", "fixedrange": True}
+    layout: dict[str, Any] = {
+        "images": [picture],
+        "shapes": bar_shapes,
+        "annotations": [bar_text, *_side_letters(orientation or {})],
+        "xaxis": {**axis, "range": [0, width]},
+        "yaxis": {**axis, "range": [height, 0], "scaleanchor": "x", "scaleratio": 1},
+        "margin": {"l": 0, "r": 0, "t": 0, "b": bar},
+        "showlegend": False,
+    }
     if width_px is not None:
-        figure.update_layout(width=width_px, height=round(width_px * height / width) + bar)
-    return figure
+        layout |= {"width": width_px, "height": round(width_px * height / width) + bar}
+    return themed_figure([trace], layout)
 
 
 def _heatmap(
@@ -304,7 +335,7 @@ def _heatmap(
     opacity: float,
     paint_zero: bool,
     colour_bar: bool,
-) -> go.Heatmap:
+) -> dict[str, Any]:
     """Return the cells as a heatmap; ``x0`` and ``dx`` say where each lies, so that even a single cell has a size."""
     if values.ndim != 2 or not values.size:
         raise ShapeError(
@@ -316,52 +347,46 @@ def _heatmap(
     low, high = limits if limits is not None else (min(0.0, finite.min(initial=0.0)), finite.max(initial=0.0))
     name = f"{label} [{unit}]" if unit else label
     shown = values if paint_zero else np.where(values == 0, np.nan, values)
-    return go.Heatmap(
-        z=shown,
-        x0=first[1], dx=step[1], y0=first[0], dy=step[0],
-        zmin=float(low), zmax=float(high) if high > low else float(low) + 1.0,
-        colorscale=HEAT, opacity=opacity, hoverongaps=False, showscale=colour_bar, name=label,
-        hovertemplate="row %{y:.0f} mm, column %{x:.0f} mm<br>" + as_text(name) + " %{z:.3g}<extra></extra>",
-        colorbar={
+    return {
+        "type": "heatmap", "z": shown, "x0": first[1], "dx": step[1], "y0": first[0], "dy": step[0],
+        "zmin": float(low), "zmax": float(high) if high > low else float(low) + 1.0,
+        "colorscale": HEAT, "opacity": opacity, "hoverongaps": False, "showscale": colour_bar, "name": as_text(name),
+        "hovertemplate": "row %{y:.0f} mm, column %{x:.0f} mm<br>" + as_text(name) + " %{z:.3g}<extra></extra>",
+        "colorbar": {
             "orientation": "h", "thickness": 8, "len": 0.9, "y": -0.02, "yanchor": "top", "outlinewidth": 0, "ypad": 2,
             "title": {"text": as_text(name), "side": "bottom", "font": {"size": 11}},
             "tickfont": {"size": 11}, "nticks": 5,
         },
-    )  # fmt: skip
+    }  # fmt: skip
 
 
-def _add_scale_bar(figure: go.Figure, height: float, width: float) -> None:
-    """Draw a bar with its length in the lower left, light on dark so that it reads on any picture."""
+def _scale_bar(height: float, width: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a bar with its length for the lower left, light on dark so that it reads on any picture."""
     length = scale_bar_mm(width)
     left, row = 0.04 * width, 0.955 * height
-    for colour, thickness in (("#000000", 6), ("#ffffff", 3)):
-        figure.add_shape(
-            type="line",
-            x0=left,
-            x1=left + length,
-            y0=row,
-            y1=row,
-            line={"color": colour, "width": thickness},
-            name="scale bar",
-        )
-    figure.add_annotation(
-        x=left, y=row, text=f"{length:g} mm", xanchor="left", yanchor="bottom", yshift=3, showarrow=False,
-        font={"size": 11, "color": "#ffffff"}, bgcolor="rgba(0,0,0,0.55)", borderpad=1,
-    )  # fmt: skip
+    ends = {"type": "line", "x0": left, "x1": left + length, "y0": row, "y1": row, "name": "scale bar"}
+    lines = [{**ends, "line": {"color": colour, "width": px}} for colour, px in (("#000000", 6), ("#ffffff", 3))]
+    text = {
+        "x": left, "y": row, "text": f"{length:g} mm", "xanchor": "left", "yanchor": "bottom", "yshift": 3,
+        "showarrow": False, "font": {"size": 11, "color": "#ffffff"}, "bgcolor": ON_PICTURE, "borderpad": 1,
+    }  # fmt: skip
+    return lines, text
 
 
-def _add_orientation(figure: go.Figure, letters: Mapping[str, str]) -> None:
-    """Write a letter at the middle of each named side."""
+def _side_letters(letters: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return a letter for the middle of each named side."""
     places = {
         "top": (0.5, 1.0, "center", "top"),
         "bottom": (0.5, 0.0, "center", "bottom"),
         "left": (0.0, 0.5, "left", "middle"),
         "right": (1.0, 0.5, "right", "middle"),
     }
-    for side, (x, y, horizontal, vertical) in places.items():
-        if letters.get(side):
-            figure.add_annotation(
-                text=as_text(letters[side]), xref="x domain", yref="y domain", x=x, y=y,
-                xanchor=horizontal, yanchor=vertical, showarrow=False, borderpad=2,
-                font={"size": 12, "color": "#ffffff"}, bgcolor="rgba(0,0,0,0.55)",
-            )  # fmt: skip
+    return [
+        {
+            "text": as_text(letters[side]), "xref": "x domain", "yref": "y domain", "x": x, "y": y,
+            "xanchor": horizontal, "yanchor": vertical, "showarrow": False, "borderpad": 2,
+            "font": {"size": 12, "color": "#ffffff"}, "bgcolor": ON_PICTURE,
+        }
+        for side, (x, y, horizontal, vertical) in places.items()
+        if letters.get(side)
+    ]  # fmt: skip

@@ -68,7 +68,7 @@ def set_size_curves(flipped: Sequence[Curve], delta: Sequence[Curve], chosen_siz
     if flipped:
         figure.update_yaxes(range=[-0.03, 1.05], tickformat=".0%", row=1)
     if delta:
-        figure.update_yaxes(zeroline=True, zerolinecolor=COLOURS["line"], row=len(rows))
+        figure.update_yaxes(zeroline=True, zerolinecolor=COLOURS["line"], range=_common_range(delta), row=len(rows))
     figure.update_xaxes(title_text="features replaced", row=max(len(rows), 1))
     figure.update_layout(legend={"y": 1.07, "yanchor": "bottom"}, margin={"t": 64})
     return figure
@@ -115,6 +115,14 @@ def before_after(
     figure.update_yaxes(title_text=as_text(f"p({target})"), range=[-0.03, 1.05])
     figure.update_layout(showlegend=True)
     return figure
+
+
+def _common_range(curves: Sequence[Curve]) -> list[float]:
+    """Return a range that holds every curve and zero, so that no column hides what another shows."""
+    lines = [line for curve in curves for line in (curve.chosen, curve.median, curve.low, curve.high)]
+    values = [0.0, *(value for line in lines for value in line if value is not None)]
+    room = 0.06 * ((max(values) - min(values)) or 1.0)
+    return [min(values) - room, max(values) + room]
 
 
 def _draw(figure: go.Figure, curve: Curve, row: int, column: int, *, first: bool) -> None:

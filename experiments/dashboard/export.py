@@ -185,13 +185,11 @@ def _shell(pages: Pages) -> str:
     links = [
         element("li", element("a", link.text, href=href(link.slug), data_slug=link.slug)) for link in pages.navigation
     ]
-    marks = "".join(
-        to_html(element("span", s.text, css=f"stamp {s.tone}"), _no_leaf) for s in stamps(view) if not s.banner
-    )
+    footer = escape(" · ".join(stamp.text for stamp in stamps(view) if not stamp.banner))
     return _template().substitute(
         title=escape(view.title),
         navigation=to_html(element("ul", *links), _no_leaf),
-        stamps=marks,
+        stamps=footer,
     )
 
 

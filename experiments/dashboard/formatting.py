@@ -83,5 +83,4 @@ def _significant(value: float) -> str:
         return f"{value:.2e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     if size >= 100:
         return f"{value:,.0f}"
-    text = f"{value:.3g}"
-    return text if size < 1 else text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:#.3g}"

@@ -130,7 +130,7 @@ def _columns(view: RunView) -> tuple[Column, ...]:
         Column(
             "Δ logit difference", form="signed", explanation=f"Mean change of {view.target} minus {view.reference}."
         ),
-        Column("random sets"),
+        Column("random sets, Δ"),
         Column("p", form="p"),
         Column(f"Δ on {view.reference}", form="signed", explanation="The same change where nothing should move."),
         Column("norm removed", form="number"),
@@ -218,4 +218,4 @@ def _before_after(view: RunView, direction: Record, name: str) -> list[Block]:
         figures.append(FigureBlock(before_after(before, after, names, view.target, threshold), caption, alt, 300))
     if not figures:
         return [not_run("The answers before and after")]
-    return [Heading(f"{name}: each image before and after", 3), Side(tuple(figures), narrowest_px=260)]
+    return [Heading(f"{name}: each image before and after", 3), Side(tuple(figures), narrowest_px=225)]

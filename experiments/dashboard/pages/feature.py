@@ -99,7 +99,7 @@ def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> B
     probability = view.probability(image, view.target_index)
     if probability is not None:
         details.append(f"p({view.target}) {probability:.2f}")
-    caption = f"{value} · " + " · ".join(details)
+    caption = f"value {value} · " + " · ".join(details)
     source, size, cells = view.picture(image), view.size_mm(image), view.cells(image)
     grid = entry["map"].grid()
     if source is None or size is None:

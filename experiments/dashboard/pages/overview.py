@@ -171,12 +171,17 @@ def _thumbnails(view: RunView) -> list[Block]:
     for i in range(min(view.n_images, PICTURES_SHOWN)):
         probability = view.probability(i, view.target_index)
         place = view.positions[i] if i < len(view.positions) else None
-        where = f"{format_value(place)} · " if place is not None else ""
-        answer = "" if probability is None else f"p({view.target}) {probability:.2f}"
         name = view.image_name(i)
+        answer = "" if probability is None else f", p({view.target}) {probability:.2f}"
+        below = [
+            name if place is None else format_value(place),
+            *([] if probability is None else [f"{probability:.2f}"]),
+        ]
         mark = (band_of.get(i) or view.target) if i in positive else ""
-        items.append(Thumbnail(view.picture(i), f"{name}: {answer}", where + (answer or name), mark))
-    text = f"Framed: the model answers {view.target} above the threshold; the word names the band."
+        items.append(Thumbnail(view.picture(i), f"{name}{answer}", " · ".join(below), mark))
+    ordered = any(p is not None for p in view.positions)
+    text = f"Below each picture: {view.position_label if ordered else 'its name'} and p({view.target}). "
+    text += f"Framed: the model answers {view.target} above the threshold; the word names the band."
     if view.n_images > PICTURES_SHOWN:
         text += f" The first {PICTURES_SHOWN} of {view.n_images:,} are shown."
     return [Text((text,), "muted"), Thumbnails(tuple(items))]

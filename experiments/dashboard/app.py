@@ -1,0 +1,233 @@
+"""A run's pages served on this machine: the same page model as the export, drawn as Dash components.
+
+Served is one run and nothing else: its pages, and the pictures its results name. The app answers only requests addressed
+to the host it was started on, so that a page elsewhere cannot read it by giving its own name this machine's address.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import dash
+import flask
+from dash import ALL, Input, Output, State, ctx, dcc, html
+
+from experiments.dashboard.components import table_body, table_state, to_dash
+from experiments.dashboard.markup import href, page_elements
+from experiments.dashboard.page import FeatureTable, Page
+from experiments.dashboard.run_view import RunView
+from experiments.dashboard.site import Pages, missing_page
+from mechinterp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+INDEX = """<!doctype html>
+<html lang="en">
+<head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">
+<title>{%title%}</title><link rel="icon" href="data:,">{%css%}</head>
+<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>"""
+
+ON_PAGE = """function(children, title, run) {
+    document.title = title === run ? title : title + " \\u00b7 " + run;
+    window.scrollTo(0, 0);
+    if (window.mechinterpVisited) {
+        requestAnimationFrame(function () {
+            var heading = document.getElementById("title");
+            if (heading) heading.focus({ preventScroll: true });
+        });
+    }
+    window.mechinterpVisited = true;
+    return window.dash_clientside.no_update;
+}"""
+
+
+def make_app(run_dir: Path, hosts: tuple[str, ...] | None = LOOPBACK) -> dash.Dash:
+    """Return the app of a run, ready to be served.
+
+    Parameters
+    ----------
+    run_dir
+        The run.
+    hosts
+        Names of this machine that requests may be addressed to; ``None`` allows any.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no results.
+
+    """
+    pages = Pages(RunView.read(Path(run_dir)))
+    app = dash.Dash(
+        __name__,
+        assets_folder=str(Path(__file__).parent / "assets"),
+        serve_locally=True,
+        title=pages.view.title,
+        update_title="",
+        suppress_callback_exceptions=True,
+        index_string=INDEX,
+    )
+    app.layout = _layout(pages)
+    _guard(app.server, hosts)
+    _add_pictures(app.server, pages.view)
+    _add_callbacks(app, pages)
+    return app
+
+
+def make_server(run_dir: Path, host: str = "127.0.0.1", port: int = 8050) -> BaseWSGIServer:
+    """Return a server that listens already; ``serve_forever()`` answers, ``shutdown()`` ends it.
+
+    Parameters
+    ----------
+    run_dir
+        The run.
+    host
+        Where to listen; this machine only unless another address is given.
+    port
+        Where to listen; 0 takes any free port, which stands in the server's ``port``.
+
+    Raises
+    ------
+    ConfigError
+        If the address cannot be listened on, or the folder holds no results.
+
+    """
+    from werkzeug.serving import make_server as make
+
+    hosts = None if host in EVERYWHERE else (*LOOPBACK, host)
+    app = make_app(run_dir, hosts)
+    try:
+        # Werkzeug ends the program where a port is taken; a socket of our own says so in our words.
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --port"
+        ) from error
+    with listening:
+        return make(host, listening.getsockname()[1], app.server, threaded=True, fd=listening.detach())
+
+
+def serve(run_dir: Path, host: str = "127.0.0.1", port: int = 8050) -> None:
+    """Serve a run until interrupted; the arguments are those of :func:`make_server`."""
+    server = make_server(run_dir, host, port)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+def _guard(server: flask.Flask, hosts: tuple[str, ...] | None) -> None:
+    """Refuse requests addressed to other hosts, and tell browsers to fetch nothing from elsewhere."""
+
+    def refuse_other_hosts() -> None:
+        name = flask.request.host.rsplit(":", 1)[0].strip("[]")
+        if hosts is not None and name not in hosts:
+            flask.abort(403)
+
+    def add_headers(response: flask.Response) -> flask.Response:
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    server.before_request(refuse_other_hosts)
+    server.after_request(add_headers)
+
+
+def _layout(pages: Pages) -> Any:
+    links = [html.Li(html.A(link.text, href=href(link.slug), id=f"nav-{link.slug}")) for link in pages.navigation]
+    label: dict[str, Any] = {"aria-label": "Pages"}
+    return html.Div(
+        [
+            dcc.Location(id="location", refresh=False),
+            dcc.Store(id="page-title"),
+            dcc.Store(id="run-title", data=pages.view.title),
+            dcc.Store(id="focus-done"),
+            html.Header(
+                [
+                    html.P(pages.view.title, className="site-title"),
+                    html.Nav(html.Ul(links), **label),
+                ],
+                className="site",
+            ),
+            html.Main(id="main"),
+        ]
+    )
+
+
+def _add_pictures(server: flask.Flask, view: RunView) -> None:
+    """Serve the pictures that the results name, and no other file."""
+
+    @server.route("/images/<path:name>")
+    def picture(name: str) -> flask.Response:
+        if f"images/{name}" not in view.pictures:
+            flask.abort(404)
+        return flask.send_file((view.run_dir / "images" / name).resolve(), max_age=3600)
+
+
+def page_of(pages: Pages, address: str | None) -> Page:
+    """Return the page of a hash address; a friendly one where there is none."""
+    slug = unquote((address or "").removeprefix("#").removeprefix("/")) or next(iter(pages))
+    return pages[slug] if slug in pages else missing_page(slug)
+
+
+def _add_callbacks(app: dash.Dash, pages: Pages) -> None:
+    navigation = [link.slug for link in pages.navigation]
+
+    @app.callback(
+        Output("main", "children"),
+        Output("page-title", "data"),
+        *(Output(f"nav-{slug}", "className") for slug in navigation),
+        Input("location", "hash"),
+    )
+    def show(address: str | None) -> tuple[Any, ...]:
+        page = page_of(pages, address)
+        section = page.slug.split("/")[0]
+        current = ["current" if slug in {page.slug, f"{section}s"} else "" for slug in navigation]
+        return to_dash(page_elements(page)), page.title, *current
+
+    clientside: Any = app.clientside_callback
+    clientside(
+        ON_PAGE,
+        Output("focus-done", "data"),
+        Input("main", "children"),
+        State("page-title", "data"),
+        State("run-title", "data"),
+    )
+
+    @app.callback(
+        Output("table-body", "children"),
+        Output("table-state", "data"),
+        Input("table-search", "value"),
+        Input({"part": "table-filter", "column": ALL}, "value"),
+        Input({"part": "table-sort", "column": ALL}, "n_clicks"),
+        Input({"part": "table-page", "step": ALL}, "n_clicks"),
+        State({"part": "table-filter", "column": ALL}, "id"),
+        State("table-state", "data"),
+    )
+    def select(
+        search: str | None,
+        values: list[str | None],
+        _sorts: list[int | None],
+        _steps: list[int | None],
+        ids: list[dict[str, Any]],
+        state: dict[str, Any],
+    ) -> tuple[Any, dict[str, Any]]:
+        table = next(block for block in pages["features"].blocks if isinstance(block, FeatureTable))
+        filters = {int(i["column"]): value or "" for i, value in zip(ids, values, strict=True)}
+        clicked = ctx.triggered[0]["value"] if ctx.triggered else None
+        new = table_state(table, state, ctx.triggered_id if clicked else None)
+        return table_body(table, search or "", filters, new), new
