@@ -61,7 +61,9 @@ def load_command(name: str) -> TyperCommand:
     """Import one command and return it ready to be called."""
     module = importlib.import_module(f"experiments.cli.commands.{name.replace('-', '_')}")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(name=name, help=module.run.__doc__, context_settings={"help_option_names": ["-h", "--help"]})(module.run)
+    app.command(name=name, help=module.run.__doc__, context_settings={"help_option_names": ["-h", "--help"]})(
+        module.run
+    )
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
     return command

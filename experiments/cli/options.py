@@ -12,7 +12,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 ModelFlag = Annotated[
-    str, typer.Option("--model", help="timm:NAME, hf:NAME_OR_DIR, onnx:FILE or py:FILE.py:FUNCTION; see `mechinterp models`")
+    str,
+    typer.Option(
+        "--model", help="timm:NAME, hf:NAME_OR_DIR, onnx:FILE or py:FILE.py:FUNCTION; see `mechinterp models`"
+    ),
 ]
 WeightsFlag = Annotated[
     str | None, typer.Option("--weights", help="safetensors file or state dict; `random` asks for an untrained model")
@@ -22,7 +25,9 @@ ImagesFlag = Annotated[
     Path, typer.Option("--images", help="folder with metadata.csv (or class sub-folders), or a NIfTI volume")
 ]
 SiteFlag = Annotated[str | None, typer.Option("--site", help="a place in the model, as `mechinterp sites` lists them")]
-ActivationsFlag = Annotated[Path, typer.Option("--activations", help="an activation store, as `mechinterp capture` makes it")]
+ActivationsFlag = Annotated[
+    Path, typer.Option("--activations", help="an activation store, as `mechinterp capture` makes it")
+]
 SplitFlag = Annotated[str | None, typer.Option("--split", help="use the images of this split only")]
 SeedFlag = Annotated[int, typer.Option("--seed", help="decides every random choice")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N")]
@@ -45,7 +50,9 @@ def with_config(config: type, *, leave_out: Sequence[str] = ()) -> Callable[[Cal
     for field in dataclasses.fields(config):
         if field.name in leave_out:
             continue
-        kind, text = get_args(hints[field.name])[:2] if get_origin(hints[field.name]) is Annotated else (hints[field.name], "")
+        kind, text = (
+            get_args(hints[field.name])[:2] if get_origin(hints[field.name]) is Annotated else (hints[field.name], "")
+        )
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
         flags.append(
             inspect.Parameter(

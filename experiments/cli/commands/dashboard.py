@@ -1,0 +1,40 @@
+"""``mechinterp dashboard RUN``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.console import ConsoleProgress, emit
+from experiments.cli.options import JsonFlag
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")],
+    export: Annotated[Path | None, typer.Option("--export", help="write static pages that open from disk, and end")] = None,
+    port: Annotated[int, typer.Option("--port", help="port of the served pages, on this machine only")] = 8050,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a run in the browser, or export pages that open from disk without any network.
+
+    A run made stage by stage is analysed first, if that has not been done: features, attributes, effects.
+
+    [bold]Examples[/bold]
+
+      mechinterp dashboard runs/brain-mri
+
+      mechinterp dashboard runs/a --export pages/
+    """
+    from experiments.analysis.stagewise import ensure_results
+    from experiments.dashboard import export_static, serve
+
+    progress = ConsoleProgress()
+    ensure_results(folder, progress=progress)
+    if export is not None:
+        page = export_static(folder, export, progress=progress)
+        emit({"page": str(page)}, str(page), as_json=as_json)
+        return
+    progress.note(f"http://127.0.0.1:{port} – Ctrl-C ends it")
+    serve(folder, port=port)

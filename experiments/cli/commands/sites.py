@@ -1,0 +1,58 @@
+"""``mechinterp sites MODEL``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from experiments.cli.console import emit_table
+from experiments.cli.options import JsonFlag
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="timm:NAME, hf:DIR, onnx:FILE or py:FILE.py:FUNCTION")],
+    every_module: Annotated[
+        bool, typer.Option("--all", help="every module's dotted path too, not only named sites")
+    ] = False,
+    search: Annotated[str, typer.Option("--search", help="only sites whose name contains this")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """List the places of a model that can be captured: name, module, layout, width, tokens, grid.
+
+    The layout does not depend on the weights, so none are needed or fetched.
+
+    [bold]Examples[/bold]
+
+      mechinterp sites timm:vit_tiny_patch16_224
+
+      mechinterp sites onnx:tumour.onnx --search block5 --json
+    """
+    from mechinterp.models.loading import load_model
+    from mechinterp.store.manifest import site_to_json
+
+    loaded = load_model(model, weights="random" if model.partition(":")[0] in {"timm", "hf"} else None)
+    sites = [s for s in loaded.sites.values() if search in s.name]
+    named = [s for s in sites if s.name != s.module]
+    shown = sites if every_module or search or not named else named
+    rows = [
+        (
+            s.name,
+            s.module if s.take == "output" else f"input of {s.module}",
+            s.layout,
+            s.width,
+            s.tokens if not s.prefix_tokens else f"{s.tokens} ({s.prefix_tokens} prefix)",
+            "–"
+            if s.grid is None
+            else f"{s.grid.rows}×{s.grid.columns}, every {s.grid.stride[0]:g} px, sees {s.grid.extent[0]:g} px",
+        )
+        for s in shown
+    ]
+    left = len(sites) - len(shown)
+    emit_table(
+        {"model": model, "sites": [site_to_json(s) for s in shown]},
+        f"{model}: {len(shown)} sites" + (f" (and {left} more by dotted path: --all)" if left else ""),
+        ["site", "module", "layout", "width", "tokens", "grid"],
+        rows,
+        as_json=as_json,
+    )

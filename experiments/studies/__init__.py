@@ -1,0 +1,1 @@
+"""Case studies: each a config plus a short module that answers one question with the toolkit."""
