@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,13 @@ from mechinterp.errors import ImagesError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _TIFF = (".tif", ".tiff")
+# Values of TIFF's PhotometricInterpretation and PlanarConfiguration (TIFF 6.0, sections 3 to 8).
+_WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
+_PALETTE, _CMYK, _YCBCR = 3, 5, 6
+# Compressions that tifffile undoes without further packages: none, deflate (two numbers), PackBits.
+_PLAIN_COMPRESSIONS = {1, 8, 32946, 32773}
+# An altered header can ask for more memory than there is; 40,000 × 20,000 pixels are no slide scanner's tile any more.
+_MOST_VALUES = 800_000_000
 _BYTE_MODES = {"L", "RGB"}
 _DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}
 # What Pillow and tifffile raise for files that are cut short, altered, too large or no pictures at all.
@@ -25,7 +38,10 @@ _UNREADABLE = (
     IndexError,
     TypeError,
     RuntimeError,
-    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
     Image.DecompressionBombError,
 )
 
@@ -46,7 +62,8 @@ def recorded_type(path: Path) -> np.dtype[Any]:
     """
     try:
         if path.suffix.lower() in _TIFF:
-            return _tiff_header(path)[0]
+            with _quiet():
+                return _tiff_header(path).dtype
         with Image.open(path) as picture:
             return np.dtype({"F": np.float32}.get(picture.mode, np.uint16 if picture.mode in _DEEP_MODES else np.uint8))
     except _UNREADABLE as error:
@@ -76,14 +93,12 @@ def read_image_file(path: Path) -> NDArray[Any]:
 
     """
     try:
-        pixels = _read_tiff(path) if path.suffix.lower() in _TIFF else _read_picture(path)
+        with _quiet():
+            pixels = _read_tiff(path) if path.suffix.lower() in _TIFF else _read_picture(path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 3)):
-        raise ImagesError(
-            f"image {path} has shape {pixels.shape}: only single pictures of 1 or 3 channels can be read; "
-            "save each page as a file of its own"
-        )
+    if pixels.size == 0 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 3)):
+        raise ImagesError(f"image {path} has shape {pixels.shape}: only pictures of 1 or 3 channels can be read")
     return pixels
 
 
@@ -104,32 +119,61 @@ def _read_picture(path: Path) -> NDArray[Any]:
         return np.asarray(picture if picture.mode in _BYTE_MODES else picture.convert("RGB"))
 
 
-def _tiff_header(path: Path) -> tuple[np.dtype[Any], str, bool]:
-    """Return type, meaning of the values, and whether each channel is stored as a plane of its own."""
+@dataclass(frozen=True)
+class _TiffHeader:
+    dtype: np.dtype[Any]
+    photometric: int
+    compression: int
+    planar: bool
+
+
+def _tiff_header(path: Path) -> _TiffHeader:
+    """Return how a TIFF stores its one picture."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages[0]
-        return np.dtype(page.dtype), str(page.photometric.name), page.planarconfig.name == "SEPARATE"
+        if page.dtype is None:
+            raise ValueError("its header names no type of pixels")
+        if page.size > _MOST_VALUES:
+            raise ValueError(f"its header asks for {page.size} values")
+        if len(file.series) > 1 or file.series[0].size != page.size:
+            raise ValueError("it holds more than one picture; save each page as a file of its own")
+        planar = int(page.planarconfig) == _SEPARATE_PLANES
+        return _TiffHeader(np.dtype(page.dtype), int(page.photometric), int(page.compression), planar)
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:
     import tifffile
 
-    dtype, photometric, planar = _tiff_header(path)
-    if photometric in {"PALETTE", "YCBCR", "SEPARATED"}:  # colours that Pillow knows how to turn into RGB
+    header = _tiff_header(path)
+    dtype = header.dtype
+    # Pillow knows LZW and JPEG compression, and how other colours become RGB; tifffile knows every depth.
+    if header.photometric in {_PALETTE, _CMYK, _YCBCR} or header.compression not in _PLAIN_COMPRESSIONS:
         return _read_picture(path)
-    array: NDArray[Any] = np.squeeze(tifffile.imread(path))
-    if array.ndim == 3 and planar:
+    array: NDArray[Any] = tifffile.imread(path, key=0)
+    if array.ndim == 3 and header.planar:
         array = np.moveaxis(array, 0, -1)
     whole = np.issubdtype(dtype, np.unsignedinteger)
     if array.ndim == 3 and array.shape[-1] == 4:  # red, green, blue and opacity: over black
         opacity = array[..., 3:] / (np.iinfo(dtype).max if whole else 1)
         over_black = array[..., :3] * opacity
         array = (over_black.round() if whole else over_black).astype(dtype)
-    if photometric == "MINISWHITE" and whole:
+    if header.photometric == _WHITE_IS_ZERO and whole:
         array = np.iinfo(dtype).max - array
     return array
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile from logging what the error says anyway."""
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _unreadable(path: Path, error: Exception) -> ImagesError:
