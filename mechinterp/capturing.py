@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.errors import ConfigError, ModelError, SiteError
+from mechinterp.errors import ConfigError, SiteError
 from mechinterp.hooks import hook_site
 from mechinterp.images.image_set import ImageSet, MedicalImage
 from mechinterp.images.preparation import Preparation
@@ -22,7 +22,10 @@ from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from mechinterp.store.reader import ActivationStore
-    from mechinterp.store.writer import ShardReceipt
+    from mechinterp.store.writer import ShardReceipt, StoreWriter
+
+# A shard is what a kill can lose: a small site must not make one of hours of work.
+_MOST_IMAGES = 1024
 
 Mapper = Callable[[Callable[[int], "ShardReceipt"], Sequence[int]], Iterable["ShardReceipt"]]
 
@@ -43,8 +46,8 @@ def run_with_cache(
 ) -> dict[str, Float[Tensor, "batch token width"]]:
     """Run a batch and return the activations of some sites.
 
-    The forward pass stops after the deepest of them, unless the logits are wanted too. The activations are detached copies
-    where gradients are off, and part of the graph where they are on.
+    The forward pass stops after the deepest of them, unless the logits are wanted too. The activations are copies, so that
+    nothing the model does later changes them; where gradients are on, they are part of the graph.
 
     Parameters
     ----------
@@ -60,16 +63,20 @@ def run_with_cache(
     Raises
     ------
     SiteError
-        If a site does not exist or is not reached.
+        If a site does not exist or is not reached, or is called ``logits`` beside the logits.
 
     """
     seen: dict[str, Tensor] = {}
-    wanted = {name: model.site(name) for name in sites}
+    wanted = {name: model.site(name) for name in ([sites] if isinstance(sites, str) else sites)}
+    if logits and "logits" in wanted:
+        raise SiteError(f"site 'logits' of '{model.spec}' cannot be captured beside the logits: leave one of them out")
 
     def keep(name: str) -> Callable[[Tensor], None]:
         def visit(raw: Tensor) -> None:
+            if name in seen:  # a shared module, called again: a site is what its first call hands over
+                return
             # a copy: the next module may work in place on the very tensor it is handed
-            seen.setdefault(name, wanted[name].to_tokens(raw).clone())
+            seen[name] = wanted[name].to_tokens(raw).clone()
             if len(seen) == len(wanted) and not logits:
                 raise _SitesReached
 
@@ -116,11 +123,15 @@ class CaptureConfig:
             raise ConfigError(f"storage type is '{self.dtype}': it must be float16, bfloat16 or float32")
 
     def shard_images(self, model: VisionModel) -> int:
-        """Return how many images make a shard: whole batches, as many as fit the largest site into its size."""
+        """Return how many images make a shard: whole batches, as many as fit the largest site into its size.
+
+        At most 1,024 images, or one batch if that is more.
+        """
         per_value = 4 if self.dtype == "float32" else 2
         sites = [model.site(name) for name in self.sites]
         per_image = max(s.tokens * s.width for s in sites) * per_value
-        return max(1, (self.shard_mib << 20) // (per_image * self.batch_size)) * self.batch_size
+        fitting = min((self.shard_mib << 20) // per_image, _MOST_IMAGES)
+        return max(1, fitting // self.batch_size) * self.batch_size
 
 
 def local_map(work: Callable[[int], ShardReceipt], shards: Sequence[int]) -> Iterator[ShardReceipt]:
@@ -176,19 +187,13 @@ def capture(
     from mechinterp.store.reader import ActivationStore
     from mechinterp.store.writer import StoreWriter
 
-    config = config or CaptureConfig(sites=tuple(sites))
+    config = config or CaptureConfig(sites=(sites,) if isinstance(sites, str) else tuple(sites))
     preparation = preparation or Preparation()
     with StoreWriter(Path(out), model, images, preparation, config) as writer:
         pending = writer.pending()
         batches = sum(-(-len(writer.images_of(s)) // config.batch_size) for s in pending)
         ticks = progress.track(range(batches), f"capturing {len(config.sites)} site(s)", total=batches)
-
-        def make(shard: int) -> ShardReceipt:
-            return writer.write(
-                shard, _shard_batches(model, images, preparation, config, writer.images_of(shard), ticks)
-            )
-
-        for receipt in mapper(make, pending):
+        for receipt in mapper(_ShardWork(model, images, preparation, config, writer, ticks), pending):
             writer.accept(receipt)
         for _ in ticks:  # nothing is left of it, but a bar that is not exhausted stays on the screen
             pass
@@ -198,48 +203,60 @@ def capture(
 
 @dataclass(frozen=True)
 class CapturedBatch:
-    """One batch on its way to disk."""
+    """One batch on its way to disk; its tensors may still lie on the model's device."""
 
     images: tuple[MedicalImage, ...]
     acts: dict[str, Float[Tensor, "batch token width"]]
     logits: Float[Tensor, "batch class"] | None
 
 
-def _shard_batches(
-    model: VisionModel,
-    images: ImageSet,
-    preparation: Preparation,
-    config: CaptureConfig,
-    chosen: range,
-    ticks: Iterator[int],
-) -> Iterator[CapturedBatch]:
-    """Run one shard's images in batches that start at the shard's start, reading one batch ahead."""
-    batches = [chosen[i : i + config.batch_size] for i in range(0, len(chosen), config.batch_size)]
+@dataclass(frozen=True)
+class _ShardWork:
+    """What a mapper calls to make one shard; it may be sent to another process, which then counts no progress."""
 
-    def load(positions: range) -> tuple[tuple[MedicalImage, ...], Tensor]:
-        batch = tuple(images[i] for i in positions)
-        x = model.prepare(batch, preparation)
-        return batch, x.pin_memory() if model.device.type == "cuda" else x
+    model: VisionModel
+    images: ImageSet
+    preparation: Preparation
+    config: CaptureConfig
+    writer: StoreWriter
+    ticks: Iterator[int]
 
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = reader.submit(load, batches[0])
-        for following in [*batches[1:], None]:
-            batch, x = ahead.result()
-            if following is not None:
-                ahead = reader.submit(load, following)
-            with torch.inference_mode():
-                acts = run_with_cache(model, x.to(model.device, non_blocking=True), config.sites, logits=config.outputs)
-            logits = acts.pop("logits")[:, 0].float().cpu() if config.outputs else None
-            for name, value in acts.items():
-                _check_finite(name, value, batch, model.spec)
-            next(ticks, None)
-            yield CapturedBatch(batch, {k: v.cpu() for k, v in acts.items()}, logits)
+    def __call__(self, shard: int) -> ShardReceipt:
+        with _threads(self.writer.plan.threads):
+            return self.writer.write(shard, self._batches(self.writer.images_of(shard)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "ticks": iter(())}
+
+    def _batches(self, chosen: range) -> Iterator[CapturedBatch]:
+        """Run one shard's images in batches that start at the shard's start, reading one batch ahead."""
+        size = self.config.batch_size
+        batches = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = reader.submit(self._load, batches[0])
+            for following in [*batches[1:], None]:
+                batch, x = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(self._load, following)
+                with torch.inference_mode():
+                    x = x.to(self.model.device, non_blocking=True)
+                    acts = run_with_cache(self.model, x, self.config.sites, logits=self.config.outputs)
+                logits = acts.pop("logits")[:, 0] if self.config.outputs else None
+                next(self.ticks, None)
+                yield CapturedBatch(batch, acts, logits)
+
+    def _load(self, positions: range) -> tuple[tuple[MedicalImage, ...], Tensor]:
+        batch = tuple(self.images[i] for i in positions)
+        x = self.model.prepare(batch, self.preparation)
+        return batch, x.pin_memory() if self.model.device.type == "cuda" else x
 
 
-def _check_finite(site: str, acts_bnd: Tensor, batch: Sequence[MedicalImage], spec: str) -> None:
-    finite = acts_bnd.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        bad = batch[int((~finite).nonzero()[0])]
-        raise ModelError(
-            f"'{spec}' gives NaN or infinity at site '{site}' for image '{bad.id}': check that image and the weights"
-        )
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Compute on as many threads as the store's plan says: sums differ in their last bits with another number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

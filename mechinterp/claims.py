@@ -88,7 +88,9 @@ class Claim:
             found.append(f"the criterion does not hold: {self.criterion}")
         if not self.controls:
             found.append("no control was run")
-        found += [f"control failed: {c.name}" + (f" ({c.detail})" if c.detail else "") for c in self.controls if not c.passed]
+        found += [
+            f"control failed: {c.name}" + (f" ({c.detail})" if c.detail else "") for c in self.controls if not c.passed
+        ]
         return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +105,9 @@ class Claim:
             "p_value": self.p_value,
             "criterion": self.criterion,
             "holds": self.holds,
-            "controls": [{"name": c.name, "value": c.value, "passed": c.passed, "detail": c.detail} for c in self.controls],
+            "controls": [
+                {"name": c.name, "value": c.value, "passed": c.passed, "detail": c.detail} for c in self.controls
+            ],
             "verdict": self.verdict,
             "reasons": list(self.reasons),
         }

@@ -57,6 +57,11 @@ class MissingDependencyError(MechinterpError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'mechinterp-vision[{extra}]'")
+        self._arguments = (package, extra)
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str]]:
+        """Let the error travel between processes, which by default call the class with the message alone."""
+        return type(self), self._arguments
 
 
 class DamagedFileError(MechinterpError):

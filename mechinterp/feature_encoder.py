@@ -99,6 +99,7 @@ class Neurons:
 
     def decode(self, z: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows d_in"]:
         """Return `z` itself."""
+        _check_codes(z, self.width, self.site)
         return z
 
 
@@ -117,12 +118,24 @@ class Directions:
     kind
         ``pca``, ``random`` or ``directions``.
 
+    Raises
+    ------
+    ShapeError
+        If the mean is not as wide as the directions.
+
     """
 
     site: str
     unit_directions: Float[Tensor, "feature d_in"]
     mean: Float[Tensor, " d_in"]
     kind: str = "directions"
+
+    def __post_init__(self) -> None:
+        if self.unit_directions.dim() != 2 or self.mean.shape != self.unit_directions.shape[1:]:
+            raise ShapeError(
+                f"directions of shape {tuple(self.unit_directions.shape)} and a mean of shape {tuple(self.mean.shape)} do not "
+                f"belong together: give (feature, d_in) and (d_in,) of site '{self.site}'"
+            )
 
     @property
     def d_in(self) -> int:
@@ -139,7 +152,8 @@ class Directions:
         """Hash of the directions and the mean."""
         digest = hashlib.sha256(f"{self.kind} {self.site}".encode())
         for tensor in (self.unit_directions, self.mean):
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(f" {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -154,9 +168,17 @@ class Directions:
 
     def decode(self, z: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows d_in"]:
         """Return ``mean + z @ directions``: exact where the directions are an orthonormal basis."""
+        _check_codes(z, self.width, self.site)
         return z @ self.unit_directions.to(z) + self.mean.to(z)
 
 
 def _check_width(x: Tensor, d_in: int, site: str) -> None:
     if x.shape[-1] != d_in:
-        raise ShapeError(f"activations are {x.shape[-1]} wide, the features of site '{site}' read {d_in}: capture that site")
+        raise ShapeError(
+            f"activations are {x.shape[-1]} wide, the features of site '{site}' read {d_in}: capture that site"
+        )
+
+
+def _check_codes(z: Tensor, width: int, site: str) -> None:
+    if z.shape[-1] != width:
+        raise ShapeError(f"codes of {z.shape[-1]} features given to an encoder of {width} for site '{site}'")

@@ -7,11 +7,16 @@ import hashlib
 import json
 import math
 import os
+import re
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mechinterp.errors import DamagedFileError, DiskError
+
+TEMPORARY = ".tmp"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -31,7 +36,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # random, since processes of several machines and threads of one process may write the same file at once
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -44,13 +50,30 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskError(f"no space left while writing {path}: free some and run the same command again") from error
         raise DiskError(f"cannot write {path}: {error.strerror or error}") from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # where the folder itself cannot be used, there is nothing to remove
+        temporary.unlink()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left half-written in a folder and below. No writer may be at work there."""
+    for path in Path(folder).rglob(f".*{TEMPORARY}"):
+        if is_temporary(path):
+            _remove(path)
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file's name is one that :func:`write_atomically` gives to what is not whole yet."""
+    return re.fullmatch(rf"\..+\.[0-9a-f]{{8}}{re.escape(TEMPORARY)}", path.name) is not None
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -75,12 +98,38 @@ def read_json(path: Path) -> Any:
     ------
     DamagedFileError
         If the file is not JSON (cut short, or another format).
+    FileNotFoundError
+        If there is no such file: whoever asks for it knows what that means.
 
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedFileError(f"{path} is not readable JSON ({error}): it was cut short or altered") from error
+
+
+def write_sealed_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as JSON with a key ``sha256`` over all its other keys (see :func:`sha256_json`)."""
+    write_json(path, {**content, "sha256": sha256_json(content)})
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_sealed_json` wrote, without its key ``sha256``.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is not JSON, not an object, or does not match its checksum.
+    FileNotFoundError
+        If there is no such file.
+
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise DamagedFileError(f"{path} carries no checksum of its content: it was altered, or is of another format")
+    if content.pop("sha256") != sha256_json(content):
+        raise DamagedFileError(f"{path} does not match its checksum: it was altered")
+    return content
 
 
 def jsonable(value: Any) -> Any:
@@ -96,6 +145,11 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Path):
         return value.as_posix()
     return value
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of some bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

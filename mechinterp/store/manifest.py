@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mechinterp.errors import DamagedFileError
-from mechinterp.files import read_json, sha256_json
+from mechinterp.files import read_json, read_sealed_json, sha256_json, write_sealed_json
 from mechinterp.sites import Site
 from mechinterp.token_grid import TokenGrid
 
@@ -23,15 +23,16 @@ class StoreManifest:
     Parameters
     ----------
     model
-        ``spec``, ``weights_hash``, ``trained``, ``weights``, ``class_names``.
+        ``spec``, ``weights_hash``, ``trained``, ``weights``, ``class_names``, ``contract``.
     preparation
         Settings of the image preparation.
     images
-        ``name``, ``n``, ``ids_hash``, ``source``, ``licence``, ``units_are_patients``.
+        ``name``, ``n``, ``ids_hash`` (ids, labels, groups, splits), ``scale_hash`` (intensity range, spacing), ``source``,
+        ``licence``, ``units_are_patients``.
     sites
         Name → description.
-    dtype, batch_size, shard_images, outputs, threads
-        How it was captured. Bits depend on batch boundaries and on the number of threads.
+    dtype, batch_size, shard_images, outputs, threads, device
+        How it was captured. Bits depend on batch boundaries, on the number of threads and on the kind of device.
     shards
         Receipts of the shards, in order: images, rows, checksums, statistics. Empty in a plan.
 
@@ -46,6 +47,7 @@ class StoreManifest:
     shard_images: int
     outputs: bool
     threads: int
+    device: str = "cpu"
     shards: tuple[Mapping[str, Any], ...] = ()
     format_version: int = FORMAT_VERSION
 
@@ -92,8 +94,13 @@ class StoreManifest:
             "shard_images": self.shard_images,
             "outputs": self.outputs,
             "threads": self.threads,
+            "device": self.device,
             "shards": [dict(s) for s in self.shards],
         }
+
+    def write(self, path: Path) -> None:
+        """Write the manifest with a checksum of its own content."""
+        write_sealed_json(path, self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> StoreManifest:
@@ -102,27 +109,30 @@ class StoreManifest:
         Raises
         ------
         DamagedFileError
-            If the file is not JSON, of another version, or lacks a key.
+            If the file is not JSON, does not match its checksum, is of another version, or lacks a key.
+        FileNotFoundError
+            If there is no such file.
 
         """
         raw = read_json(path)
         version = raw.get("format_version") if isinstance(raw, dict) else None
         if version != FORMAT_VERSION:
             raise DamagedFileError(f"{path} is of format {version}, this version reads {FORMAT_VERSION}: capture again")
+        raw = read_sealed_json(path)
         try:
-            return cls(
-                **{
-                    **raw,
-                    "sites": {name: site_from_json(s) for name, s in raw["sites"].items()},
-                    "shards": tuple(raw["shards"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
+            sites = {name: site_from_json(s) for name, s in raw["sites"].items()}
+            return cls(**{**raw, "sites": sites, "shards": tuple(raw["shards"])})
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise DamagedFileError(f"{path} is not a manifest of this format: {error}") from error
 
 
 def site_folder(name: str) -> str:
-    """Return the folder of a site: its name with everything but letters, digits and ``_.-~`` percent-encoded."""
+    """Return the folder of a site: its name with everything but ASCII letters, digits and ``_.-~`` percent-encoded.
+
+    The names that mean a folder itself or its parent are encoded whole, and the empty name becomes ``%``.
+    """
+    if name.strip(".") == "":
+        return name.replace(".", "%2E") or "%"
     return quote(name, safe="")
 
 

@@ -27,15 +27,27 @@ class ActivationStore:
     """A whole store, opened for reading.
 
     Use :meth:`open`. Files are checked against their checksums when they are first read.
+
+    Attributes
+    ----------
+    folder
+        Where it stands.
+    manifest
+        What it says of itself.
+    images : pandas.DataFrame
+        One row per image, in order: id, label, group, split; ``None`` where unknown.
+
     """
 
     def __init__(self, folder: Path, manifest: StoreManifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._files: dict[str, Mapping[str, Any]] = {k: v for s in manifest.shards for k, v in s["files"].items()}
         self._checked: set[str] = set()
         rows = [row for shard in manifest.shards for row in shard["images"]]
-        self.images = pd.DataFrame(rows, columns=["id", "label", "group", "split"])
-        self._load_cached = lru_cache(maxsize=64)(self._load_shard)
+        self.images = pd.DataFrame(rows, columns=["id", "label", "group", "split"], dtype=object)
+        # shards are mapped, not read: what is kept is address space, and which pages are in memory is the system's to say
+        self._mapped = lru_cache(maxsize=4)(self._load_shard)
 
     @classmethod
     def open(cls, folder: str | Path) -> ActivationStore:
@@ -57,15 +69,12 @@ class ActivationStore:
                 )
             raise ConfigError(f"{folder} holds no activation store: make one with `mechinterp capture --out {folder}`")
         manifest = StoreManifest.read(folder / "manifest.json")
-        store = cls(folder, manifest)
-        for name, file in store._files():
-            path = folder / name
-            if not path.exists():
-                raise DamagedFileError(f"{path} is missing: capture again into this folder to mend it")
-            if path.stat().st_size != file["bytes"]:
-                raise DamagedFileError(
-                    f"{path} has {path.stat().st_size} bytes instead of {file['bytes']}: it was cut or altered"
-                )
+        try:
+            store = cls(folder, manifest)
+            for name in store._files:
+                store._check_size(name)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedFileError(f"{folder / 'manifest.json'} is not a manifest of this format: {error}") from error
         return store
 
     @property
@@ -108,17 +117,26 @@ class ActivationStore:
     def read(
         self, site: str, images: Sequence[int] | NDArray[np.int64] | None = None
     ) -> Float[Tensor, "image token width"]:
-        """Return the activations of some images (all by default), in the given order, as float32."""
+        """Return the activations of some images, in the given order, as float32.
+
+        Parameters
+        ----------
+        site
+            Name of the site.
+        images
+            Positions of the images, or a mask over all images; all by default.
+
+        Raises
+        ------
+        SiteError, ImagesError, DamagedFileError
+            If the store has no such site or image, or a file is not what was written.
+
+        """
         tokens, width = self.tokens(site), self.width(site)
-        chosen = np.arange(len(self)) if images is None else np.asarray(images, dtype=np.int64)
-        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
-            raise ImagesError(f"image {chosen.max()} asked for, but {self.folder} holds {len(self)}")
+        chosen = self._chosen(images)
         out = torch.empty(len(chosen), tokens, width)
-        shard_of = chosen // self.manifest.shard_images
-        for shard in np.unique(shard_of):
-            at = np.flatnonzero(shard_of == shard)
-            rows = self._load_cached(site, int(shard)).reshape(-1, tokens, width)
-            out[torch.from_numpy(at)] = rows[torch.from_numpy(chosen[at] - shard * self.manifest.shard_images)].float()
+        for at, part in self._parts(site, chosen):
+            out.numpy()[at] = part.numpy()
         return out
 
     def batches(
@@ -134,8 +152,9 @@ class ActivationStore:
     ) -> Iterator[Float[Tensor, "row width"]]:
         """Yield one epoch of shuffled tokens in whole batches, the remainder dropped.
 
-        The order depends on (seed, epoch) alone. Images are shuffled and read in groups that fit the buffer; the tokens of a
-        group are shuffled among each other. When everything fits, that is a permutation of all tokens.
+        The order depends on (seed, epoch), the images and the buffer's size alone. Images are shuffled and read in groups
+        that fit the buffer; the tokens of a group are shuffled among each other. When everything fits, that is a permutation
+        of all tokens.
 
         Parameters
         ----------
@@ -146,61 +165,115 @@ class ActivationStore:
         seed, epoch
             Decide the order.
         start
-            Number of batches to skip, so that an interrupted run goes on where it was.
+            Number of batches to skip, so that an interrupted run goes on where it was; what is skipped is not read.
         images
-            Positions of the images to draw from; all by default.
+            Positions of the images to draw from, or a mask over all images; all by default.
         buffer_mib
-            Memory for one group [MiB].
+            Memory for one group [MiB]; one shard more is held while it is filled.
 
         Raises
         ------
         ConfigError
-            If the images hold fewer tokens than one batch.
+            If the images hold fewer tokens than one batch, or a number is below what makes sense.
+        SiteError, ImagesError, DamagedFileError
+            If the store has no such site or image, or a file is not what was written.
 
         """
         tokens, width = self.tokens(site), self.width(site)
-        chosen = np.arange(len(self)) if images is None else np.asarray(images, dtype=np.int64)
+        chosen = self._chosen(images)
+        for what, number, least in (
+            ("batch size", batch_size, 1),
+            ("start", start, 0),
+            ("buffer", buffer_mib, 1),
+            ("seed", seed, 0),
+            ("epoch", epoch, 0),
+        ):
+            if number < least:
+                raise ConfigError(f"{what} is {number}: it must be at least {least}")
         if len(chosen) * tokens < batch_size:
             raise ConfigError(
                 f"batch size {batch_size} is above the {len(chosen) * tokens} tokens of {len(chosen)} images"
             )
-        order = np.random.default_rng([seed, epoch])
-        chosen = order.permutation(chosen)
         per_group = max(-(-batch_size // tokens), (buffer_mib << 20) // (tokens * width * 4))
-        skip = start * batch_size
-        left = torch.empty(0, width)
-        for first in range(0, len(chosen), per_group):
-            group = chosen[first : first + per_group]
-            shuffled = order.permutation(len(group) * tokens)
-            have = len(left) + len(shuffled)
-            if skip >= have // batch_size * batch_size and first + per_group < len(chosen):
-                # only the remainder of a group that is skipped whole is needed: it goes into the next group's first batch
-                skip -= have // batch_size * batch_size
-                keep = have % batch_size
-                rows = self.read(site, group).reshape(-1, width)
-                left = torch.cat([left, rows[torch.from_numpy(shuffled)]])[have - keep :]
-                continue
-            rows = torch.cat([left, self.read(site, group).reshape(-1, width)[torch.from_numpy(shuffled)]])
+        return self._shuffled(site, chosen, batch_size, per_group, (seed, epoch), start)
+
+    def _shuffled(
+        self,
+        site: str,
+        chosen: NDArray[np.int64],
+        batch_size: int,
+        per_group: int,
+        seeds: tuple[int, int],
+        start: int,
+    ) -> Iterator[Float[Tensor, "row width"]]:
+        tokens, width = self.tokens(site), self.width(site)
+        chosen = np.random.default_rng(seeds).permutation(chosen)
+        # a group holds at least one batch, so that a batch spans two groups at most; every group has a generator of its own,
+        # so that those before the first batch that is wanted need not be touched
+        first = start * batch_size // (per_group * tokens)
+        skip = start * batch_size - first * per_group * tokens
+        # one buffer for all groups, of which batches are copies: what a caller keeps of them does not hold it in memory
+        buffer = torch.empty(batch_size + min(per_group, len(chosen)) * tokens, width)
+        left = 0
+        for group, at_image in enumerate(range(first * per_group, len(chosen), per_group), start=first):
+            images = chosen[at_image : at_image + per_group]
+            place = np.random.default_rng((*seeds, 1 + group)).permutation(len(images) * tokens).reshape(-1, tokens)
+            target = buffer.numpy()[left:]
+            for at, part in self._parts(site, images):
+                target[place[at].ravel()] = part.numpy().reshape(-1, width)
+            rows = buffer[skip : left + place.size]
             whole = len(rows) // batch_size * batch_size
-            for at in range(0, whole, batch_size):
-                if at >= skip:
-                    yield rows[at : at + batch_size]
-            skip = max(0, skip - whole)
-            left = rows[whole:].clone()
+            for at_row in range(0, whole, batch_size):
+                yield rows[at_row : at_row + batch_size].clone()
+            skip, left = 0, len(rows) - whole
+            buffer[:left] = rows[whole:].clone()
+
+    def _parts(
+        self, site: str, chosen: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Float[Tensor, "image token width"]]]:
+        """Yield, shard by shard, positions within `chosen` and those images' activations as float32."""
+        tokens, width = self.tokens(site), self.width(site)
+        shard_of, within = np.divmod(chosen, self.manifest.shard_images)
+        for shard in np.unique(shard_of):
+            at = np.flatnonzero(shard_of == shard)
+            rows = self._mapped(site, int(shard)).reshape(-1, tokens, width)
+            yield at, rows.index_select(0, torch.from_numpy(within[at])).float()
+
+    def _chosen(self, images: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Return positions of images, checked; a mask over all images stands for the positions it is true at."""
+        if images is None:
+            return np.arange(len(self))
+        given = np.asarray(images)
+        if given.dtype == bool and given.shape == (len(self),):
+            return np.flatnonzero(given)
+        if given.size == 0:
+            return np.empty(0, dtype=np.int64)
+        if given.ndim != 1 or given.dtype.kind not in "iu":
+            raise ImagesError(
+                f"images of {self.folder} are chosen by a list of positions from 0 to {len(self) - 1}, or by a mask of "
+                f"{len(self)}: not by {given.dtype} of shape {given.shape}"
+            )
+        outside = given[(given < 0) | (given >= len(self))]
+        if outside.size:
+            raise ImagesError(f"image {outside[0]} asked for, but {self.folder} holds {len(self)}, counted from 0")
+        return given.astype(np.int64)
 
     def statistics(self, site: str, images: Sequence[int] | NDArray[np.int64] | None = None) -> SiteStatistics:
-        """Return the moments of a site's tokens in float64: all images' from the manifest, or those of some images."""
-        self._site(site)
+        """Return the moments of a site's tokens in float64: all images' from the manifest, or those of some images.
+
+        Raises
+        ------
+        SiteError, ImagesError
+            If the store has no such site or image, or no image is asked for.
+
+        """
+        width = self.width(site)
         if images is None:
             return merge([_statistics_of(shard["sites"][site]) for shard in self.manifest.shards])
-        chosen = np.asarray(images, dtype=np.int64)
-        width = self.width(site)
-        return merge(
-            [
-                SiteStatistics.of(self.read(site, part).reshape(-1, width))
-                for part in np.array_split(chosen, -(-len(chosen) // 64))
-            ]
-        )
+        chosen = self._chosen(images)
+        if len(chosen) == 0:
+            raise ImagesError(f"statistics of no image of {self.folder} asked for: choose one at least")
+        return merge([SiteStatistics.of(part.reshape(-1, width)) for _, part in self._parts(site, chosen)])
 
     def logits(self) -> Float[Tensor, "image class"]:
         """Return the logits of all images.
@@ -218,7 +291,10 @@ class ActivationStore:
         )
 
     def index(self, site: str) -> pd.DataFrame:
-        """Return one row per row of the site's activations: image, token, cell, id, label, group, split."""
+        """Return one row per row of the site's activations: image, token, cell, id, label, group, split.
+
+        ``cell`` counts the tokens that have a place in the image, row by row, and is NaN for the others.
+        """
         self._site(site)
         parts = []
         for shard in range(len(self.manifest.shards)):
@@ -230,7 +306,7 @@ class ActivationStore:
     def verify(self) -> list[str]:
         """Check every file against its checksum and return what is wrong, one line each; empty when all is well."""
         wrong = []
-        for name, _ in self._files():
+        for name in self._files:
             try:
                 self._checked.discard(name)
                 self._check(name)
@@ -244,10 +320,6 @@ class ActivationStore:
         except KeyError:
             raise SiteError(f"{self.folder} holds no site '{name}': {nearest(name, self.sites)}") from None
 
-    def _files(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for shard in self.manifest.shards:
-            yield from shard["files"].items()
-
     def _load_shard(self, site: str, shard: int) -> Tensor:
         return self._tensor(f"sites/{site_folder(site)}/{shard:05d}.safetensors", "activations")
 
@@ -259,17 +331,26 @@ class ActivationStore:
             raise DamagedFileError(f"{self.folder / name} is not a shard of this format: {error}") from error
 
     def _check(self, name: str) -> None:
+        """Compare a file with its checksum, once for every opened store."""
         if name in self._checked:
             return
-        expected = dict(self._files())[name]["sha256"]
+        self._check_size(name)
         path = self.folder / name
-        if not path.exists():
-            raise DamagedFileError(f"{path} is missing: capture again into this folder to mend it")
-        if sha256_file(path) != expected:
-            raise DamagedFileError(
-                f"{path} does not match its checksum: it was altered; remove it and its receipt in shards/, then capture again"
-            )
+        if sha256_file(path) != self._files[name]["sha256"]:
+            raise DamagedFileError(f"{path} does not match its checksum: it was altered; {_REMEDY}")
         self._checked.add(name)
+
+    def _check_size(self, name: str) -> None:
+        path, expected = self.folder / name, self._files[name]["bytes"]
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise DamagedFileError(f"{path} is missing: capture again into this folder to mend it") from None
+        if size != expected:
+            raise DamagedFileError(f"{path} has {size} bytes instead of {expected}: it was cut or altered; {_REMEDY}")
+
+
+_REMEDY = "remove it and run the same capture again to mend it"
 
 
 def _statistics_of(raw: Mapping[str, Any]) -> SiteStatistics:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+_PIECE = 16_384
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,29 @@ class SiteStatistics:
 
     @classmethod
     def of(cls, x: Float[Tensor, "row width"]) -> SiteStatistics:
-        """Return the moments of some tokens."""
-        x = x.double()
-        mean = x.mean(0)
-        return cls(len(x), mean, (x - mean).square().sum(0))
+        """Return the moments of some tokens.
+
+        They are taken in pieces of a fixed number of rows and merged in order, so that a shard's float64 copy is never
+        held whole and the result does not depend on memory.
+        """
+        total = cls.none(x.shape[1])
+        for piece in torch.split(x, _PIECE):
+            rows = piece.to(torch.float64, copy=True)
+            mean = rows.mean(0)
+            total = total.merged(cls(len(rows), mean, rows.sub_(mean).square_().sum(0)))
+        return total
+
+    @classmethod
+    def none(cls, width: int) -> SiteStatistics:
+        """Return the moments of no token."""
+        return cls(0, torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64))
 
     def merged(self, other: SiteStatistics) -> SiteStatistics:
         """Return the moments of both sets of tokens (Chan, Golub, LeVeque 1982)."""
-        if self.rows == 0:
-            return other
         if other.rows == 0:
             return self
+        if self.rows == 0:
+            return other
         rows = self.rows + other.rows
         shift = other.mean - self.mean
         return SiteStatistics(

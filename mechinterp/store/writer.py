@@ -6,8 +6,10 @@ Layout, for every shard ``00000`` and site ``S`` (percent-encoded)::
     sites/S/00000.safetensors      one tensor ``activations`` [row, width], rows in order of image and token
     sites/S/00000.parquet          one row per tensor row: image, token, cell, id, label, group, split
     outputs/00000.safetensors      one tensor ``logits`` [image, class], when asked for
-    shards/00000.json              receipt: rows, checksums and statistics; written last, so its presence means "done"
+    shards/00000.json              receipt: images, checksums and statistics; written last, so its presence means "done"
     manifest.json                  the plan and all receipts; its presence means "the store is whole"
+
+``docs/store.md`` specifies the format.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,12 +27,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from mechinterp.errors import ConfigError, DiskError, ModelError
-from mechinterp.files import read_json, sha256_file, sha256_json, write_atomically, write_json
-from mechinterp.images.image_set import ImageSet, MedicalImage
+from mechinterp.errors import ConfigError, DamagedFileError, DiskError, ModelError, SiteError
+from mechinterp.files import (
+    is_temporary,
+    jsonable,
+    read_sealed_json,
+    remove_temporaries,
+    sha256_bytes,
+    sha256_json,
+    write_bytes,
+    write_sealed_json,
+)
+from mechinterp.images.image_set import ImageSet
+from mechinterp.sites import Site
 from mechinterp.store.manifest import StoreManifest, site_folder
 from mechinterp.store.statistics import SiteStatistics
 
@@ -79,14 +91,14 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(f"cannot make the folder {self.folder}: {error.strerror}") from error
-        foreign = [p.name for p in self.folder.iterdir() if p.name not in _OURS]
-        if foreign and not (self.folder / "plan.json").exists():
-            raise ConfigError(f"{self.folder} holds other files ({foreign[0]}, …): give --out an empty or new folder")
-        self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
-        try:
+            there = {p.name for p in self.folder.iterdir() if not is_temporary(p)} - {_LOCK}
+            if there and _PLAN not in there:
+                raise ConfigError(
+                    f"{self.folder} holds other files ({min(there)}, …): give --out an empty or new folder"
+                )
+            self._lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_temporaries(self.folder)
             self._check_plan()
             self._check_space()
         except BlockingIOError:
@@ -94,6 +106,9 @@ class StoreWriter:
             raise ConfigError(
                 f"another process is writing to {self.folder}: wait for it, or give another --out"
             ) from None
+        except OSError as error:
+            self._unlock()
+            raise DiskError(f"cannot use the folder {self.folder}: {error.strerror or error}") from error
         except BaseException:
             self._unlock()
             raise
@@ -115,7 +130,10 @@ class StoreWriter:
         return range(first, min(first + self.plan.shard_images, self.n))
 
     def pending(self) -> list[int]:
-        """Return the shards that are not whole on disk; receipts of the others are taken over."""
+        """Return the shards that are not whole on disk; receipts of the others are taken over.
+
+        Where there are any, a manifest that calls the store whole is removed.
+        """
         todo = []
         for shard in range(self.shards):
             content = self._receipt_on_disk(shard)
@@ -123,44 +141,58 @@ class StoreWriter:
                 todo.append(shard)
             else:
                 self.accept(ShardReceipt(shard, content))
+        if todo:
+            (self.folder / _MANIFEST).unlink(missing_ok=True)
         return todo
 
     def write(self, shard: int, batches: Iterable[CapturedBatch]) -> ShardReceipt:
-        """Write one shard and return its receipt. Needs nothing but the plan, so any process may do it."""
-        taken = list(batches)
-        images = [image for batch in taken for image in batch.images]
+        """Write one shard and return its receipt. Needs nothing but the plan, so any process may do it.
+
+        Batches are taken one by one: what is held at once is one shard's activations in their storage type, no pixels.
+
+        Raises
+        ------
+        ModelError
+            If an activation or a logit is NaN or infinite, or beyond the storage type; the image is named.
+        SiteError
+            If an activation is not as the site describes it.
+        DiskError
+            If the disk is full.
+
+        """
+        images: list[list[str | None]] = []
+        acts: dict[str, list[Tensor]] = {name: [] for name in self.plan.sites}
+        logits: list[Tensor] = []
+        pixels = hashlib.sha256()
+        for batch in batches:
+            for image in batch.images:
+                images.append([image.id, image.label, image.group, image.split])
+                pixels.update(f"{image.id} {image.pixels.shape}\n".encode())
+                pixels.update(np.ascontiguousarray(image.pixels).tobytes())
+            for name, site in self.plan.sites.items():
+                acts[name].append(_stored(batch, site, name, self.plan))
+            if self.plan.outputs and batch.logits is not None:
+                logits.append(_finite(batch, batch.logits.float().cpu(), "the logits", self.plan))
         files: dict[str, dict[str, Any]] = {}
         sites: dict[str, dict[str, Any]] = {}
         for name, site in self.plan.sites.items():
-            acts = torch.cat([batch.acts[name] for batch in taken])
-            stored = _narrowed(acts, self.plan.dtype, name)
-            folder = f"sites/{site_folder(name)}"
-            rows = stored.reshape(-1, site.width).contiguous()
-            self._put(files, f"{folder}/{shard:05d}.safetensors", _tensors({"activations": rows}))
-            index = _index(images, self.images_of(shard), site.tokens, site.prefix_tokens)
-            self._put(files, f"{folder}/{shard:05d}.parquet", _parquet(index))
-            moments = SiteStatistics.of(rows.float())
-            sites[name] = {
-                "rows": moments.rows,
-                "mean": moments.mean.tolist(),
-                "scatter": moments.scatter.tolist(),
-            }
+            place = f"sites/{site_folder(name)}/{shard:05d}"
+            rows = torch.cat(acts.pop(name)).reshape(-1, site.width)
+            self._put(files, f"{place}.safetensors", save({"activations": rows}))
+            self._put(files, f"{place}.parquet", _parquet(_index(images, self.images_of(shard), site)))
+            moments = SiteStatistics.of(rows)
+            sites[name] = {"rows": moments.rows, "mean": moments.mean.tolist(), "scatter": moments.scatter.tolist()}
         if self.plan.outputs:
-            logits = torch.cat([batch.logits for batch in taken if batch.logits is not None])
-            self._put(files, f"outputs/{shard:05d}.safetensors", _tensors({"logits": logits.contiguous()}))
-        pixels = hashlib.sha256()
-        for image in images:
-            pixels.update(f"{image.id} {image.pixels.shape}\n".encode())
-            pixels.update(np.ascontiguousarray(image.pixels).tobytes())
+            self._put(files, f"outputs/{shard:05d}.safetensors", save({"logits": torch.cat(logits)}))
         content = {
             "shard": shard,
             "first_image": self.images_of(shard).start,
-            "images": [[i.id, i.label, i.group, i.split] for i in images],
+            "images": images,
             "pixels_sha256": pixels.hexdigest(),
             "files": files,
             "sites": sites,
         }
-        write_json(self.folder / f"shards/{shard:05d}.json", content)
+        write_sealed_json(self._receipt(shard), content)
         return ShardReceipt(shard, content)
 
     def accept(self, receipt: ShardReceipt) -> None:
@@ -170,39 +202,37 @@ class StoreWriter:
     def finish(self) -> None:
         """Write the manifest: the store is whole."""
         shards = tuple(self._receipts[i].content for i in range(self.shards))
-        whole = StoreManifest(
-            **{**{f: getattr(self.plan, f) for f in self.plan.__dataclass_fields__}, "shards": shards}
-        )
-        write_json(self.folder / "manifest.json", whole.to_json())
+        replace(self.plan, shards=shards).write(self.folder / _MANIFEST)
 
-    def _put(self, files: dict[str, dict[str, Any]], name: str, write: Callable[[Path], None]) -> None:
-        path = self.folder / name
-        write_atomically(path, write)
-        files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    def _put(self, files: dict[str, dict[str, Any]], name: str, data: bytes) -> None:
+        write_bytes(self.folder / name, data)
+        files[name] = {"bytes": len(data), "sha256": sha256_bytes(data)}
+
+    def _receipt(self, shard: int) -> Path:
+        return self.folder / f"shards/{shard:05d}.json"
 
     def _receipt_on_disk(self, shard: int) -> Mapping[str, Any] | None:
-        path = self.folder / f"shards/{shard:05d}.json"
-        if not path.exists():
+        """Return the receipt of a shard whose files stand there in their full size; ``None`` has it made again."""
+        try:
+            content = read_sealed_json(self._receipt(shard))
+            whole = all((self.folder / n).stat().st_size == f["bytes"] for n, f in content["files"].items())
+        except (FileNotFoundError, DamagedFileError):
             return None
-        content: Mapping[str, Any] = read_json(path)
-        whole = all(
-            (self.folder / name).exists() and (self.folder / name).stat().st_size == file["bytes"]
-            for name, file in content["files"].items()
-        )
         return content if whole else None
 
     def _check_plan(self) -> None:
-        path = self.folder / "plan.json"
+        """Write the plan, or go on with the one that is there: the bits of a store come from one number of threads."""
+        path = self.folder / _PLAN
         if not path.exists():
-            write_json(path, self.plan.to_json())
+            self.plan.write(path)
             return
         there = StoreManifest.read(path)
-        if there.plan_hash != self.plan.plan_hash:
-            ours, theirs = self.plan.to_json(), there.to_json()
-            differing = ", ".join(sorted(k for k in ours if ours[k] != theirs[k]))
+        differing = _differing(replace(self.plan, threads=there.threads).to_json(), there.to_json())
+        if differing:
             raise ConfigError(
-                f"{self.folder} holds a capture with another {differing}: give another --out, or remove it"
+                f"{self.folder} holds a capture with another {', '.join(differing)}: give another --out, or remove it"
             )
+        self.plan = there
 
     def _check_space(self) -> None:
         value = 4 if self.plan.dtype == "float32" else 2
@@ -222,7 +252,21 @@ class StoreWriter:
             self._lock = None
 
 
-_OURS = {"plan.json", "manifest.json", "shards", "sites", "outputs", ".lock"}
+_LOCK, _PLAN, _MANIFEST = ".lock", "plan.json", "manifest.json"
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the settings that differ, in words such as ``model weights_hash``."""
+    found = []
+    for key in sorted({*ours, *theirs}):
+        a, b = jsonable(ours.get(key)), jsonable(theirs.get(key))
+        if a == b:
+            continue
+        inner = (
+            sorted(k for k in {*a, *b} if a.get(k) != b.get(k)) if isinstance(a, dict) and isinstance(b, dict) else []
+        )
+        found += [f"{key} {k}" for k in inner] or [key]
+    return found
 
 
 def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config: CaptureConfig) -> StoreManifest:
@@ -233,12 +277,14 @@ def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config
             "weights_hash": model.weights_hash,
             "trained": model.trained,
             "class_names": list(model.class_names),
+            "contract": jsonable(asdict(model.contract)),
         },
         preparation=preparation.to_json(),
         images={
             "name": images.name,
             "n": len(images),
             "ids_hash": sha256_json([images.ids, images.labels, images.groups, images.splits]),
+            "scale_hash": sha256_json([images.intensity_range, images.spacing_mm]),
             "source": dict(images.source),
             "licence": images.licence,
             "units_are_patients": images.units_are_patients,
@@ -249,41 +295,67 @@ def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config
         shard_images=config.shard_images(model),
         outputs=config.outputs,
         threads=torch.get_num_threads(),
+        device=model.device.type,
     )
 
 
-def _narrowed(acts: Tensor, dtype: str, site: str) -> Tensor:
-    stored = acts.to({"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[dtype])
-    if not bool(stored.isfinite().all()):
-        raise ModelError(f"site '{site}' has values beyond {dtype}: store it with --dtype bfloat16 or float32")
-    return stored
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def _tensors(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
-    return lambda path: save_file(tensors, path)
+def _stored(batch: CapturedBatch, site: Site, name: str, plan: StoreManifest) -> Tensor:
+    """Return a batch's activations of one site in the storage type, on the CPU, row after row in memory."""
+    acts = batch.acts[name]
+    if tuple(acts.shape[1:]) != (site.tokens, site.width):
+        raise SiteError(
+            f"site '{name}' gave {acts.shape[1]} tokens {acts.shape[2]} wide instead of {site.tokens} tokens {site.width} "
+            "wide: the model was loaded for images of another size"
+        )
+    stored = acts.to(_DTYPES[plan.dtype]).cpu().contiguous()
+    return _finite(batch, stored, f"site '{name}'", plan, before=acts)
 
 
-def _parquet(table: pa.Table) -> Callable[[Path], None]:
-    return lambda path: pq.write_table(table, path, compression="zstd", store_schema=False)
+def _finite(
+    batch: CapturedBatch, stored: Tensor, where: str, plan: StoreManifest, before: Tensor | None = None
+) -> Tensor:
+    """Return `stored` if every number of it is finite; one pass over memory, NaN and infinity both reach the extremes."""
+    low, high = torch.aminmax(stored)
+    if bool(low.isfinite() & high.isfinite()):
+        return stored
+    bad = int((~stored.flatten(1).isfinite().all(1)).nonzero()[0])
+    image = batch.images[bad].id
+    if before is not None and bool(before[bad].isfinite().all()):
+        wider = "bfloat16 or float32" if plan.dtype == "float16" else "float32"
+        raise ModelError(f"{where} has values beyond {plan.dtype} for image '{image}': store it with --dtype {wider}")
+    raise ModelError(
+        f"'{plan.model_spec}' gives NaN or infinity at {where} for image '{image}': check that image and the weights"
+    )
 
 
-def _index(images: list[MedicalImage], positions: range, tokens: int, prefix: int) -> pa.Table:
-    """One row per (image, token); ``cell`` counts the tokens that have a place, null for prefix tokens."""
-    n = len(images)
-    token = np.tile(np.arange(tokens, dtype=np.int32), n)
-    repeated = np.repeat(np.arange(n), tokens)
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
-    def words(values: list[str | None]) -> pa.Array:
+
+def _index(images: list[list[str | None]], positions: range, site: Site) -> pa.Table:
+    """One row per (image, token); ``cell`` counts the tokens that have a place, null for the others."""
+    token = np.tile(np.arange(site.tokens, dtype=np.int32), len(images))
+    repeated = np.repeat(np.arange(len(images)), site.tokens)
+    ids, labels, groups, splits = zip(*images, strict=True)
+    placeless = site.tokens if site.grid is None else site.prefix_tokens
+
+    def words(values: tuple[str | None, ...]) -> pa.Array:
         return pa.array(values, pa.string()).dictionary_encode().take(pa.array(repeated))
 
     return pa.table(
         {
             "image": pa.array(np.asarray(positions, dtype=np.int32)[repeated]),
             "token": pa.array(token),
-            "cell": pa.array(token - prefix, mask=token < prefix),
-            "id": words([i.id for i in images]),
-            "label": words([i.label for i in images]),
-            "group": words([i.group for i in images]),
-            "split": words([i.split for i in images]),
+            "cell": pa.array(token - site.prefix_tokens, mask=token < placeless),
+            "id": words(ids),
+            "label": words(labels),
+            "group": words(groups),
+            "split": words(splits),
         }
     )
