@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import dash
 import flask
 from dash import ALL, Input, Output, State, ctx, dcc, html
+from dash.exceptions import PreventUpdate
 
 from experiments.dashboard.components import table_body, table_state, to_dash
 from experiments.dashboard.markup import href, page_elements
@@ -212,22 +213,16 @@ def _add_callbacks(app: dash.Dash, pages: Pages) -> None:
         Output("table-body", "children"),
         Output("table-state", "data"),
         Input("table-search", "value"),
-        Input({"part": "table-filter", "column": ALL}, "value"),
+        Input({"part": "table-filter", "column": ALL, "choice": ALL}, "n_clicks"),
         Input({"part": "table-sort", "column": ALL}, "n_clicks"),
         Input({"part": "table-page", "step": ALL}, "n_clicks"),
-        State({"part": "table-filter", "column": ALL}, "id"),
         State("table-state", "data"),
+        prevent_initial_call=True,
     )
-    def select(
-        search: str | None,
-        values: list[str | None],
-        _sorts: list[int | None],
-        _steps: list[int | None],
-        ids: list[dict[str, Any]],
-        state: dict[str, Any],
-    ) -> tuple[Any, dict[str, Any]]:
+    def select(search: str | None, _f: Any, _s: Any, _p: Any, state: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        clicked = ctx.triggered_id
+        if isinstance(clicked, dict) and not ctx.triggered[0]["value"]:  # the buttons were drawn, none was used
+            raise PreventUpdate
         table = next(block for block in pages["features"].blocks if isinstance(block, FeatureTable))
-        filters = {int(i["column"]): value or "" for i, value in zip(ids, values, strict=True)}
-        clicked = ctx.triggered[0]["value"] if ctx.triggered else None
-        new = table_state(table, state, ctx.triggered_id if clicked else None)
-        return table_body(table, search or "", filters, new), new
+        new = table_state(table, state, clicked)
+        return table_body(table, search or "", new), new

@@ -7,7 +7,7 @@ from typing import Any
 
 from dash import dcc, html
 
-from experiments.dashboard.markup import Node, element, heading_cell, table_row
+from experiments.dashboard.markup import Node, heading_cell, table_row
 from experiments.dashboard.page import FeatureTable, FigureBlock
 
 GRAPH_CONFIG: Any = {"displaylogo": False, "displayModeBar": False, "responsive": True, "showTips": False}
@@ -40,17 +40,23 @@ def _style(text: str) -> dict[str, str]:
     return {first + "".join(part.capitalize() for part in rest): value.strip()}
 
 
+def first_state(table: FeatureTable) -> dict[str, Any]:
+    """Return how a table is sorted and filtered at first."""
+    return {"sort": table.sort, "descending": table.descending, "page": 0, "filters": {}}
+
+
 def table_state(table: FeatureTable, state: Mapping[str, Any], clicked: Any) -> dict[str, Any]:
-    """Return what a click makes of a table's sorting and place.
+    """Return what a click makes of a table's sorting, filters and place.
 
     Parameters
     ----------
     table
         The table.
     state
-        ``sort``, ``descending``, ``page``.
+        ``sort``, ``descending``, ``page``, and ``filters`` from a column (as text, for the state travels as JSON) to the
+        value it must have.
     clicked
-        The component that was used: a column's heading, a step of the pager, a control, or nothing.
+        The component that was used: a column's heading, a filter's value, a step of the pager, the search, or nothing.
 
     """
     part = clicked.get("part") if isinstance(clicked, dict) else None
@@ -58,20 +64,44 @@ def table_state(table: FeatureTable, state: Mapping[str, Any], clicked: Any) -> 
         column = int(clicked["column"])
         again = state["sort"] == column
         descending = not state["descending"] if again else table.columns[column].numeric
-        return {"sort": column, "descending": descending, "page": 0}
+        return {**state, "sort": column, "descending": descending, "page": 0}
+    if part == "table-filter":
+        column = int(clicked["column"])
+        choice = ["", *table.choices(column)][int(clicked["choice"])]
+        return {**state, "filters": {**state["filters"], str(column): choice}, "page": 0}
     if part == "table-page":
         return {**state, "page": max(0, int(state["page"]) + int(clicked["step"]))}
     return {**state, "page": 0}
 
 
-def table_body(table: FeatureTable, search: str, filters: Mapping[int, str], state: Mapping[str, Any]) -> Any:
-    """Return the selected rows of a feature table with their count and pager."""
+def table_body(table: FeatureTable, search: str, state: Mapping[str, Any]) -> list[Any]:
+    """Return the filters, and the selected rows of a feature table with their count and pager."""
+    filters = {int(column): value for column, value in state["filters"].items()}
     rows = table.select(search, filters, int(state["sort"]), bool(state["descending"]))
     last = max(0, -(-len(rows) // table.page_rows) - 1)
     page = min(int(state["page"]), last)
     first = page * table.page_rows
     shown = rows[first : first + table.page_rows]
     where = f" · showing {first + 1} to {first + len(shown)}" if shown else ""
+    body = html.Tbody([to_dash(table_row(table.columns, row)) for row in shown])
+    drawn = html.Table([html.Caption(table.caption), html.Thead(_heads(table, state)), body], className="table")
+    steps = [("← Previous", -1, page == 0), ("Next →", 1, page == last)] if last else []
+    pager = [
+        html.Button(text, id={"part": "table-page", "step": step}, type="button", disabled=disabled)
+        for text, step, disabled in steps
+    ]
+    region: dict[str, Any] = {"role": "region", "tabIndex": "0", "aria-label": table.caption}
+    return [
+        html.Div(
+            [_filter(table, index, filters.get(index, "")) for index in table.filters], className="table-controls"
+        ),
+        html.P(f"{len(rows):,} of {len(table.rows):,}{where}", className="count", role="status"),
+        html.Div(drawn, className="table-frame", **region),
+        html.Div(pager, className="pager"),
+    ]
+
+
+def _heads(table: FeatureTable, state: Mapping[str, Any]) -> Any:
     heads = []
     for i, column in enumerate(table.columns):
         cell = to_dash(heading_cell(column))
@@ -81,47 +111,28 @@ def table_body(table: FeatureTable, search: str, filters: Mapping[int, str], sta
         if current:
             setattr(cell, "aria-sort", "descending" if state["descending"] else "ascending")
         heads.append(cell)
-    body = html.Tbody([to_dash(table_row(table.columns, row)) for row in shown])
-    drawn = html.Table([html.Caption(table.caption), html.Thead(html.Tr(heads)), body], className="table")
-    steps = [("← Previous", -1, page == 0), ("Next →", 1, page == last)] if last else []
-    pager = [
-        html.Button(text, id={"part": "table-page", "step": step}, type="button", disabled=disabled)
-        for text, step, disabled in steps
-    ]
-    region: dict[str, Any] = {"role": "region", "tabIndex": "0", "aria-label": table.caption}
-    return [
-        html.P(f"{len(rows):,} of {len(table.rows):,}{where}", className="count", role="status"),
-        html.Div(drawn, className="table-frame", **region),
-        html.Div(pager, className="pager"),
-    ]
+    return html.Tr(heads)
+
+
+def _filter(table: FeatureTable, index: int, chosen: str) -> Any:
+    """Return a column's values as buttons; Dash's own dropdown and radio buttons do not work with screen readers."""
+    buttons = []
+    for number, choice in enumerate(["", *table.choices(index)]):
+        pressed: dict[str, Any] = {"aria-pressed": "true" if choice == chosen else "false"}
+        name = {"part": "table-filter", "column": index, "choice": number}
+        buttons.append(html.Button(choice or "all", id=name, type="button", className="chip", **pressed))
+    return html.Fieldset([html.Legend(table.columns[index].label), *buttons])
 
 
 def _feature_table(table: FeatureTable) -> Any:
     """Return a feature table's controls; the server selects, so that a browser never holds more than one page of rows."""
-    state = {"sort": table.sort, "descending": table.descending, "page": 0}
-    controls = [
-        html.Div([html.Label("Search", htmlFor="table-search"), dcc.Input(id="table-search", type="text", value="")])
-    ]
-    for index in table.filters:
-        label = table.columns[index].label
-        controls.append(
-            html.Div(
-                [
-                    to_dash(element("span", label, css="label")),
-                    dcc.Dropdown(
-                        list(table.choices(index)),
-                        id={"part": "table-filter", "column": index},
-                        placeholder="all",
-                        searchable=False,
-                    ),
-                ]
-            )
-        )
+    state = first_state(table)
+    search = dcc.Input(id="table-search", type="text", value="", debounce=0.2)
     return html.Div(
         [
             dcc.Store(id="table-state", data=state),
-            html.Div(controls, className="table-controls"),
-            html.Div(table_body(table, "", {}, state), id="table-body"),
+            html.Div(html.Div([html.Label("Search", htmlFor="table-search"), search]), className="table-controls"),
+            html.Div(table_body(table, "", state), id="table-body"),
         ],
         className="feature-table",
     )

@@ -126,11 +126,11 @@ def _columns(view: RunView) -> tuple[Column, ...]:
         Column("ablation"),
         Column("size", form="integer"),
         Column("flipped", form="percent", explanation=f"Share of tested images no longer called {view.target}."),
-        Column("random sets"),
+        Column("random sets, flipped", form="number"),
         Column(
             "Δ logit difference", form="signed", explanation=f"Mean change of {view.target} minus {view.reference}."
         ),
-        Column("random sets, Δ"),
+        Column("random sets, Δ", form="number"),
         Column("p", form="p"),
         Column(f"Δ on {view.reference}", form="signed", explanation="The same change where nothing should move."),
         Column("norm removed", form="number"),
@@ -146,7 +146,8 @@ def _direction(view: RunView, direction: Record, index: int) -> list[Block]:
         _Ablation(c["ablation"].text("unnamed"), c) for c in direction["curves"].entries() if c["sizes"].entries()
     ]
     kind_words = {"sae": "SAE features", "raw": "raw channels"}.get(kind, kind)
-    blocks: list[Block] = [Heading(f"{name}, {kind_words}" if kind else name), *_chosen(view, direction, kind)]
+    name = f"{name}, {kind_words}" if kind else name
+    blocks: list[Block] = [Heading(name), *_chosen(view, direction, name, kind)]
     if not ablations:
         return [*blocks, not_run("The curve over set sizes")]
     flipped = [a.curve("flipped") for a in ablations if a.record["flipped"].entries()]
@@ -179,7 +180,7 @@ def _nearest(sizes: list[float | None], size: float | None) -> int:
     return min(known, key=lambda i: abs((sizes[i] or 0.0) - size))
 
 
-def _chosen(view: RunView, direction: Record, kind: str) -> list[Block]:
+def _chosen(view: RunView, direction: Record, name: str, kind: str) -> list[Block]:
     chosen = direction["chosen"].integers()
     chosen_on, tested_on = direction["chosen_on"].text("one group"), direction["tested_on"].text("the other")
     text = f"Chosen on {chosen_on}, tested on {tested_on}."
@@ -190,7 +191,7 @@ def _chosen(view: RunView, direction: Record, kind: str) -> list[Block]:
     cells = [feature_cell(view, number) for number in chosen] if kind != "raw" else []
     links = tuple(cell for cell in cells if isinstance(cell, Link))
     if links:
-        blocks.append(Links("Chosen features", links[:60]))
+        blocks.append(Links(f"Chosen features, {name}", links[:60]))
     else:
         shown = ", ".join(str(n) for n in chosen[:60])
         blocks.append(

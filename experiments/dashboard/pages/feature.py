@@ -112,6 +112,7 @@ def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> B
         values,
         first_centre_mm=cells.first_centre_mm if cells else (0.0, 0.0),
         step_mm=cells.step_mm if cells else (1.0, 1.0),
+        label="feature value",
         limits=(0.0, highest) if highest > 0 else None,
         orientation=view.orientation,
     )
