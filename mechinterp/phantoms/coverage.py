@@ -91,46 +91,38 @@ def blobs_of_area(view: View, blobs: Blobs, area_mm2: float, within: Float[Image
     reach = float((blobs.sizes * np.sqrt(blobs.elongations) * (1 + np.abs(blobs.waves).sum(1))).max())
     largest = 1.5 * guess
     while True:
-        pixels, distance, outline = _window(view, blobs, int(np.ceil(largest * reach)) + 2)
-        order = np.argsort(pixels, kind="stable")
-        pixels, distance, outline = pixels[order], distance[order], outline[order]
-        starts = np.flatnonzero(np.r_[True, pixels[1:] != pixels[:-1]])
-        seen = within.ravel()[pixels[starts]]
-
-        def drawn(scale: float, distance: Image = distance, outline: Image = outline, starts: Image = starts) -> Image:
-            edge: Image = np.maximum.reduceat(scale * outline - distance, starts)
-            return np.clip(edge + 0.5, 0.0, 1.0)
-
-        if float(drawn(largest) @ seen) >= target:
+        near = _near(view, blobs, int(np.ceil(largest * reach)) + 2)
+        seen = within.ravel()[near.pixels]
+        if float(near.drawn(largest) @ seen) >= target:
             break
         if largest * reach > view.height + view.width:
-            raise ConfigError(
-                f"an area of {area_mm2:g} mm² does not fit: at most {within.sum() * view.spacing_mm**2:.3g}"
-            )
+            room = within.sum() * view.spacing_mm**2
+            raise ConfigError(f"an area of {area_mm2:g} mm² does not fit into the {room:.3g} mm² that can be seen")
         largest *= 1.6
-    low, high = -0.5 / float(outline.max()), largest
+    # below 0 a spot fades: an anti-aliased one of radius 0 still covers half a pixel where its centre lies
+    low, high = -0.5 / float(near.outline.min()), largest
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if float(drawn(middle) @ seen) < target else (low, middle)
+        low, high = (middle, high) if float(near.drawn(middle) @ seen) < target else (low, middle)
         if high - low < 1e-7 * abs(high):
             break
-    covered.ravel()[pixels[starts]] = drawn(high) * seen
+    covered.ravel()[near.pixels] = near.drawn(high) * seen
     return covered
 
 
 def ellipse(
     view: View, centre_mm: tuple[float, float], area_mm2: float, aspect: float, within: Float[Image, "height width"]
 ) -> Image:
-    """Draw an ellipse of a given area, `aspect` times as high as wide; its coverage, cut by `within`."""
-    offset = view.grid_mm - centre_mm
-    width = np.sqrt(area_mm2 / (np.pi * aspect))
-    half = np.array([aspect * width, width])
-    norm = np.sqrt(np.square(offset / half).sum(-1))
-    # distance to the outline to first order: (1 - norm) / |gradient of norm|
-    slope = np.sqrt(np.square(offset / half**2).sum(-1)) / np.maximum(norm, 1e-9)
-    distance = (1.0 - norm) / np.maximum(slope, 1e-9)
-    drawn: Image = np.clip(distance / view.spacing_mm + 0.5, 0.0, 1.0) * within
-    return drawn
+    """Draw an ellipse of a given area, `aspect` times as high as wide; see :func:`blobs_of_area`."""
+    upright = Blobs(
+        centres_mm=np.array([centre_mm]),
+        sizes=np.ones(1),
+        waves=np.zeros((1, 3)),
+        phases=np.zeros((1, 3)),
+        elongations=np.array([aspect]),
+        directions=np.array([np.pi / 2]),
+    )
+    return blobs_of_area(view, upright, area_mm2, within)
 
 
 def disc_of_pixels(view: View, radius_mm: float) -> Image:
@@ -213,14 +205,33 @@ def tubes(
     return coverage.reshape(shape).astype(float), layers.reshape(-1, *shape).astype(float)
 
 
-def _window(view: View, blobs: Blobs, reach: int) -> tuple[NDArray[np.int64], Image, Image]:
-    """Return, for every pixel near a blob: its index, its distance from the centre in px, the outline's at scale 1."""
+@dataclass(frozen=True)
+class _Near:
+    """All pairs of a blob and a pixel near it, those of one pixel side by side."""
+
+    pixels: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    distance: Image
+    outline: Image
+
+    def drawn(self, scale: float) -> Image:
+        """Return the coverage of each pixel by the union of the blobs."""
+        edge = np.maximum.reduceat(scale * self.outline - self.distance, self.starts)
+        return np.clip(edge + 0.5, 0.0, 1.0)
+
+
+def _near(view: View, blobs: Blobs, reach: int) -> _Near:
+    """Pair blobs with pixels: distance from the centre, and the outline's for a scale of 1, in pixels."""
     centres = view.to_pixels(blobs.centres_mm)
     steps = np.arange(-reach, reach + 1)
     offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
     cells = np.floor(centres).astype(int)[:, None] + offsets
     inside = (cells >= 0).all(-1) & (cells[..., 0] < view.height) & (cells[..., 1] < view.width)
     from_centre = cells + 0.5 - centres[:, None]
-    outline = blobs.profile((from_centre.reshape(-1, 2) @ np.linalg.inv(view._axes)).reshape(from_centre.shape))
-    distance = np.linalg.norm(from_centre, axis=-1)
-    return cells[inside] @ np.array([view.width, 1]), distance[inside], outline[inside]
+    outline = blobs.profile(view.offsets_to_mm(from_centre))[inside]
+    distance = np.linalg.norm(from_centre, axis=-1)[inside]
+    pixels = cells[inside] @ np.array([view.width, 1])
+    order = np.argsort(pixels, kind="stable")
+    pixels = pixels[order]
+    starts = np.flatnonzero(np.r_[True, pixels[1:] != pixels[:-1]][: len(pixels)])
+    return _Near(pixels[starts], starts, distance[order], outline[order])

@@ -147,7 +147,7 @@ def _anatomy(view: View, field: Image, p: FundusParameters, who: Identity) -> tu
     disc_mm = _disc_mm(p)
     disc = ellipse(view, disc_mm, p.disc_area_mm2, 1.12, field)
     cup_mm = (disc_mm[0], disc_mm[1] - 0.08)
-    cup = np.minimum(ellipse(view, cup_mm, p.disc_area_mm2 * p.cup_to_disc_ratio**2, 1.08, field), disc)
+    cup = ellipse(view, cup_mm, p.disc_area_mm2 * p.cup_to_disc_ratio**2, 1.08, disc)
     light = with_disc(view, retina(view, p, who, disc_mm), disc, cup, p, disc_mm)
     light, arteries, veins = with_vessels(view, light, field, p, who, disc_mm)
     found = {"field_of_view": field, "disc": disc, "cup": cup, "arteries": arteries, "veins": veins}

@@ -121,8 +121,9 @@ def _texture(seed: int, patient: int) -> tuple[NDArray[np.float32], ...]:
     def smooth(step_mm: float, sigma_mm: float | tuple[float, float]) -> NDArray[np.float32]:
         n = round(2 * TEXTURE_HALF_MM / step_mm)
         drawn = random.standard_normal((n, n), dtype=np.float32)
-        field: NDArray[np.float32] = gaussian_filter(drawn, np.asarray(sigma_mm) / step_mm, mode="wrap", truncate=3)
-        return field / field.std()
+        field = gaussian_filter(drawn, np.asarray(sigma_mm) / step_mm, mode="wrap", truncate=3)
+        scaled: NDArray[np.float32] = field / field.std()
+        return scaled
 
     coarse, fine = smooth(0.5, 1.6), smooth(0.1, 0.13)
     # ridges of two smooth fields look like the choroid's large vessels shining through

@@ -18,7 +18,7 @@ from mechinterp.phantoms.quantities import EVERYWHERE, check_parameters, quantit
 CAMERAS = ("north", "south", "east")
 REFERABLE_AREA_MM2 = 0.3
 SEVERE_AREA_MM2 = 1.5
-GRADES = ("none", "mild", "moderate", "severe")
+GRADES = ("no lesion", "mild", "moderate", "severe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +52,14 @@ class FundusParameters:
         0.4, "winding of the vessels, 0 smooth", low=0.0, high=1.0, structures=("vessels",)
     )
     pigmentation: float = quantity(0.4, "melanin of the fundus, 0 blond, 1 dark", low=0.0, high=1.0)
-    microaneurysm_count: int = quantity(
-        8, "number of microaneurysms", low=0, high=40, structures=("microaneurysms",), kind="ordinal"
-    )
+    microaneurysm_count: int = quantity(8, "number of microaneurysms", low=0, high=40, structures=("microaneurysms",))
     microaneurysm_area_mm2: float = quantity(
         0.0, "area of all microaneurysms", unit="mm²", low=0.0, high=1.0, structures=("microaneurysms",)
     )
     microaneurysm_contrast: float = quantity(
         0.4, "darkness of the microaneurysms", low=0.0, high=0.95, structures=("microaneurysms",)
     )
-    haemorrhage_count: int = quantity(
-        5, "number of haemorrhages", low=0, high=30, structures=("haemorrhages",), kind="ordinal"
-    )
+    haemorrhage_count: int = quantity(5, "number of haemorrhages", low=0, high=30, structures=("haemorrhages",))
     haemorrhage_area_mm2: float = quantity(
         0.0, "area of all haemorrhages", unit="mm²", low=0.0, high=8.0, structures=("haemorrhages",)
     )
@@ -77,9 +73,7 @@ class FundusParameters:
     haemorrhage_angle_deg: float = quantity(
         60.0, "direction of the haemorrhages' middle", unit="°", low=-180.0, high=180.0, structures=("haemorrhages",)
     )
-    exudate_count: int = quantity(
-        8, "number of hard exudates", low=0, high=40, structures=("exudates",), kind="ordinal"
-    )
+    exudate_count: int = quantity(8, "number of hard exudates", low=0, high=40, structures=("exudates",))
     exudate_area_mm2: float = quantity(
         0.0, "area of all hard exudates", unit="mm²", low=0.0, high=6.0, structures=("exudates",)
     )
@@ -121,14 +115,14 @@ class FundusParameters:
     def grade(self) -> int:
         """Grade 0–3 by a known rule, after the international scale of diabetic retinopathy.
 
-        ===== ======== =====================================================================
-        grade name     rule
-        ===== ======== =====================================================================
-        0     none     no lesion
-        1     mild     microaneurysms, or haemorrhages and exudates of less than 0.3 mm² together
-        2     moderate haemorrhages and exudates of at least 0.3 mm² together
-        3     severe   of these, haemorrhages of at least 1.5 mm²
-        ===== ======== =====================================================================
+        ===== ========= ====================================================================
+        grade name      rule
+        ===== ========= ====================================================================
+        0     no lesion none of the lesions
+        1     mild      microaneurysms, or haemorrhages and exudates of less than 0.3 mm² together
+        2     moderate  haemorrhages and exudates of at least 0.3 mm² together
+        3     severe    of these, haemorrhages of at least 1.5 mm²
+        ===== ========= ====================================================================
         """
         if self.lesion_area_mm2 >= REFERABLE_AREA_MM2:
             return 3 if self.haemorrhage_area_mm2 >= SEVERE_AREA_MM2 else 2

@@ -15,6 +15,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 
 SMALLEST_RADIUS = 0.08
-FREE_OF_VESSELS_MM = 0.72
+FREE_OF_VESSELS_MM, NEAREST_TO_FOVEA_MM = 0.72, 0.5
 WAVELENGTHS_MM = np.array([3.5, 1.9, 1.1, 0.7])
 
 
@@ -107,7 +108,7 @@ def _curves(random: np.random.Generator, control: Points, points: int, tortuosit
     t = np.linspace(0, 1, points)[:, None]
     levels = [np.repeat(c[:, None], points, axis=1) for c in np.moveaxis(control, 1, 0)]
     while len(levels) > 1:  # de Casteljau
-        levels = [(1 - t) * a + t * b for a, b in zip(levels[:-1], levels[1:], strict=True)]
+        levels = [(1 - t) * a + t * b for a, b in pairwise(levels)]
     path = levels[0]
     tangent = np.gradient(path, axis=1)
     normal = tangent[..., ::-1] * (1, -1) / np.maximum(np.linalg.norm(tangent, axis=-1, keepdims=True), 1e-9)
@@ -151,11 +152,16 @@ def _side_branches(
     end = np.where(distance < FREE_OF_VESSELS_MM, end * FREE_OF_VESSELS_MM / np.maximum(distance, 1e-6), end)
     crosses = np.linalg.norm(middle, axis=-1, keepdims=True) < FREE_OF_VESSELS_MM
     middle = np.where(crosses, (start + end) / 2, middle)
-    clear = (np.linalg.norm(end - disc, axis=-1) > 1.0) & (np.linalg.norm(middle, axis=-1) > 0.6)
-    there = parents.there[:, None] & clear & (radius > SMALLEST_RADIUS)
+    off_disc = np.linalg.norm(end - disc, axis=-1) > 1.0
+    there = parents.there[:, None] & off_disc & (radius > SMALLEST_RADIUS)
     paths = _curves(random, np.stack([start, middle, end], 2).reshape(-1, 3, 2), points, tortuosity)
     radii = radius.reshape(-1, 1) * np.linspace(1, 0.6, points)
-    return _Generation(paths, radii, np.repeat(parents.artery, slots), there.ravel())
+    clear = np.linalg.norm(paths, axis=-1).min(1) > NEAREST_TO_FOVEA_MM
+    return _Generation(paths, radii, np.repeat(parents.artery, slots), there.ravel() & clear)
+
+
+def _offset(down_mm: float, nasal_mm: float) -> Points:
+    return np.array([down_mm, nasal_mm])
 
 
 def _temporal_arcades(
@@ -167,8 +173,8 @@ def _temporal_arcades(
         height = random.uniform(2.5, 3.2) if artery else random.uniform(3.0, 3.8)
         far = random.uniform(1.9, 3.6)
         radius.append(random.uniform(0.38, 0.44) if artery else random.uniform(0.5, 0.56))
-        start = disc + (up * random.uniform(0.02, 0.2), 0.04 + random.normal(0, 0.05))
-        rise = disc + (up * random.uniform(1.5, 2.3), random.uniform(-0.2, 0.35))
+        start = disc + _offset(up * random.uniform(0.02, 0.2), 0.04 + random.normal(0, 0.05))
+        rise = disc + _offset(up * random.uniform(1.5, 2.3), random.uniform(-0.2, 0.35))
         over = np.array([up * height * 1.18, random.uniform(1.6, 2.8)])
         beyond = np.array([up * height * 1.05, random.uniform(-2.6, -1.2)])
         control.append(np.stack([start, rise, over, beyond, np.array([up * far, random.uniform(-6.6, -5.4)])]))
@@ -197,9 +203,9 @@ def _nasal_trunks(
     for nearest, farthest in ((0.9, 1.6), (2.2, 3.4)):
         for up, artery in sides:
             spread = random.uniform(nearest, farthest)
-            start = disc + (up * random.uniform(0.02, 0.2), 0.16 + random.normal(0, 0.05))
-            bow = disc + (up * spread * 0.75, random.uniform(0.35, 0.8))
-            control.append(np.stack([start, bow, disc + (up * spread * 1.7, random.uniform(2.2, 3.4))]))
+            start = disc + _offset(up * random.uniform(0.02, 0.2), 0.16 + random.normal(0, 0.05))
+            bow = disc + _offset(up * spread * 0.75, random.uniform(0.35, 0.8))
+            control.append(np.stack([start, bow, disc + _offset(up * spread * 1.7, random.uniform(2.2, 3.4))]))
             radius.append(random.uniform(0.24, 0.3) if artery else random.uniform(0.3, 0.36))
     return control, radius
 
@@ -210,8 +216,8 @@ def _macular_vessels(
     """Return thin vessels that run straight from the disc towards the macula."""
     control, radius = [], []
     for up, _ in sides:
-        start = disc + (up * random.uniform(0.1, 0.4), -0.3)
-        bow = disc + (up * random.uniform(0.5, 1.1), random.uniform(-1.7, -1.1))
+        start = disc + _offset(up * random.uniform(0.1, 0.4), -0.3)
+        bow = disc + _offset(up * random.uniform(0.5, 1.1), random.uniform(-1.7, -1.1))
         control.append(np.stack([start, bow, np.array([up * random.uniform(0.55, 1.3), random.uniform(0.8, 1.7)])]))
         radius.append(random.uniform(0.15, 0.22))
     return control, radius

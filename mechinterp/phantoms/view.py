@@ -55,8 +55,15 @@ class View:
     def to_mm(self, points_px: Float[Points, "*n 2"]) -> Float[Points, "*n 2"]:
         """Undo :meth:`to_pixels`."""
         middle = (self.height / 2, self.width / 2)
-        inverse: Points = np.linalg.inv(self._axes)
-        return (np.asarray(points_px, dtype=float) - middle) @ inverse + np.asarray(self.centre_mm)
+        found: Points = self.offsets_to_mm(np.asarray(points_px, dtype=float) - middle) + np.asarray(self.centre_mm)
+        return found
+
+    def offsets_to_mm(self, offsets_px: Float[Points, "*n 2"]) -> Float[Points, "*n 2"]:
+        """Turn differences of places in the image into differences in the anatomy, both (row, column)."""
+        # a rotation and a mirror, scaled: the inverse is the transpose over the scale's square
+        inverse: Points = self._axes.T * self.spacing_mm**2
+        turned: Points = offsets_px @ inverse
+        return turned
 
     @cached_property
     def grid_mm(self) -> Float[Points, "height width 2"]:
