@@ -14,7 +14,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,7 +72,7 @@ class Laid:
     prefix: int = 0
 
 
-class ReceptiveFields(TorchDispatchMode):
+class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     """Follows the places of cells through everything that is computed inside this context.
 
     Parameters
@@ -93,8 +93,8 @@ class ReceptiveFields(TorchDispatchMode):
     """
 
     def __init__(self, image: Tensor, layout: Literal["NCHW", "NHWC"] = "NCHW") -> None:
-        super().__init__()
-        self._seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self._seen: MutableMapping[Tensor, Seen] = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call, unused-ignore]
         self._overwritten: dict[int, tuple[Any, Seen]] = {}
         rows, columns = (2, 3) if layout == "NCHW" else (1, 2)
         self.size = (int(image.shape[rows]), int(image.shape[columns]))
@@ -119,8 +119,7 @@ class ReceptiveFields(TorchDispatchMode):
             entry = self._overwritten.get(tensor.untyped_storage().data_ptr())
             if entry is not None:
                 return Seen(entry[1].geometry.lost(tensor.shape), entry[1].passed)
-        found = self._seen.get(tensor)
-        return found if isinstance(found, Seen) else None
+        return self._seen.get(tensor)
 
     def geometry(self, tensor: Tensor) -> Geometry | None:
         """Return where a tensor's entries lie; ``None`` if it does not depend on the image."""

@@ -109,7 +109,7 @@ def independent(call: Call) -> Geometry:
 
 
 def batch_norm(call: Call) -> Geometry:
-    """A scale and a shift per channel in evaluation; statistics of the whole batch in training."""
+    """Scale and shift each channel in evaluation; mix the whole batch in training."""
     _, geometry = call.first()
     if call.given.get("training", False):
         return geometry.mixed(range(len(geometry.dims)))
@@ -179,7 +179,7 @@ def contraction(call: Call) -> Geometry:
 
 
 def linear(call: Call) -> Geometry:
-    """A product with a constant matrix along the last axis."""
+    """Multiply the last axis with a constant matrix."""
     tensor, geometry = call.first()
     if tensor is not call.given["input"] and tensor is not call.given.get("self"):
         return geometry.lost(call.shape)
@@ -300,7 +300,7 @@ def padded(call: Call) -> Geometry:
 
 
 def reshaped(call: Call) -> Geometry:
-    """The same entries, in row-major order, in another shape."""
+    """Give the same entries, in row-major order, another shape."""
     tensor, geometry = call.first()
     if call.name == "view" and "dtype" in call.given:
         return geometry if tensor.shape == call.outputs[0].shape else geometry.lost(call.shape)
@@ -308,7 +308,7 @@ def reshaped(call: Call) -> Geometry:
 
 
 def restrided(call: Call) -> Geometry:
-    """The same if the shape is: another order in memory only."""
+    """Keep what has the same shape: only the order in memory is another."""
     tensor, geometry = call.first()
     return geometry if tuple(tensor.shape) == call.shape else geometry.lost(call.shape)
 
@@ -343,7 +343,7 @@ def permuted(call: Call) -> Geometry:
 
 
 def slicing(call: Call) -> Geometry:
-    """A part of one axis."""
+    """Keep a part of one axis."""
     tensor, geometry = call.first()
     axis = int(call.given["dim"]) % tensor.dim()
     size = int(tensor.shape[axis])

@@ -257,7 +257,8 @@ def _groups(shape: Shape, to: Shape) -> Iterable[tuple[list[int], list[int]]]:
     """Pair the shortest runs of axes whose sizes have the same product."""
     i = j = 0
     while i < len(shape) or j < len(to):
-        source, target = [], []
+        source: list[int] = []
+        target: list[int] = []
         have = want = 0
         while not (source or target) or have != want:
             if (have <= want and i < len(shape)) or j == len(to):

@@ -89,16 +89,15 @@ def find_stages(trace: Trace, sites: dict[str, Site]) -> list[str]:
     resolution: tuple[int, int] | None = None
     for path, part in trace.parts.items():
         site = sites.get(path)
-        if site is None or site.grid is None or site.layout == "tokens" or not trace.on_every_path >> part.bit & 1:
+        if site is None or site.grid is None or site.grid.cells == 1 or not trace.on_every_path >> part.bit & 1:
             continue
-        rows, columns = site.grid.rows, site.grid.columns
-        if rows * columns == 1:
-            continue
-        if stages and resolution == (rows, columns):
-            # the same cells in another order of axes are no new place
-            if site.layout == sites[stages[-1]].layout:
-                stages[-1] = path
-        else:
+        if not stages or resolution != (site.grid.rows, site.grid.columns):
             stages.append(path)
-            resolution = (rows, columns)
-    return stages
+            resolution = (site.grid.rows, site.grid.columns)
+        elif site.layout in {
+            sites[stages[-1]].layout,
+            "tokens",
+        }:  # a map with its axes in another order is no new place
+            stages[-1] = path
+    # tokens of one resolution throughout are no stages
+    return [] if len(stages) == 1 and sites[stages[0]].layout == "tokens" else stages

@@ -1,10 +1,10 @@
-"""``hf:NAME_OR_DIR``: an image model of transformers, from a local folder or the hub's local cache."""
+"""``hf:NAME_OR_FOLDER``: an image model of transformers, from a local folder or the hub's local cache."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,12 @@ from torch import nn
 
 from mechinterp.errors import ModelError, WeightsError
 from mechinterp.files import read_json
-from mechinterp.models.hub import cache_folder, cached_file, cached_weights, offline
+from mechinterp.models.hub import WEIGHT_FILES, cache_folder, cached_file, network
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.vision_model import InputContract
 from mechinterp.models.weights import first_line, load_into, read_state_dict, some
 
-FOLDER_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
 
 
 def load(request: Request) -> Loaded:
@@ -37,41 +32,55 @@ def load(request: Request) -> Loaded:
         If there are no weights, or they leave parts of the model untrained.
 
     """
-    folder = Path(request.name)
-    local = folder.is_dir()
-    if local and not (folder / "config.json").is_file():
-        raise ModelError(f"'{request.spec}': there is no config.json in '{folder}'")
-    if not local:
-        _check_cached(request)
-    with nullcontext() if request.download and not local else offline(), _quiet():
+    folder = Path(request.name) if Path(request.name).is_dir() else None
+    _check_present(request, folder)
+    with network(allowed=request.download and folder is None), _quiet():
         config = _config(request)
-        module, weights, notes = _module(request, config, folder if local else None)
-        processor = _processor(request, folder if local else None)
+        known = _classifiers(config.model_type)
+        if not config.architectures and known:
+            config.architectures = [known[0]]  # transformers needs it, and hand-written configurations leave it out
+        classifies = bool(set(config.architectures or ()) & set(known))
+        module, weights, notes = _module(request, config, folder, classifies)
+        processor = _processor(request, folder)
+    if not classifies:
+        notes += ("has no classification head: what it returns are features, not logits",)
     return Loaded(
         module=module,
         contract=_contract(config, processor, request),
-        class_names=_class_names(config) if hasattr(module, "classifier") else None,
+        class_names=_class_names(config) if classifies else None,
         trained=not request.random,
         weights=weights,
         notes=notes,
     )
 
 
-def _check_cached(request: Request) -> None:
-    """Fail at once where the network would be needed and was not allowed."""
-    if request.download:
-        return
-    place = cache_folder(request.name)
-    if cached_file(request.name, "config.json") is None:
-        raise ModelError(
-            f"'{request.spec}' is neither a folder nor in the hub's cache ({place}): give the folder that holds its "
-            "config.json and model.safetensors, or --download to fetch it"
-        )
-    if request.weights is None and cached_weights(request.name) is None:
-        raise WeightsError(
-            f"'{request.spec}' has no weights in the hub's cache ({place}): give --weights FILE.safetensors, --download to "
-            "fetch them, or --weights random for an untrained model"
-        )
+def _check_present(request: Request, folder: Path | None) -> None:
+    """Fail at once where a file is missing, or the network would be needed and was not allowed."""
+    remedy = "give --weights FILE.safetensors, or ask for an untrained model by --weights random"
+    if folder is not None:
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"'{request.spec}': there is no config.json in '{folder}'")
+        if request.weights is None and not any((folder / name).is_file() for name in WEIGHT_FILES):
+            raise WeightsError(f"'{request.spec}' has no weights: put model.safetensors into '{folder}', {remedy}")
+    elif not request.download:
+        place = cache_folder(request.name)
+        if cached_file(request.name, "config.json") is None:
+            raise ModelError(
+                f"'{request.spec}' is neither a folder nor in the hub's cache ({place}): give the folder that holds its "
+                "config.json and model.safetensors, or allow the network by --download"
+            )
+        if request.weights is None and not any(cached_file(request.name, name) for name in WEIGHT_FILES):
+            raise WeightsError(
+                f"'{request.spec}' has no weights in the hub's cache ({place}): allow the network by --download, {remedy}"
+            )
+
+
+def _classifiers(model_type: str) -> tuple[str, ...]:
+    """Return the names of the classes that classify images with a kind of model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as NAMES
+
+    found: Any = NAMES.get(model_type, ())
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _config(request: Request) -> Any:
@@ -79,111 +88,121 @@ def _config(request: Request) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(request.name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except LOADING_ERRORS as error:
         raise ModelError(f"'{request.spec}' has no usable config.json: {first_line(error)}") from None
     if request.classes is not None and request.random:
         config.num_labels = request.classes
-    if request.input_size is not None and hasattr(config, "image_size"):
+    if request.input_size is not None and hasattr(_of_images(config), "image_size"):
         height, width = request.input_size
-        config.image_size = height if height == width else [height, width]
+        _of_images(config).image_size = height if height == width else [height, width]
     return config
 
 
-def _module(request: Request, config: Any, folder: Path | None) -> tuple[nn.Module, str, tuple[str, ...]]:
-    from transformers import AutoModel, AutoModelForImageClassification
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
+def _of_images(config: Any) -> Any:
+    """Return the part of a configuration that is about images: a model of images and text keeps one for each."""
+    return getattr(config, "vision_config", config)
 
-    known = CLASSIFIERS.get(config.model_type)
-    known = known if isinstance(known, tuple) else (known,) if known else ()
-    if not config.architectures and known:
-        config.architectures = [known[0]]  # transformers needs it, and hand-written configurations leave it out
-    classifies = bool(set(config.architectures or ()) & set(known))
-    auto = AutoModelForImageClassification if classifies else AutoModel
-    notes = () if classifies else ("has no classification head: what it returns are features, not logits",)
+
+def _module(
+    request: Request, config: Any, folder: Path | None, classifies: bool
+) -> tuple[nn.Module, str, tuple[str, ...]]:
+    from transformers import AutoModel, AutoModelForImageClassification
+
+    auto: Any = AutoModelForImageClassification if classifies else AutoModel
+    report: dict[str, Any] = {}
     try:
-        if request.weights is not None:
+        if request.weights is None:
+            module, report = auto.from_pretrained(
+                request.name, config=config, output_loading_info=True, trust_remote_code=False
+            )
+        else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(request.seed)
                 module = auto.from_config(config, trust_remote_code=False)
-            if request.random:
-                return module, "random", notes
-            notes += load_into(module, read_state_dict(Path(request.weights)), str(request.weights))
-            return module, str(request.weights), notes
-        if folder is not None and not any((folder / name).is_file() for name in FOLDER_WEIGHTS):
-            raise WeightsError(
-                f"'{request.spec}' has no weights: put model.safetensors into '{folder}', give --weights FILE.safetensors, "
-                "or --weights random for an untrained model"
-            )
-        module, report = auto.from_pretrained(
-            request.name, config=config, output_loading_info=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+    except LOADING_ERRORS as error:
         raise ModelError(f"'{request.spec}' cannot be loaded by transformers: {first_line(error)}") from None
-    missing = sorted(str(name) for name in report["missing_keys"])
-    if missing:
+    if request.random:
+        return module, "random", ()
+    if request.weights_file is not None:
+        state = read_state_dict(request.weights_file)
+        return module, str(request.weights), load_into(module, state, str(request.weights))
+    untrained = sorted(str(name) for name in report["missing_keys"])
+    if untrained:
         raise WeightsError(
-            f"'{request.spec}': its weights leave {len(missing)} tensors of {type(module).__name__} untrained ({some(missing)})"
+            f"'{request.spec}': its weights leave {len(untrained)} tensors of {type(module).__name__} untrained "
+            f"({some(untrained)})"
         )
-    return module, request.name if folder else f"hub cache: {request.name}", notes
+    return module, request.name if folder else f"hub: {request.name}", ()
 
 
 def _processor(request: Request, folder: Path | None) -> dict[str, Any]:
     """Return the image processor's configuration; empty where there is none."""
-    path = folder / "preprocessor_config.json" if folder else cached_file(request.name, "preprocessor_config.json")
-    if path is None or not path.is_file():
-        return {}
-    content = read_json(path)
+    name = "preprocessor_config.json"
+    path = folder / name if folder else cached_file(request.name, name)
+    if path is None and request.download:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(request.name, name))
+        except EntryNotFoundError:
+            return {}
+    content = read_json(path) if path is not None and path.is_file() else {}
     return content if isinstance(content, dict) else {}
 
 
 def _contract(config: Any, processor: dict[str, Any], request: Request) -> InputContract:
     size = request.input_size or _size(processor, config)
     if size is None:
-        raise ModelError(f"'{request.spec}' does not say its input size: give --input-size HEIGHT,WIDTH")
-    channels = int(getattr(config, "num_channels", 3))
-    normalised = bool(processor.get("do_normalize", bool(processor)))
-    mean = processor.get("image_mean", [0.5]) if normalised else [0.0]
-    std = processor.get("image_std", [0.5]) if normalised else [1.0]
-    mean, std = (tuple(float(x) for x in (v * channels if len(v) == 1 else v)) for v in (mean, std))
+        raise ModelError(f"'{request.spec}' does not say its input size: give it by --input-size HEIGHT,WIDTH")
+    channels = int(getattr(_of_images(config), "num_channels", 3))
+    normalised = bool(processor.get("do_normalize", "image_mean" in processor))
+    mean = list(processor.get("image_mean", [0.5])) if normalised else [0.0]
+    std = list(processor.get("image_std", [0.5])) if normalised else [1.0]
+    mean, std = (v * channels if len(v) == 1 else v for v in (mean, std))
     white = 255.0 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
-    return InputContract(height=size[0], width=size[1], channels=channels, value_range=(0.0, white), mean=mean, std=std)
+    return InputContract(
+        height=size[0],
+        width=size[1],
+        channels=channels,
+        value_range=(0.0, white),
+        mean=tuple(float(v) for v in mean),
+        std=tuple(float(v) for v in std),
+    )
 
 
 def _size(processor: dict[str, Any], config: Any) -> tuple[int, int] | None:
-    """Return (height, width): what is cropped to, what is resized to, what the configuration says, in this order."""
-    image_size = getattr(config, "image_size", None)
-    for value in (
-        processor.get("crop_size") if processor.get("do_center_crop") else None,
-        image_size,
-        processor.get("size"),
-    ):
-        if isinstance(value, dict):
-            edge = value.get("shortest_edge")
-            value = (value.get("height", edge), value.get("width", edge))
-        if isinstance(value, int):
-            value = (value, value)
-        if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) for v in value):
-            return (value[0], value[1])
+    """Return (height, width): what is cropped to, what the configuration says, what is resized to, in this order."""
+    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
+    for value in (crop, getattr(_of_images(config), "image_size", None), processor.get("size")):
+        size = value
+        if isinstance(size, dict):
+            edge = size.get("shortest_edge")
+            size = (size.get("height", edge), size.get("width", edge))
+        if isinstance(size, int):
+            size = (size, size)
+        if isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(v, int) for v in size):
+            return (size[0], size[1])
     return None
 
 
 def _class_names(config: Any) -> tuple[str, ...]:
-    names = {int(k): str(v) for k, v in (getattr(config, "id2label", None) or {}).items()}
-    return tuple(f"class {i}" if names.get(i, f"LABEL_{i}") == f"LABEL_{i}" else names[i] for i in range(len(names)))
+    names = {int(k): str(v) for k, v in config.id2label.items()}
+    return tuple(f"class {i}" if name == f"LABEL_{i}" else name for i, name in sorted(names.items()))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' warnings and progress bars off the terminal: what matters is raised."""
-    from transformers.utils import logging as transformers_logging
+    from transformers.utils import logging as reports
 
-    logger = logging.getLogger("transformers")
-    before, bars = logger.level, transformers_logging.is_progress_bar_enabled()
+    logger: logging.Logger = logging.getLogger("transformers")
+    before, bars = logger.level, reports.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
+    reports.disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     try:
         yield
     finally:
         logger.setLevel(before)
         if bars:
-            transformers_logging.enable_progress_bar()
+            reports.enable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]

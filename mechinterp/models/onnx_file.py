@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +17,11 @@ from mechinterp.models.vision_model import InputContract
 from mechinterp.models.weights import first_line
 
 TOLERANCE = 1e-4  # of the largest output
+COLOURS = {1, 3, 4}  # how many channels an axis of images has
 
 
 def load(request: Request) -> Loaded:
-    """Convert an ONNX classifier and compare it with onnxruntime on a random input.
+    """Convert an ONNX classifier and compare it with onnxruntime on a random image.
 
     Raises
     ------
@@ -34,18 +36,27 @@ def load(request: Request) -> Loaded:
     if not path.is_file():
         raise ModelError(f"'{request.spec}': there is no file '{path}'")
     if request.weights is not None:
-        raise WeightsError(f"'{request.spec}' carries its weights: leave --weights out, or use another source")
+        raise WeightsError(f"'{request.spec}' carries its own weights: leave --weights out")
     graph = _read(path)
     contract = _contract(graph, request)
-    module = _convert(graph, request)
-    check_against_onnxruntime(module, graph, contract, request.spec, request.seed)
+    module = _convert(graph, request.spec)
+    check_against_onnxruntime(module, path, contract, seed=request.seed)
     return Loaded(module=module, contract=contract, notes=(f"converted from {path.name} by onnx2torch",))
 
 
-def check_against_onnxruntime(
-    module: nn.Module, graph: Any, contract: InputContract, spec: str, seed: int = 0
-) -> float:
-    """Compare the converted module with onnxruntime on one random image.
+def check_against_onnxruntime(module: nn.Module, path: Path, contract: InputContract, *, seed: int = 0) -> float:
+    """Compare a converted module with onnxruntime on one random image.
+
+    Parameters
+    ----------
+    module
+        The converted graph.
+    path
+        The ONNX file.
+    contract
+        What the graph wants to be fed.
+    seed
+        Of the image.
 
     Returns
     -------
@@ -55,46 +66,46 @@ def check_against_onnxruntime(
     Raises
     ------
     ModelError
-        If it is above `TOLERANCE`.
+        If it is above `TOLERANCE`, or one of the two does not run.
 
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", "onnx") from None
+    onnxruntime = _package("onnxruntime")
     shape = (1, contract.channels, contract.height, contract.width)
     if contract.layout == "NHWC":
         shape = (1, contract.height, contract.width, contract.channels)
     x = np.random.default_rng(seed).random(shape, dtype=np.float32)
     try:
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         expected = session.run(None, {session.get_inputs()[0].name: x})[0]
         with torch.inference_mode():
             out = module(torch.from_numpy(x))
     except Exception as error:  # noqa: BLE001 - either runtime may fail in any way on a foreign graph
-        raise ModelError(f"'{spec}' does not run on one image of shape {shape}: {first_line(error)}") from None
+        raise ModelError(f"'{path}' does not run on one image of shape {shape}: {first_line(error)}") from None
     got = (out[0] if isinstance(out, (tuple, list)) else out).numpy()
     difference = float(np.abs(got - expected).max() / max(float(np.abs(expected).max()), 1e-12))
     if not difference <= TOLERANCE:
         raise ModelError(
-            f"'{spec}': the converted module differs from onnxruntime by {difference:.1e} of the largest output "
-            f"(allowed {TOLERANCE:.0e}): this graph cannot be used by its ONNX file, load the original model by py:FILE.py:FUNCTION"
+            f"'{path}': the converted module differs from onnxruntime by {difference:.1e} of the largest output (allowed are "
+            f"{TOLERANCE:.0e}): load the model it was exported from by py:FILE.py:FUNCTION instead"
         )
     return difference
 
 
-def _read(path: Path) -> Any:
+def _package(name: str) -> Any:
     try:
-        import onnx
-        from google.protobuf.message import DecodeError
+        return importlib.import_module(name)
     except ImportError:
-        raise MissingDependencyError("onnx", "onnx") from None
+        raise MissingDependencyError(name, "onnx") from None
+
+
+def _read(path: Path) -> Any:
+    onnx = _package("onnx")
+    message = importlib.import_module("google.protobuf.message")
     try:
-        graph = onnx.load(path)
-        onnx.checker.check_model(graph)
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
+        onnx.checker.check_model(str(path))
+        return onnx.load(path)
+    except (message.DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"'{path}' is no valid ONNX file: {first_line(error)}") from None
-    return graph
 
 
 def _contract(graph: Any, request: Request) -> InputContract:
@@ -106,33 +117,27 @@ def _contract(graph: Any, request: Request) -> InputContract:
     dims = [d.dim_value or None for d in inputs[0].type.tensor_type.shape.dim]
     if len(dims) != 4:
         raise ModelError(f"'{request.spec}' takes an input of {len(dims)} axes, not a batch of images (4)")
-    layout: Literal["NCHW", "NHWC"]
-    if dims[1] in {1, 3, 4} or dims[3] not in {1, 3, 4}:
-        layout, channels, height, width = "NCHW", dims[1], dims[2], dims[3]
-    else:
-        layout, channels, height, width = "NHWC", dims[3], dims[1], dims[2]
+    layout: Literal["NCHW", "NHWC"] = "NHWC" if dims[3] in COLOURS and dims[1] not in COLOURS else "NCHW"
+    channels, height, width = dims[1:] if layout == "NCHW" else (dims[3], dims[1], dims[2])
     if channels is None:
         raise ModelError(f"'{request.spec}' leaves the number of channels open: export it with a fixed one")
+    wanted = request.input_size or (None, None)
+    for stated, asked in ((height, wanted[0]), (width, wanted[1])):
+        if stated and asked and stated != asked:
+            raise ModelError(f"'{request.spec}' takes images of {height} × {width} pixels only: leave --input-size out")
+    height, width = height or wanted[0], width or wanted[1]
     if height is None or width is None:
-        if request.input_size is None:
-            raise ModelError(f"'{request.spec}' takes images of any size: say which with --input-size HEIGHT,WIDTH")
-        height, width = request.input_size
-    elif request.input_size not in {None, (height, width)}:
-        raise ModelError(f"'{request.spec}' takes images of {height} × {width} only, not {request.input_size}")
-    return InputContract(
-        height=height, width=width, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels, layout=layout
-    )
+        raise ModelError(f"'{request.spec}' takes images of any size: say which by --input-size HEIGHT,WIDTH")
+    zeros, ones = (0.0,) * channels, (1.0,) * channels
+    return InputContract(height=height, width=width, channels=channels, mean=zeros, std=ones, layout=layout)
 
 
-def _convert(graph: Any, request: Request) -> nn.Module:
-    try:
-        import onnx2torch
-    except ImportError:
-        raise MissingDependencyError("onnx2torch", "onnx") from None
+def _convert(graph: Any, spec: str) -> nn.Module:
+    onnx2torch = _package("onnx2torch")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module: nn.Module = onnx2torch.convert(graph)
     except Exception as error:  # noqa: BLE001 - the converter raises what it likes on operators it does not know
-        raise ModelError(f"'{request.spec}' cannot be converted by onnx2torch: {first_line(error)}") from None
+        raise ModelError(f"'{spec}' cannot be converted by onnx2torch: {first_line(error)}") from None
     return module.eval()

@@ -32,7 +32,7 @@ from mechinterp.errors import ModelError, nearest
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.tracing import probe_input
 from mechinterp.models.vision_model import InputContract
-from mechinterp.models.weights import first_line, load_into, read_state_dict
+from mechinterp.models.weights import first_line, load_into, read_state_dict, some
 
 SIZES = (224, 256, 128, 64, 32, 28, 96, 299, 384, 512)
 CHANNELS = (3, 1)
@@ -54,7 +54,7 @@ def load(request: Request) -> Loaded:
         raise ModelError(f"'{request.spec}': name the file and the function in it, as py:FILE.py:FUNCTION")
     function = _function(Path(file), function_name, request.spec)
     module = _build(function, request)
-    notes: tuple[str, ...] = ()
+    notes = _kept_by_random(module) if request.random else ()
     if request.weights_file is not None:
         notes = load_into(module, read_state_dict(request.weights_file), str(request.weights))
     module.eval()
@@ -121,6 +121,17 @@ def _build(function: Callable[[], object], request: Request) -> nn.Module:
     return module
 
 
+def _kept_by_random(module: nn.Module) -> tuple[str, ...]:
+    """Return a note if parameters stand in modules that do not say how they are initialised."""
+    kept = [
+        f"{path}.{name}".lstrip(".")
+        for path, part in module.named_modules()
+        if not callable(getattr(part, "reset_parameters", None))
+        for name, _ in part.named_parameters(recurse=False)
+    ]
+    return (f"{len(kept)} parameters keep the function's own values ({some(kept)})",) if kept else ()
+
+
 class _Declared:
     """What the user's function or module says of itself; the module's word counts first."""
 
@@ -160,7 +171,7 @@ def _contract(module: nn.Module, declared: _Declared, request: Request) -> tuple
         stated = stated * 2
     if stated is not None and len(stated) not in {2, 3}:
         raise ModelError(f"'{request.spec}': input_size is {stated}, not (height, width) or (channels, height, width)")
-    layout = declared.get("layout") or "NCHW"
+    layout: Literal["NCHW", "NHWC"] = declared.get("layout") or "NCHW"
     if layout not in {"NCHW", "NHWC"}:
         raise ModelError(f"'{request.spec}': layout is {layout!r}, not 'NCHW' or 'NHWC'")
     size = request.input_size or (None if stated is None else (int(stated[-2]), int(stated[-1])))

@@ -15,6 +15,7 @@ from mechinterp.models.vision_model import InputContract
 from mechinterp.models.weights import first_line
 from mechinterp.receptive_field import Laid, ReceptiveFields, following
 
+ONE_AT_A_TIME = "it takes one image at a time, give it a batch axis (an ONNX file: export it with a dynamic one)"
 Squash = Literal["softmax", "sigmoid"]
 SQUASHES: dict[str, Squash] = {"_softmax": "softmax", "_safe_softmax": "softmax", "sigmoid": "sigmoid"}
 
@@ -143,18 +144,12 @@ def trace_module(module: nn.Module, contract: InputContract, spec: str = "the mo
         try:
             returned = module(fed)
         except Exception as error:  # noqa: BLE001 - a foreign module may raise anything
-            raise ModelError(
-                f"'{spec}' fails on a batch of two images of {contract.channels} × {contract.height} × {contract.width}: "
-                f"{type(error).__name__}: {first_line(error)}"
-            ) from None
+            raise ModelError(f"'{spec}' {_failure(module, fed, contract, error)}") from None
         output = first_tensor(returned)
         if output is None:
             raise ModelError(f"'{spec}' returns a {type(returned).__name__} without a tensor: wrap it to return logits")
         if len(output) != len(x):
-            raise ModelError(
-                f"'{spec}' returns {len(output)} rows for {len(x)} images: it takes one image at a time "
-                "(an ONNX file must be exported with a dynamic batch axis)"
-            )
+            raise ModelError(f"'{spec}' returns {len(output)} rows for {len(x)} images: {ONE_AT_A_TIME}")
         recorder.find_squashes(output)
         seen = fields.seen(output)
     return Trace(
@@ -164,6 +159,16 @@ def trace_module(module: nn.Module, contract: InputContract, spec: str = "the mo
         on_every_path=seen.passed if seen else 0,
         x=x,
     )
+
+
+def _failure(module: nn.Module, fed: Tensor, contract: InputContract, error: Exception) -> str:
+    """Return in one line how a module fails on two images, and whether it would take one."""
+    try:
+        module(fed[:1])
+    except Exception:  # noqa: BLE001 - whatever it raises, it does not take one image either
+        size = f"{contract.channels} × {contract.height} × {contract.width}"
+        return f"fails on a batch of two images of {size}: {type(error).__name__}: {first_line(error)}"
+    return f"fails on a batch of two images: {ONE_AT_A_TIME}"
 
 
 class _Recorder(ExitStack):

@@ -113,8 +113,9 @@ def _places_in(trace: Trace, block: str) -> dict[str, Place]:
 
 def _final_norm(trace: Trace, blocks: list[str]) -> str | None:
     order = list(trace.parts)
-    root = blocks[0].rpartition(".")[0].rpartition(".")[0]
-    for path in (f"{root}.{name}".lstrip(".") for name in FINAL_NORM):
+    above = blocks[0].split(".")[:-2]
+    roots = [".".join(above[:n]) for n in range(len(above), -1, -1)]
+    for path in (f"{root}.{name}".lstrip(".") for root in roots for name in FINAL_NORM):
         part = trace.parts.get(path)
         if part is None or part.calls != 1 or part.input is None or part.output is None:
             continue
