@@ -17,11 +17,14 @@ def study_claims(explored: Exploration, experiment: dict[str, Any], sensitivity:
     """Return the claims of a study: the false answer, what the site encodes, what features follow, what drives the answer."""
     return [
         _false_answer(explored, sensitivity),
-        _decomposition(explored),
-        _encodes(explored),
-        _follows(explored),
+        *exploration_claims(explored),
         _drives(explored, experiment),
     ]
+
+
+def exploration_claims(explored: Exploration) -> list[Claim]:
+    """Return the claims that need no question: the decomposition, what the site encodes, what features follow."""
+    return [_decomposition(explored), _encodes(explored), _follows(explored)]
 
 
 def _false_answer(explored: Exploration, sensitivity: list[dict[str, Any]]) -> Claim:
@@ -74,32 +77,28 @@ def _decomposition(explored: Exploration) -> Claim:
 
 
 def _encodes(explored: Exploration) -> Claim:
-    scored = [p for p in explored.probes if p["score"] is not None]
-    if not scored:
-        return Claim(
-            "No attribute could be probed.", "correlational", None, "", False, "at least one attribute with enough values",
-            trained=explored.model.trained,
-        )
-    best = max(scored, key=lambda p: p["score"])
-    unit = f" {best['unit']}" if best["unit"] not in {"", "1"} else ""
+    trained, name = explored.model.trained, explored.primary_attribute
+    probe = next((p for p in explored.probes if p["attribute"] == name), None)
+    if probe is None:
+        why = "an attribute named beforehand with enough values"
+        return Claim("No attribute could be probed.", "correlational", None, "", False, why, trained=trained)
+    unit = f" {probe['unit']}" if probe["unit"] not in {"", "1"} else ""
+    error = "" if probe["mae"] is None else f", mean absolute error {probe['mae']:.3g}{unit}"
     return Claim(
         statement=(
-            f"A linear probe reads {best['attribute'].replace('_', ' ')} off {explored.site} in blocks it has not seen: "
-            f"{best['score_name']} {best['score']:.2f}"
-            + (f", mean absolute error {best['mae']:.3g}{unit}." if best["mae"] is not None else ".")
+            f"A linear probe reads {name.replace('_', ' ')} (the attribute named beforehand) off {explored.site} on images it "
+            f"has not seen: {probe['score_name']} {probe['score']:.2f}{error}."
         ),
         strength="correlational",
-        value=best["score"],
-        unit=best["score_name"],
-        holds=best["score"] >= 0.5,
-        criterion=f"{best['score_name']} of at least 0.5",
-        controls=tuple(
-            Control(c["name"], c.get("value"), bool(c["passed"]), c.get("detail", "")) for c in best["controls"]
-        ),
-        interval=tuple(best["interval"]) if best["interval"] else None,
-        interval_note=best["interval_note"] or "",
-        p_value=best["p"],
-        trained=explored.model.trained,
+        value=probe["score"],
+        unit=probe["score_name"],
+        holds=probe["score"] >= 0.5 and probe["p"] is not None and probe["p"] <= 0.05,
+        criterion=f"{probe['score_name']} of at least 0.5, and p ≤ 0.05",
+        controls=tuple(Control(c["name"], c["value"], bool(c["passed"]), c["detail"]) for c in probe["controls"]),
+        interval=tuple(probe["interval"]) if probe["interval"] else None,
+        interval_note=probe["interval_note"] or "",
+        p_value=probe["p"],
+        trained=trained,
     )
 
 
@@ -120,12 +119,7 @@ def _follows(explored: Exploration) -> Claim:
         unit="Spearman's rho",
         holds=found > 0,
         criterion="at least one pair with p ≤ 0.05 on held-out images, corrected for all features and attributes",
-        controls=tuple(
-            Control(
-                c["name"], c["n_findings"], c["passed"], c["detail"]
-            )
-            for c in tests["controls"]
-        ),
+        controls=tuple(Control(c["name"], c["n_findings"], c["passed"], c["detail"]) for c in tests["controls"]),
         interval_note=_interval_note(explored),
         p_value=best["p_corrected"],
         trained=explored.model.trained,

@@ -35,7 +35,9 @@ def write_pictures(images: ImageSet, folder: Path, *, progress: Progress = SILEN
     return names
 
 
-def registration(images: ImageSet, site: Site, contract: InputContract, preparation: Preparation) -> dict[str, Any] | None:
+def registration(
+    images: ImageSet, site: Site, contract: InputContract, preparation: Preparation
+) -> dict[str, Any] | None:
     """Return where the cells of a site lie on every image, in millimetres from its top-left corner (pixels if unknown).
 
     Returns

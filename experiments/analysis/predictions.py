@@ -129,7 +129,9 @@ def ask(
     return Question(target, reference, threshold, positive, reference_images, bands, note)
 
 
-def _bands(positive: NDArray[np.int64], positions: NDArray[np.float64] | None, least: int) -> tuple[tuple[Band, ...], str]:
+def _bands(
+    positive: NDArray[np.int64], positions: NDArray[np.float64] | None, least: int
+) -> tuple[tuple[Band, ...], str]:
     """Cut the positive images at the widest gap between neighbours, measured along the volume."""
     if positions is None:
         return (), "the images have no order along which positive ones could form bands"
@@ -145,3 +147,10 @@ def _bands(positive: NDArray[np.int64], positions: NDArray[np.float64] | None, l
     if gaps[cut] < 3 * step:
         note += ": they touch, so slices of one are not independent of the other's"
     return (Band("lower", np.sort(lower)), Band("upper", np.sort(upper))), note
+
+
+def positions(images: ImageSet) -> Float[NDArray[np.float64], " image"] | None:
+    """Return the place of every image along its volume; images of several patients have no such order."""
+    if images.units_are_patients or "slice_position" not in images.attributes.names:
+        return None
+    return images.attributes.column("slice_position")

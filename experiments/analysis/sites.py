@@ -29,5 +29,7 @@ def default_site(model: VisionModel) -> str:
         return stages[-1][1]
     with_grid = [name for name, site in model.sites.items() if site.grid is not None and site.grid.cells > 1]
     if not with_grid:
-        raise SiteError(f"'{model.spec}' has no site with a grid: name one with --site (mechinterp sites {model.spec} --all)")
+        raise SiteError(
+            f"'{model.spec}' has no site with a grid: name one with --site (mechinterp sites {model.spec} --all)"
+        )
     return with_grid[-1]

@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from mechinterp.errors import ConfigError
+
 ModelFlag = Annotated[
     str,
     typer.Option(
@@ -46,7 +48,8 @@ def with_config(config: type, *, leave_out: Sequence[str] = ()) -> Callable[[Cal
 
     """
     hints = get_type_hints(config, include_extras=True)
-    flags = []
+    flags: list[inspect.Parameter] = []
+    lists: dict[str, type] = {}
     for field in dataclasses.fields(config):
         if field.name in leave_out:
             continue
@@ -54,6 +57,10 @@ def with_config(config: type, *, leave_out: Sequence[str] = ()) -> Callable[[Cal
             get_args(hints[field.name])[:2] if get_origin(hints[field.name]) is Annotated else (hints[field.name], "")
         )
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        if _is_list(kind):  # `--seeds 0,1,2`: one flag, as people write lists
+            lists[field.name] = get_args(kind)[0]
+            kind, default = str, ",".join(map(str, default)) if isinstance(default, tuple) else default
+            text += "; separated by commas"
         flags.append(
             inspect.Parameter(
                 field.name,
@@ -69,6 +76,7 @@ def with_config(config: type, *, leave_out: Sequence[str] = ()) -> Callable[[Cal
         @functools.wraps(command)
         def wrapper(**given: Any) -> Any:
             settings = {flag.name: given.pop(flag.name) for flag in flags}
+            settings |= {name: _parsed(name, settings[name], kind) for name, kind in lists.items()}
             return command(**given, settings=settings)
 
         kept = [
@@ -81,3 +89,16 @@ def with_config(config: type, *, leave_out: Sequence[str] = ()) -> Callable[[Cal
         return wrapper
 
     return decorate
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
+
+
+def _parsed(name: str, text: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(
+            f"--{name.replace('_', '-')} is '{text}': give {kind.__name__} values separated by commas"
+        ) from None

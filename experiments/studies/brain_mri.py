@@ -12,11 +12,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from experiments.analysis.claims import study_claims
-from experiments.analysis.exploration import Exploration, explore
+from experiments.analysis.exploration import Exploration, ExplorationConfig, explore
 from experiments.analysis.predictions import Question
 from experiments.analysis.preparation_sensitivity import preparation_sensitivity
 from experiments.run_directory import Run
@@ -72,14 +71,17 @@ def run_brain_mri(
             model,
             images,
             preparation,
-            site=config.site or _default_site(model),
-            target=_class_or_none(model, config.target, "meningioma"),
-            reference=_class_or_none(model, config.reference, "notumor"),
-            threshold=config.threshold,
-            k=config.k,
-            expansion=config.expansion,
-            epochs=max(5, config.epochs // 3) if config.quick else config.epochs,
-            seed=config.seed,
+            config.site or _default_site(model),
+            ExplorationConfig(
+                target=_class_or_none(model, config.target, "meningioma"),
+                reference=_class_or_none(model, config.reference, "notumor"),
+                threshold=config.threshold,
+                k=config.k,
+                expansion=config.expansion,
+                epochs=max(5, config.epochs // 3) if config.quick else config.epochs,
+                primary_attribute="brain_area",
+                seed=config.seed,
+            ),
             progress=progress,
         )
         experiment = _experiment(model, explored, config, progress)
@@ -92,7 +94,10 @@ def run_brain_mri(
             every=6 if config.quick else 3,
             progress=progress,
         )
-        replication = replicate(model, explored, experiment, preparation, config, progress=progress)
+        replication = replicate(
+            explored, experiment, preparation, step_mm=3 * config.step_mm if config.quick else 2 * config.step_mm,
+            seed=config.seed, progress=progress,
+        )  # fmt: skip
         claims = study_claims(explored, experiment, sensitivity)
         results = {
             **explored.results(),
@@ -109,7 +114,9 @@ def run_brain_mri(
         }
         write_json(run.results_path, results)
         page = export_static(run.folder, run.folder / "page", progress=progress)
-        record.update(results="results.json", page=run.relative(page), model=model.spec, weights_hash=model.weights_hash)
+        record.update(
+            results="results.json", page=run.relative(page), model=model.spec, weights_hash=model.weights_hash
+        )
     return results
 
 
@@ -172,9 +179,15 @@ def _experiment(
         groups=explored.images.groups,
     )
     settings = SetExperimentConfig(
-        n_controls=config.n_controls, seed=config.seed, sizes=(1, 5, 20, 80) if config.quick else (1, 2, 5, 10, 20, 40, 80)
+        n_controls=config.n_controls,
+        seed=config.seed,
+        sizes=(1, 5, 20, 80) if config.quick else (1, 2, 5, 10, 20, 40, 80),
     )
-    encoders: list[FeatureEncoder] = [explored.sae, Neurons(explored.site, explored.sae.d_in), _random_directions(explored)]
+    encoders: list[FeatureEncoder] = [
+        explored.sae,
+        Neurons(explored.site, explored.sae.d_in),
+        _random_directions(explored),
+    ]
     found = run_set_experiment(
         explored.tail,
         encoders,
@@ -189,9 +202,8 @@ def _experiment(
 
 
 def _random_directions(explored: Exploration) -> Directions:
-    """Return as many random unit directions as the site is wide: features that mean nothing by construction."""
-    generator = torch.Generator().manual_seed(20_261_123)
+    """Return a random orthonormal basis of the site: features that mean nothing by construction, and lose nothing."""
+    generator = torch.Generator().manual_seed(explored.config.seed)
     d_in = explored.sae.d_in
-    unit = torch.nn.functional.normalize(torch.randn(d_in, d_in, generator=generator), dim=1)
-    mean = torch.from_numpy(np.asarray(explored.acts.double().mean((0, 1)))).float()
-    return Directions(explored.site, unit, mean, kind="random")
+    basis = torch.linalg.qr(torch.randn(d_in, d_in, generator=generator, dtype=torch.float64))[0]
+    return Directions(explored.site, basis.T.float().contiguous(), explored.acts.mean((0, 1)), kind="random")

@@ -22,7 +22,9 @@ def _what(explored: Exploration) -> str:
     if len(question.bands) < 2:
         return f"{said}; {question.note}."
     at = explored.images.attributes.column("slice_position")
-    bands = " and ".join(f"{at[b.images].min():.0f} to {at[b.images].max():.0f} mm ({len(b.images)} slices)" for b in question.bands)
+    bands = " and ".join(
+        f"{at[b.images].min():.0f} to {at[b.images].max():.0f} mm ({len(b.images)} slices)" for b in question.bands
+    )
     return f"{said}, in two bands at {bands}."
 
 

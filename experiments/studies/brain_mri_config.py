@@ -26,7 +26,9 @@ class BrainMRIConfig:
     epochs: Annotated[int, "passes over the training slices"] = 40
     n_controls: Annotated[int, "random sets beside every set of features"] = 200
     seed: Annotated[int, "decides every random choice"] = 0
-    quick: Annotated[bool, "a coarser version in about a third of the time: fewer epochs, sizes and preparations"] = False
+    quick: Annotated[bool, "a coarser version in about a third of the time: fewer epochs, sizes and preparations"] = (
+        False
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:

@@ -29,7 +29,10 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="folder of the store; its parent becomes the run")],
     weights: WeightsFlag = None,
     split: SplitFlag = None,
-    fit: Annotated[Literal["pad", "stretch", "crop"], typer.Option("--fit", help="pad, stretch or crop images into the model's input")] = "pad",
+    fit: Annotated[
+        Literal["pad", "stretch", "crop"],
+        typer.Option("--fit", help="pad, stretch or crop images into the model's input"),
+    ] = "pad",
     device: DeviceFlag = "cpu",
     download: DownloadFlag = False,
     as_json: JsonFlag = False,

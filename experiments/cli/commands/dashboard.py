@@ -13,7 +13,9 @@ from experiments.cli.options import JsonFlag
 
 def run(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")],
-    export: Annotated[Path | None, typer.Option("--export", help="write static pages that open from disk, and end")] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="write static pages that open from disk, and end")
+    ] = None,
     port: Annotated[int, typer.Option("--port", help="port of the served pages, on this machine only")] = 8050,
     as_json: JsonFlag = False,
 ) -> None:

@@ -1,0 +1,143 @@
+"""Runs that were made stage by stage from the command line: find their parts again, and analyse them for the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from experiments.run_directory import Run
+from mechinterp.errors import ConfigError, HashMismatchError, ImagesError
+from mechinterp.files import read_json, sha256_json, write_json
+from mechinterp.images.image_set import ImageSet
+from mechinterp.progress import SILENT, Progress
+from mechinterp.store.reader import ActivationStore
+
+if TYPE_CHECKING:
+    from experiments.analysis.exploration import Exploration
+
+
+def images_of(store: ActivationStore, path: Path | None = None) -> ImageSet:
+    """Open the images that a store was captured from.
+
+    Parameters
+    ----------
+    store
+        The store.
+    path
+        Where they are, if not where they were.
+
+    Raises
+    ------
+    ImagesError
+        If they cannot be found.
+    HashMismatchError
+        If they are other images than those captured.
+
+    """
+    from mechinterp.images.opening import open_images
+
+    source = store.manifest.images["source"]
+    if path is None and not source:
+        raise ImagesError(f"{store.folder} does not say where its images came from: give --images")
+    images = open_images(path if path is not None else source)
+    there = {image: i for i, image in enumerate(images.ids)}
+    ids = store.images["id"].tolist()
+    missing = [i for i in ids if i not in there]
+    if missing:
+        raise HashMismatchError(
+            f"image '{missing[0]}' of {store.folder} is not among '{images.name}': give the --images it was captured from"
+        )
+    chosen = [there[i] for i in ids]
+    return images if chosen == list(range(len(images))) else images.subset(chosen)
+
+
+def ensure_results(folder: Path, *, progress: Progress = SILENT) -> None:
+    """Analyse a run that has a store and an autoencoder but no results, or results of other ones.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is no run, or lacks a stage; it names the command that makes it.
+
+    """
+    run = Run.open(folder)
+    if "study" in run.stages and run.results_path.exists():
+        return
+    store_folder, sae_folders = run.folder / "activations", sorted((run.folder / "saes").glob("*/cfg.json"))
+    if not (store_folder / "manifest.json").exists():
+        raise ConfigError(f"{folder} has no activations: mechinterp capture … --out {store_folder}")
+    if not sae_folders:
+        raise ConfigError(
+            f"{folder} has no autoencoder: mechinterp train-sae --activations {store_folder} --out {folder}/saes"
+        )
+    made_from = sha256_json(
+        [read_json(store_folder / "manifest.json"), [read_json(f) for f in sae_folders], _probes(run)]
+    )
+    if run.results_path.exists() and read_json(run.results_path).get("made_from") == made_from:
+        return
+    found = _explored(run, sae_folders[0].parent, progress)
+    write_json(run.results_path, {**_page_texts(found), **found.results(), "made_from": made_from})
+
+
+def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
+    from experiments.analysis.exploration import ExplorationConfig, analyse
+    from experiments.analysis.predictions import ask, positions, predict
+    from mechinterp.images.preparation import Preparation
+    from mechinterp.models.loading import load_model
+    from sparse_autoencoders import SparseAutoencoder
+
+    store, sae = ActivationStore.open(run.folder / "activations"), SparseAutoencoder.load(sae_folder)
+    images = images_of(store)
+    made = store.manifest.model
+    model = load_model(
+        made["spec"], None if made["weights"] == "embedded" else made["weights"], class_names=tuple(made["class_names"])
+    )
+    if model.weights_hash != made["weights_hash"]:
+        raise HashMismatchError(
+            f"'{made['spec']}' has other weights now than when {store.folder} was captured: capture again"
+        )
+    preparation = Preparation(**store.manifest.preparation)
+    logits = (
+        store.logits().numpy() if store.manifest.outputs else predict(model, images, preparation, progress=progress)
+    )
+    probabilities = model.probabilities(torch.from_numpy(logits)).numpy()
+    question = ask(probabilities, model.class_names, positions(images))
+    config = ExplorationConfig(k=sae.k or 0, expansion=round(sae.width / sae.d_in))
+    found = analyse(
+        run, model, images, preparation, store, sae, question, logits, probabilities, config, progress=progress
+    )
+    return found
+
+
+def _probes(run: Run) -> list[Mapping[str, Any]]:
+    return [read_json(p) for p in sorted((run.folder / "probes").glob("*.json"))]
+
+
+def _page_texts(found: Exploration) -> dict[str, Any]:
+    from experiments.analysis.claims import exploration_claims
+
+    question, n = found.question, len(found.images)
+    answers = np.bincount(found.probabilities.argmax(1), minlength=len(found.model.class_names))
+    said = ", ".join(f"{answers[c]} “{found.model.class_names[c]}”" for c in np.argsort(-answers)[:4] if answers[c])
+    claims = exploration_claims(found)
+    untrained = "" if found.model.trained else "UNTRAINED MODEL – "
+    return {
+        "format": 1,
+        "title": f"{found.model.spec} on {found.images.name}",
+        "question": f"What are the features of {found.site}, which physical attributes do they follow, and what does each do to the answer?",
+        "answer": [
+            f"{untrained}The model answers {said} on {n} images.",
+            f"{untrained}{found.matrix_tests['text']}",
+            f"{untrained}{sum(c.verdict == 'met' for c in claims)} of {len(claims)} claims are met.",
+        ],
+        "research_use_only": True,
+        "claims": [c.to_json() for c in claims],
+        "experiment": {
+            "verdict": {"word": "not run", "reasons": [f"asked for “{question.target}” by a study only"]},
+            "directions": [],
+        },
+    }
