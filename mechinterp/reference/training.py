@@ -1,0 +1,217 @@
+"""Train a reference model, or take it from the cache: ``train_reference`` and ``load_reference``."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechinterp.errors import DamagedFileError
+from mechinterp.files import read_json, sha256_file, sha256_json, write_atomically, write_json
+from mechinterp.phantoms.datasets import PhantomSet, fundus_phantoms
+from mechinterp.phantoms.fundus_population import FundusStudy
+from mechinterp.phantoms.planted_shortcut import PlantedShortcut
+from mechinterp.progress import SILENT, Progress
+from mechinterp.reference.recipes import FULL, Kind, Recipe, check_kind
+
+if TYPE_CHECKING:
+    from mechinterp.models.vision_model import VisionModel
+
+WEIGHTS, REPORT = "weights.safetensors", "reference.json"
+DECIDING_SOURCES = (
+    *(f"mechinterp.phantoms.{name}" for name in (
+        "burnt_in", "coverage", "datasets", "fundus", "fundus_lesions", "fundus_optics", "fundus_parameters",
+        "fundus_population", "phantom", "planted_shortcut", "random_streams", "vessels", "view",
+    )),
+    *(f"mechinterp.reference.{name}" for name in ("fitting", "networks", "training_data")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainedReference:
+    """A trained reference model on disk.
+
+    Parameters
+    ----------
+    kind
+        ``cnn`` or ``vit``.
+    folder
+        Holds ``weights.safetensors`` and ``reference.json``.
+    report
+        What ``reference.json`` says: recipe, seed, held-out AUROC, number of weights, seconds, versions.
+
+    """
+
+    kind: Kind
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS
+
+    @property
+    def spec(self) -> str:
+        """What :func:`mechinterp.models.loading.load_model` takes, together with :attr:`weights`."""
+        return f"py:{Path(__file__).with_name(f'{self.kind}.py')}:architecture"
+
+    @property
+    def auroc(self) -> float:
+        """Area under the ROC curve for patients never seen."""
+        return float(self.report["auroc"])
+
+    def model(self) -> VisionModel:
+        """Load it as every other model is loaded, with its sites."""
+        from mechinterp.models.loading import load_model
+
+        return load_model(self.spec, weights=self.weights)
+
+    def phantoms(self) -> PhantomSet:
+        """Return the phantoms it was trained and, in the ``test`` split, scored on."""
+        settings = dict(self.report["recipe"]["study"])
+        planted = settings.pop("shortcut")
+        return fundus_phantoms(FundusStudy(shortcut=PlantedShortcut(**planted) if planted else None, **settings))
+
+
+def train_reference(
+    kind: str,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> TrainedReference:
+    """Train a reference model on the fundus phantom, unless the cache holds it.
+
+    Parameters
+    ----------
+    kind
+        ``cnn`` or ``vit``.
+    recipe
+        Data and schedule; the full one by default (minutes on two cores).
+    seed
+        Of initial weights and order of the images.
+    cache_dir
+        Where models are kept: ``$MECHINTERP_CACHE`` or ``~/.cache/mechinterp`` by default. The name of a model's
+        folder is a hash of recipe, seed and the code that decides its weights, so changed code trains anew.
+    progress
+        Told of every image rendered and every step.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind.
+    DamagedFileError
+        If the cached weights are not those that were trained.
+
+    """
+    known = check_kind(kind)
+    chosen = recipe or FULL[known]
+    folder = _folder(known, chosen, seed, cache_dir)
+    if (folder / REPORT).is_file():
+        return _cached(known, folder)
+    progress.note(f"training the reference {known} into {folder}")
+    return _trained(known, chosen, seed, folder, progress)
+
+
+def load_reference(
+    kind: str,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> VisionModel:
+    """Return a reference model with its sites; trains it first if the cache does not hold it.
+
+    Parameters are those of :func:`train_reference`.
+    """
+    return train_reference(kind, recipe=recipe, seed=seed, cache_dir=cache_dir, progress=progress).model()
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Return where models are kept: the argument, ``$MECHINTERP_CACHE``, or ``~/.cache/mechinterp``."""
+    return Path(cache_dir or os.environ.get("MECHINTERP_CACHE") or Path.home() / ".cache" / "mechinterp")
+
+
+def _folder(kind: Kind, recipe: Recipe, seed: int, cache_dir: str | Path | None) -> Path:
+    decides = {"kind": kind, "recipe": asdict(recipe), "seed": seed, "code": code_version()}
+    return cache_folder(cache_dir) / "reference" / f"{kind}-{sha256_json(decides)[:16]}"
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Return a hash of the code that decides a reference model's weights; comments and docstrings do not count."""
+    digest = hashlib.sha256()
+    for name in DECIDING_SOURCES:
+        found = find_spec(name)
+        if found is None or found.origin is None:
+            raise DamagedFileError(f"module {name} is missing: install mechinterp-vision again")
+        digest.update(f"{name}\n{_bare(Path(found.origin).read_text(encoding='utf-8'))}\n".encode())
+    return digest.hexdigest()
+
+
+def _bare(source: str) -> str:
+    """Return a module's syntax tree without docstrings, as text."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            node.body = body[1:]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _cached(kind: Kind, folder: Path) -> TrainedReference:
+    report = read_json(folder / REPORT)
+    weights = folder / WEIGHTS
+    if not weights.is_file() or sha256_file(weights) != report["weights_sha256"]:
+        raise DamagedFileError(f"{weights} is not what was trained: remove {folder}, it will be trained again")
+    return TrainedReference(kind, folder, report)
+
+
+def _trained(kind: Kind, recipe: Recipe, seed: int, folder: Path, progress: Progress) -> TrainedReference:
+    import torch
+    from safetensors.torch import save_file
+
+    from mechinterp.reference.fitting import auroc, count_parameters, fit, scores
+    from mechinterp.reference.training_data import training_data
+
+    start = time.perf_counter()
+    data = training_data(recipe.study, progress)
+    rendered = time.perf_counter()
+    network = fit(kind, recipe, data, seed, progress)
+    trained = time.perf_counter()
+    test = data.where("test")
+    scored, truth = scores(network, data, test), data.referable[test]
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_atomically(folder / WEIGHTS, lambda path: save_file(state, path))
+    report = {
+        "kind": kind,
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "code": code_version(),
+        "weights_sha256": sha256_file(folder / WEIGHTS),
+        "parameters": count_parameters(network),
+        "auroc": auroc(scored, truth),
+        "accuracy": float(((scored > 0) == truth).float().mean()),
+        "test_patients": len({data.phantoms.groups[i] for i in test.tolist()}),
+        "test_images": len(test),
+        "rendering_seconds": rendered - start,
+        "training_seconds": trained - rendered,
+        "torch": torch.__version__,
+    }
+    write_json(folder / REPORT, report)
+    # what is returned is what a later call reads
+    return _cached(kind, folder)
