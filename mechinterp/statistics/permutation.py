@@ -37,8 +37,8 @@ class MaxStatisticResult:
         Feature × attribute: chance that the highest \|rho\| of the family is as high without any relation. NaN where
         rho is undefined or the pair was not tested.
     null_max
-        Permutation × column: the family's highest \|rho\| under each permutation; one column for the family of all
-        pairs, one per attribute otherwise.
+        Permutation × column: the family's highest \|rho\| under each permutation but the unpermuted one; one column for
+        the family of all pairs, one per attribute otherwise.
     n_units
         Number of units offered: patients, or slices of the one volume.
     n_compared
@@ -275,7 +275,7 @@ def _by_units(
                 block = slice(start, start + step)
                 null[block, j] = np.abs(rows @ values[shuffled[block]].T).max(0)
     return _result(
-        rho, counted, null.astype(np.float64), family, lambda count: count / len(keys),
+        rho, counted, null.astype(np.float64), 0, family, lambda count: count / len(keys),
         n, n, smallest, alpha, f"{len(keys)} permutations of {n} {what}",
     )  # fmt: skip
 
@@ -317,7 +317,7 @@ def _by_shifts(
     null = np.where(counted & ~np.isnan(by_shift), np.abs(by_shift), 0).max(1)
     what = "guaranteed bound" if bound == "guaranteed" else "approximate"
     return _result(
-        by_shift[plan.max_shift], counted, null, family, plan.p_value,
+        by_shift[plan.max_shift], counted, null, plan.max_shift, family, plan.p_value,
         int(within.sum()), len(plan.window), plan.smallest_p, alpha,
         f"shifts of ±{plan.max_shift} slices over a window of {len(plan.window)}, {what}",
     )  # fmt: skip
@@ -327,6 +327,7 @@ def _result(
     rho: NDArray[np.float64],
     counted: NDArray[np.bool_],
     null: NDArray[np.float64],
+    observed: int,
     family: Family,
     p_value: Callable[[NDArray[Any]], NDArray[np.float64]],
     n_units: int,
@@ -335,14 +336,15 @@ def _result(
     alpha: float,
     scheme: str,
 ) -> MaxStatisticResult:
-    # Every row of the null, the unpermuted one among them, counts; so the count is at least 1.
+    # The unpermuted row counts as one of the permutations, so a p-value is never 0.
+    null = np.delete(null, observed, axis=0)
     if family == "pairs":
         null = null.max(1, keepdims=True)
     p = np.full(rho.shape, np.nan)
     for j in range(rho.shape[1]):
         column = np.sort(null[:, j if null.shape[1] > 1 else 0])
         reached = len(column) - np.searchsorted(column, np.abs(rho[:, j]) - _TOLERANCE)
-        p[:, j] = p_value(np.maximum(reached, 1))
+        p[:, j] = p_value(reached + 1)
     p[np.isnan(rho) | ~counted] = np.nan
     return MaxStatisticResult(rho, p, null, n_units, n_compared, float(smallest_p), scheme, alpha)
 

@@ -1,0 +1,16 @@
+from .controls import baseline_encoders as baseline_encoders
+from .figures import attribute_matrix_figure as attribute_matrix_figure
+from .figures import feature_attribute_figure as feature_attribute_figure
+from .figures import probe_figure as probe_figure
+from .folds import Folds as Folds
+from .folds import make_folds as make_folds
+from .linear import fit_probe as fit_probe
+from .linear import probe_store as probe_store
+from .matrix import AttributeMatrix as AttributeMatrix
+from .matrix import FeatureAttribute as FeatureAttribute
+from .matrix import attribute_matrix as attribute_matrix
+from .matrix import match_attributes as match_attributes
+from .pooling import PooledFeatures as PooledFeatures
+from .pooling import pooled_activations as pooled_activations
+from .pooling import pooled_features as pooled_features
+from .results import ProbeResult as ProbeResult
