@@ -1,0 +1,83 @@
+"""TopK and BatchTopK as SAELens training classes whose step is sparse, with unit decoder directions.
+
+SAELens' own classes multiply dense matrices of mostly zeros and rescale by the decoder's norms in every step. These keep the
+same parameters and configuration, and differ in three points: the step runs on :func:`sparse_autoencoders.kernels.autoencode`;
+decoder rows are projected to unit norm before each step, so that a code is in the site's own units; and the auxiliary loss
+touches dead latents only.
+
+References
+----------
+Gao et al. Scaling and evaluating sparse autoencoders. arXiv 2406.04093, section 2.4 and appendix A.2.
+Bussmann et al. BatchTopK sparse autoencoders. arXiv 2412.06410.
+
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from sae_lens.saes.topk_sae import TopKTrainingSAE
+from torch import Tensor
+
+from sparse_autoencoders.kernels import Select, autoencode, topk_of_batch, topk_of_row
+
+
+class SparseStepTopK(TopKTrainingSAE):
+    """SAELens' TopK with a sparse training step.
+
+    The configuration must have ``rescale_acts_by_decoder_norm=False``: the norms are one already.
+    """
+
+    @property
+    def select(self) -> Select:
+        """Which pre-activations of a batch are kept."""
+        return partial(topk_of_row, k=self.cfg.k)
+
+    @torch.no_grad()
+    def project_decoder(self) -> None:
+        """Give every decoder row unit norm."""
+        self.W_dec.data /= self.W_dec.data.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(self.W_dec.dtype).tiny)
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """Return reconstruction, codes and loss of one batch."""
+        self.project_decoder()
+        x = step_input.sae_in
+        centred = x - self.b_dec
+        reconstruction, codes, hidden = autoencode(centred, self.W_enc, self.b_enc, self.W_dec, self.select)
+        error = centred - reconstruction
+        mse = error.square().sum(-1).mean()
+        auxiliary = self._dead_latents_loss(centred.detach(), error.detach(), step_input.dead_neuron_mask)
+        return TrainStepOutput(
+            sae_in=x,
+            sae_out=x - error,
+            feature_acts=codes,
+            hidden_pre=hidden,
+            loss=mse + auxiliary,
+            losses={"mse_loss": mse, "auxiliary_reconstruction_loss": auxiliary},
+        )
+
+    def _dead_latents_loss(self, centred: Tensor, error: Tensor, dead: Tensor | None) -> Tensor:
+        """Let the dead latents reconstruct what the living ones left over (AuxK)."""
+        if dead is None or self.cfg.aux_loss_coefficient == 0 or not bool(dead.any()):
+            return centred.new_zeros(())
+        chosen = dead.nonzero().flatten()
+        k = min(centred.shape[-1] // 2, len(chosen))
+        hidden = centred @ self.W_enc[:, chosen] + self.b_enc[chosen]
+        values, columns = hidden.topk(k, dim=-1, sorted=False)
+        codes = torch.zeros_like(hidden).scatter(-1, columns, values.relu())
+        loss = (codes @ self.W_dec[chosen] - error).square().sum(-1).mean()
+        # few dead latents must not count as much as many: the weight of SAELens' own loss
+        weight = min(len(chosen) / (centred.shape[-1] // 2), 1.0)
+        weighted: Tensor = self.cfg.aux_loss_coefficient * weight * loss
+        return weighted
+
+
+class SparseStepBatchTopK(SparseStepTopK):
+    """BatchTopK: k latents a row on average over the batch. It is saved as a JumpReLU with one calibrated threshold."""
+
+    @property
+    def select(self) -> Select:
+        """Which pre-activations of a batch are kept."""
+        return partial(topk_of_batch, k=self.cfg.k)

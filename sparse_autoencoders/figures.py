@@ -1,0 +1,131 @@
+"""Figures of a training run, of how often features fire, and of an SAE beside its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mechinterp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from sparse_autoencoders.autoencoder import SparseAutoencoder
+    from sparse_autoencoders.features import FeatureSummary
+
+_PANELS = {
+    "loss": "loss (scaled activations)",
+    "explained_variance": "explained variance of the batch",
+    "l0": "active features of a token",
+    "dead": "dead features (share)",
+}
+
+
+def training_figure(saes: Sequence[SparseAutoencoder] | SparseAutoencoder) -> go.Figure:
+    """Return the training curves of one SAE or several: loss, explained variance, L0 and dead features over the steps.
+
+    Raises
+    ------
+    ConfigError
+        If none of them has a curve (trained elsewhere).
+
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    from mechinterp.figures import SEQUENCE, apply_theme
+
+    several = [saes] if not isinstance(saes, Sequence) else list(saes)
+    curves = [(sae, sae.provenance["curve"]) for sae in several if sae.provenance.get("curve")]
+    if not curves:
+        raise ConfigError("no SAE has a training curve: only those trained here record one")
+    figure = make_subplots(rows=2, cols=2, subplot_titles=list(_PANELS.values()), vertical_spacing=0.2)
+    for i, (sae, curve) in enumerate(curves):
+        name = f"{sae.provenance.get('config', {}).get('arch', sae.architecture)}, seed {sae.provenance.get('seed')}"
+        for panel, key in enumerate(_PANELS):
+            figure.add_trace(
+                go.Scatter(
+                    x=curve["step"],
+                    y=curve[key],
+                    mode="lines",
+                    name=name,
+                    legendgroup=name,
+                    showlegend=panel == 0 and len(curves) > 1,
+                    line={"color": SEQUENCE[i % len(SEQUENCE)], "width": 2},
+                ),
+                row=panel // 2 + 1,
+                col=panel % 2 + 1,
+            )
+    figure.update_xaxes(title_text="step", row=2)
+    figure.update_yaxes(type="log", row=1, col=1)
+    return apply_theme(figure).update_layout(height=520, margin={"t": 60})
+
+
+def density_figure(summaries: Mapping[str, FeatureSummary]) -> go.Figure:
+    """Return how often features fire: a histogram of the logarithm of their density, one line for each encoder.
+
+    Parameters
+    ----------
+    summaries
+        Name → summary, for example of a trained and of a frozen-random SAE. Features that never fire are counted in the
+        legend, having no logarithm.
+
+    """
+    import plotly.graph_objects as go
+
+    from mechinterp.figures import apply_theme
+
+    figure = go.Figure()
+    edges = np.linspace(-6, 0, 49)
+    for name, summary in summaries.items():
+        living = summary.density[summary.living]
+        counts, _ = np.histogram(np.log10(living).clip(-6, 0), bins=edges)
+        figure.add_trace(
+            go.Scatter(
+                x=(edges[1:] + edges[:-1]) / 2,
+                y=counts,
+                mode="lines",
+                line={"shape": "hvh", "width": 2},
+                name=f"{name} ({summary.width - len(living)} of {summary.width} silent)",
+                showlegend=True,
+            )
+        )
+    figure.update_xaxes(title_text="share of tokens on which a feature is active", tickvals=list(range(-6, 1)))
+    figure.update_xaxes(ticktext=["10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"])
+    figure.update_yaxes(title_text="features")
+    return apply_theme(figure)
+
+
+def comparison_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
+    """Return the explained variance of encoders as bars, controls in grey.
+
+    Parameters
+    ----------
+    table
+        From :func:`sparse_autoencoders.metrics_table`.
+    saes
+        Names of the rows that are no controls.
+
+    """
+    import plotly.graph_objects as go
+
+    from mechinterp.figures import COLOURS, apply_theme
+
+    ordered = table.sort_values("explained_variance")
+    labels: list[Any] = [f"{row.explained_variance:.3f}  (L0 {row.l0:.1f})" for row in ordered.itertuples()]
+    figure = go.Figure(
+        go.Bar(
+            x=ordered["explained_variance"],
+            y=ordered.index,
+            orientation="h",
+            marker={"color": [COLOURS["blue" if name in saes else "control"] for name in ordered.index]},
+            text=labels,
+            textposition="auto",
+            hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title_text="explained variance on held-out images")
+    return apply_theme(figure).update_layout(height=80 + 44 * len(ordered))

@@ -1,0 +1,157 @@
+"""The folder of a saved SAE: SAELens' two files, and ours beside them.
+
+``sae_weights.safetensors`` and ``cfg.json`` are what ``sae_lens.SAE.load_from_disk`` reads, architectures ``topk``,
+``jumprelu`` and ``standard``, with every normalisation folded in: codes are computed from the site's raw activations.
+``mechinterp.json`` says where it comes from and, written last, that the folder is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mechinterp.errors import ConfigError, DamagedFileError
+from mechinterp.files import read_json, sha256_file, write_atomically, write_json
+from sparse_autoencoders.autoencoder import SparseAutoencoder
+
+WEIGHTS = "sae_weights.safetensors"
+CONFIG = "cfg.json"
+OURS = "mechinterp.json"
+FORMAT_VERSION = 1
+
+
+def save(sae: SparseAutoencoder, folder: Path) -> Path:
+    """Save an SAE.
+
+    Parameters
+    ----------
+    sae
+        What to save.
+    folder
+        Where; what stood there of an older one is replaced file by file.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full or the folder cannot be written.
+
+    """
+    tensors = {name: t.detach().cpu().float().contiguous() for name, t in sae._tensors().items()}
+    (folder / OURS).unlink(missing_ok=True)  # until it stands again, the folder is not whole
+    write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))
+    config: dict[str, Any] = {
+        "architecture": sae.architecture,
+        "d_in": sae.d_in,
+        "d_sae": sae.width,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {
+            "model_name": sae.provenance.get("model", {}).get("spec"),
+            "hook_name": sae.site,
+            "sae_lens_training_version": sae.provenance.get("versions", {}).get("sae-lens"),
+        },
+    }
+    if sae.architecture == "topk":
+        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    write_json(folder / CONFIG, config)
+    write_json(
+        folder / OURS,
+        {
+            **sae.provenance,
+            "format_version": FORMAT_VERSION,
+            "site": sae.site,
+            "architecture": sae.architecture,
+            "d_in": sae.d_in,
+            "width": sae.width,
+            "sae_weights_hash": sae.weights_hash,
+            "files": {name: sha256_file(folder / name) for name in (WEIGHTS, CONFIG)},
+        },
+    )
+    return folder
+
+
+def load(folder: Path, *, site: str | None = None) -> SparseAutoencoder:
+    """Load an SAE saved here or by SAELens.
+
+    Parameters
+    ----------
+    folder
+        With ``sae_weights.safetensors`` and ``cfg.json``.
+    site
+        Name of the site it reads; by default what the folder says.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no SAE, one of an architecture or normalisation that does not fold, or no site is known.
+    DamagedFileError
+        If a file is cut short, altered, or lacks a part.
+
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"{folder} holds no SAE ({name} is missing): give a folder written by `mechinterp train-sae`"
+            )
+    config = read_json(folder / CONFIG)
+    provenance = read_json(folder / OURS) if (folder / OURS).is_file() else {}
+    for name, expected in provenance.get("files", {}).items():
+        if sha256_file(folder / name) != expected:
+            raise DamagedFileError(
+                f"{folder / name} does not match its checksum: it was altered; train or copy it again"
+            )
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise DamagedFileError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
+    name = site or provenance.get("site") or config.get("metadata", {}).get("hook_name") or config.get("hook_name")
+    if not name:
+        raise ConfigError(f"{folder} does not say which site it reads: name it with site=")
+    try:
+        return _folded(name, config, tensors, provenance)
+    except KeyError as error:
+        raise DamagedFileError(f"{folder} lacks {error}: it was cut short or is no SAE of this format") from error
+
+
+def _folded(
+    site: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]
+) -> SparseAutoencoder:
+    """Bring SAELens' variants to one form: bias taken off the input, unit decoder rows."""
+    architecture = config["architecture"]
+    if architecture not in {"topk", "jumprelu", "standard"}:
+        raise ConfigError(
+            f"a saved SAE of architecture '{architecture}' cannot be read: save it as topk, jumprelu or standard"
+        )
+    for key in ("normalize_activations", "reshape_activations"):
+        if config.get(key, "none") not in {"none", None}:
+            raise ConfigError(
+                f"the SAE has {key} '{config[key]}': fold it into the weights with SAELens and save it again"
+            )
+    W_enc, b_enc, W_dec, b_dec = (tensors[name].float() for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+    threshold = tensors["threshold"].float() if architecture == "jumprelu" else None
+    if not config.get("apply_b_dec_to_input", True):
+        b_enc = b_enc + b_dec @ W_enc
+    norms = W_dec.norm(dim=-1)
+    if not torch.allclose(norms, torch.ones_like(norms), atol=1e-5):
+        if architecture == "topk" and not config.get("rescale_acts_by_decoder_norm", False):
+            # which latents are kept depends on the norms here, so they stay as they are
+            norms = torch.ones_like(norms)
+        norms = torch.where(norms > 0, norms, torch.ones_like(norms))
+        W_enc, b_enc, W_dec = W_enc * norms, b_enc * norms, W_dec / norms.unsqueeze(-1)
+        threshold = None if threshold is None else threshold * norms
+    k = int(config["k"]) if architecture == "topk" else None
+    return SparseAutoencoder(site, architecture, W_enc, b_enc, W_dec, b_dec, k, threshold, provenance)
