@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 SIZE_PX = 96
 CLASS_NAMES = ("not referable", "referable")
-# of the phantom's pixels within the field of view
-MEAN, STD = (0.42, 0.19, 0.11), (0.30, 0.16, 0.11)
+# of all pixels of 200 phantoms
+MEAN, STD = (0.48, 0.185, 0.10), (0.30, 0.12, 0.07)
 
 
 class ConvBlock(nn.Sequential):

@@ -50,8 +50,8 @@ FULL_STUDY = FundusStudy(patients=2000, images_per_patient=2, validation_share=0
 TINY_STUDY = FundusStudy(patients=60, images_per_patient=1, validation_share=0.0, test_share=0.3, seed=2)
 
 FULL: dict[Kind, Recipe] = {
-    "cnn": Recipe(study=FULL_STUDY, epochs=10),
-    "vit": Recipe(study=FULL_STUDY, epochs=16, token_loss=1.0, curriculum_epochs=4),
+    "cnn": Recipe(study=FULL_STUDY, epochs=8),
+    "vit": Recipe(study=FULL_STUDY, epochs=10),
 }
 TINY: dict[Kind, Recipe] = {
     "cnn": Recipe(study=TINY_STUDY, epochs=2, batch_size=16),

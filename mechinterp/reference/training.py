@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 WEIGHTS, REPORT = "weights.safetensors", "reference.json"
 DECIDING_SOURCES = (
     *(f"mechinterp.phantoms.{name}" for name in (
-        "burnt_in", "coverage", "datasets", "fundus", "fundus_lesions", "fundus_optics", "fundus_parameters",
-        "fundus_population", "phantom", "planted_shortcut", "random_streams", "vessels", "view",
+        "burnt_in", "coverage", "fundus", "fundus_lesions", "fundus_optics", "fundus_parameters",
+        "fundus_population", "planted_shortcut", "random_streams", "vessels", "view",
     )),
     *(f"mechinterp.reference.{name}" for name in ("fitting", "networks", "training_data")),
 )  # fmt: skip
