@@ -16,7 +16,7 @@ from mechinterp.errors import AttributeTableError, ConfigError, nearest
 
 _KEYS = ("unit", "kind", "level", "measured", "categories")
 _TRUTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
-_MISSING = {"", "nan", "na", "n/a", "none", "null"}
+_MISSING = {"", "nan", "na", "n/a", "null"}  # "none" is a finding as often as no value
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def table_of_columns(
     for name, words in columns.items():
         said = descriptions.get(name, ColumnDescription())
         if said.kind in {"categorical", "ordinal"}:
-            names = said.categories or tuple(sorted({w for w in words if not _missing(w)}, key=_natural))
+            names = said.categories or tuple(sorted({w.strip() for w in words if not _missing(w)}, key=_natural))
             numbers = _codes(name, words, names, first_row)
             categories[name] = names
         else:
@@ -136,10 +136,10 @@ def _codes(
     column: str, words: Sequence[str], names: tuple[str, ...], first_row: int
 ) -> Float[NDArray[np.float64], " row"]:
     codes = np.full(len(words), np.nan)
-    for i, word in enumerate(words):
-        if _missing(word):
-            continue
+    for i, word in enumerate(word.strip() for word in words):
         if word not in names:
+            if _missing(word):
+                continue
             raise AttributeTableError(
                 f"row {first_row + i}, column '{column}': '{word}' is no category of it: {nearest(word, names)}"
             )

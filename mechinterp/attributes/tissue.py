@@ -16,7 +16,8 @@ from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.errors import AttributeTableError, ShapeError
 
 DEEP_MM = 25.0
-"""CSF so far from the brain's outline counts as deep: ventricles and cisterns, but no CSF over the cortex."""
+"""CSF so far from the brain's outline counts as deep: ventricles, cisterns and the middle of the fissure between the
+hemispheres, but no CSF over the cortex."""
 
 Plane = Float[NDArray[np.float32], "row column"]
 
@@ -175,7 +176,7 @@ def _tissue_columns(slices: Sequence[TissueSlice], tissues_from: str) -> list[tu
         Attribute(
             "deep_csf_area",
             "mm²",
-            measured=f"CSF, {derived}, {DEEP_MM:g} mm or more inside the mask's outline in the slice: mostly ventricles",
+            measured=f"CSF, {derived}, {DEEP_MM:g} mm or more inside the mask's outline: ventricles, cisterns, fissure",
         ),
     )
     return list(zip(attributes, rows.T, strict=True))

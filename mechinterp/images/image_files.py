@@ -24,8 +24,9 @@ _WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 # Compressions that tifffile undoes without further packages: none, deflate (two numbers), PackBits.
 _PLAIN_COMPRESSIONS = {1, 8, 32946, 32773}
-# An altered header can ask for more memory than there is; 40,000 × 20,000 pixels are no slide scanner's tile any more.
-_MOST_VALUES = 800_000_000
+# No compression of TIFF shrinks further than this (deflate 1032 times, LZW about 1400), so a header that asks for more
+# pixels than the file can hold was altered, and must not be believed: it may ask for more memory than there is.
+_MOST_SHRUNK = 2000
 _BYTE_MODES = {"L", "RGB"}
 _DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}
 # What Pillow and tifffile raise for files that are cut short, altered, too large or no pictures at all.
@@ -135,8 +136,8 @@ def _tiff_header(path: Path) -> _TiffHeader:
         page: Any = file.pages[0]
         if page.dtype is None:
             raise ValueError("its header names no type of pixels")
-        if page.size > _MOST_VALUES:
-            raise ValueError(f"its header asks for {page.size} values")
+        if page.nbytes > _MOST_SHRUNK * path.stat().st_size:
+            raise ValueError(f"its header asks for {page.nbytes} bytes, more than so small a file can hold")
         if len(file.series) > 1 or file.series[0].size != page.size:
             raise ValueError("it holds more than one picture; save each page as a file of its own")
         planar = int(page.planarconfig) == _SEPARATE_PLANES
