@@ -148,6 +148,25 @@ def test_lesions_lie_where_they_are_put():
         assert (row, column) == pytest.approx((2.5 * row_sign, 2.5 * column_sign), abs=0.8)
 
 
+def test_no_exudate_lies_on_the_disc_even_when_put_there():
+    renderer = FundusRenderer(64)
+    p = FundusParameters(exudate_area_mm2=0.3, exudate_eccentricity_mm=4.0, exudate_angle_deg=180.0)
+    for patient in range(20):
+        phantom = renderer(p, Identity(0, patient))
+        assert not (phantom.mask("exudates") & phantom.mask("disc")).any()
+
+
+def test_large_vessels_reflect_light_in_their_middle_where_pixels_are_small():
+    p = FundusParameters(vessel_width_mm=0.2, noise=0.0, blur_mm=0.0)
+    phantom = FundusRenderer(512)(p)
+    from scipy.ndimage import distance_transform_edt
+
+    depth = distance_transform_edt(phantom.mask("arteries") & ~phantom.mask("disc") & ~phantom.mask("veins"))
+    green = phantom.pixels[..., 1]
+    wall, middle = green[(depth > 1.2) & (depth < 2.1)], green[depth >= 2.1]
+    assert np.median(middle) > 1.03 * np.median(wall)
+
+
 def test_images_of_a_patient_share_vessels_and_disc_but_not_noise():
     renderer, p = FundusRenderer(64), FundusParameters()
     first, second, other = (renderer(p, Identity(0, *who)) for who in ((0, 0), (0, 1), (1, 0)))
