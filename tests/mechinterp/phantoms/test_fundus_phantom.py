@@ -263,7 +263,7 @@ def test_the_grade_follows_its_rule(areas, grade, referable):
 
 
 @pytest.mark.slow
-def test_two_thousand_images_of_96_pixels_a_minute_on_one_core():
+def test_a_thousand_images_of_96_pixels_a_minute_on_one_core():
     import time
 
     renderer, p = FundusRenderer(96), FundusParameters(**ILL)
