@@ -1,7 +1,7 @@
 """Random sets of features that remove as much as a chosen set: the control of a set experiment.
 
 Most units of a deep map are silent, so a uniformly random set removes next to nothing and proves nothing. Here a control has
-the size of the chosen set *and* removes the same norm, within a tolerance.
+the size of the chosen set and removes the same norm.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp.errors import ConfigError
+
+# relative deviations of the norm that are tried in turn where hardly any other set removes as much
+_WIDER = (0.1, 0.25, 0.5, 1.0, 3.0, 9.0, float("inf"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +28,37 @@ class MatchedSets:
     sets
         Positions of the features.
     norms
-        What each set removes.
+        What each set removes, after scaling.
     target
         What it should remove.
+    scales
+        What each set's change is multiplied with: 1 where sets were found that remove the norm as they are.
 
     """
 
     sets: Int[NDArray[np.int64], "set member"]
     norms: Float[NDArray[np.float64], " set"]
     target: float
-
-    @property
-    def ratio(self) -> float:
-        """Median norm removed, divided by the target: 1 when matched; 1 too when there is nothing to remove."""
-        return float(np.median(self.norms) / self.target) if self.target > 0 else 1.0
+    scales: Float[NDArray[np.float64], " set"]
 
     @property
     def distinct(self) -> int:
-        """How many different sets there are: few when hardly any set of this size removes as much."""
+        """How many different sets there are."""
         return len(np.unique(np.sort(self.sets, axis=1), axis=0))
+
+    def within(self, tolerance: float) -> float:
+        """Return the share of sets whose norm deviates from the target by at most this factor, ``1 + tolerance``."""
+        return float((_deviation(self.norms, self.target) <= np.log1p(tolerance) + 1e-9).mean())
+
+    def serves(self, tolerance: float) -> bool:
+        """Say whether nine in ten sets are matched, and half of them different."""
+        return self.within(tolerance) >= 0.9 and 2 * self.distinct >= len(self.sets)
+
+
+def _deviation(norms: NDArray[np.float64], target: float) -> NDArray[np.float64]:
+    tiny = np.finfo(np.float64).tiny
+    result: NDArray[np.float64] = np.abs(np.log(np.maximum(norms, tiny)) - np.log(max(target, tiny)))
+    return result
 
 
 def norm_gram(
@@ -76,6 +90,50 @@ def set_norm(gram: Float[NDArray[np.float64], "feature feature"], members: NDArr
     return float(np.sqrt(max(gram[np.ix_(members, members)].sum(), 0.0)))
 
 
+def matched_controls(
+    gram: Float[NDArray[np.float64], "feature feature"],
+    members: Int[NDArray[np.int64], " member"],
+    *,
+    n_sets: int = 200,
+    seed: int = 0,
+    tolerance: float = 0.05,
+) -> MatchedSets:
+    """Draw random sets of the size of a chosen set that remove the same norm.
+
+    Where enough such sets exist, they are drawn from all features, the chosen ones among them: under the null hypothesis that
+    the chosen set is one of them, a p-value against them is exact. A few features that stand out in norm are matched by no
+    other few, and the sets drawn would be copies of the chosen one. Then sets are drawn from the *other* features, as near in
+    norm as half of them can be and still be different, and their change is scaled to the norm.
+
+    Parameters
+    ----------
+    gram
+        From :func:`norm_gram`.
+    members
+        The chosen set.
+    n_sets
+        How many sets.
+    seed
+        The same seed gives the same sets.
+    tolerance
+        Relative deviation of the norm that counts as matched.
+
+    """
+    norm, size = set_norm(gram, members), len(members)
+    found = matched_sets(gram, size, norm, n_sets=n_sets, seed=seed, tolerance=tolerance)
+    overlap = np.isin(found.sets, members).mean()
+    others = np.setdiff1d(np.flatnonzero(gram.diagonal() > 0), members)
+    if (found.serves(tolerance) and overlap <= 0.5) or size > len(others) or norm <= 0:
+        return found
+    rest = gram[np.ix_(others, others)]
+    for wider in _WIDER:
+        found = matched_sets(rest, size, norm, n_sets=n_sets, seed=seed, tolerance=wider)
+        if found.serves(wider):
+            break
+    scales = norm / np.maximum(found.norms, np.finfo(np.float64).tiny)
+    return MatchedSets(others[found.sets], found.norms * scales, norm, scales)
+
+
 def matched_sets(
     gram: Float[NDArray[np.float64], "feature feature"],
     size: int,
@@ -88,11 +146,10 @@ def matched_sets(
 ) -> MatchedSets:
     """Draw random sets of one size that remove about the same norm.
 
-    Each set is a Markov chain of its own, started at a uniformly random set. A step takes out a random member and puts in one
+    Each set is a Markov chain of its own, started at a uniformly random set. A step takes out a member, each in turn in random order, and puts in one
     drawn uniformly from all features that bring the norm within the tolerance, the one taken out among them; if there are
     none, the one that comes nearest. Once within the tolerance this is a Gibbs sampler, whose stationary distribution is
-    uniform over all sets within it. The chosen set itself is such a set: if few others remove as much, the controls
-    resemble it, and a p-value against them is large, as it should be.
+    uniform over all sets within it.
 
     Parameters
     ----------
@@ -107,9 +164,9 @@ def matched_sets(
     seed
         The same seed gives the same sets.
     tolerance
-        Relative deviation of the norm that counts as matched.
+        The norm may deviate by the factor ``1 + tolerance``, up or down.
     sweeps
-        How often each member is exchanged on average.
+        How often each member is exchanged.
 
     Raises
     ------
@@ -128,26 +185,25 @@ def matched_sets(
     inside = np.zeros((n_sets, features), dtype=bool)
     inside[rows[:, None], sets] = True
     squared = sums[rows[:, None], sets].sum(1)
-    goal = max(norm, np.finfo(np.float64).tiny)
-    for _ in range(max(sweeps * size, 4) if size < features else 0):
-        place = rng.integers(size, size=n_sets)
+    low, high = (norm / (1 + tolerance)) ** 2, (norm * (1 + tolerance)) ** 2
+    order = np.concatenate([np.argsort(rng.random((n_sets, size)), axis=1) for _ in range(sweeps)], axis=1)
+    for place in order.T if size < features else ():
         out = sets[rows, place]
         squared = squared - 2 * sums[rows, out] + diagonal[out]
         sums -= gram[out]
         inside[rows, out] = False
         candidate = squared[:, None] + 2 * sums + diagonal
-        off = np.abs(np.sqrt(np.maximum(candidate, 0)) / goal - 1)
-        key = np.where(off <= tolerance, rng.random((n_sets, features), dtype=np.float32), -off)
+        matched = (candidate >= low) & (candidate <= high)
+        key = np.where(matched, rng.random((n_sets, features), dtype=np.float32), -np.inf)
+        lost = ~(matched & ~inside).any(1)
+        if lost.any():
+            key[lost] = -_deviation(np.sqrt(np.maximum(candidate[lost], 0)), norm)
         key[inside] = -np.inf
         new = key.argmax(1)
         squared = candidate[rows, new]
         sums += gram[new]
         inside[rows, new] = True
         sets[rows, place] = new
-    norms = np.asarray([set_norm(gram, members) for members in sets])
-    return MatchedSets(sets, norms, norm)
-
-
-def as_tensor(sets: NDArray[np.int64], like: Tensor) -> Tensor:
-    """Return positions as an index on the same device."""
-    return torch.from_numpy(sets).to(like.device)
+    # the running sum has rounding errors of all steps: what is reported is computed afresh
+    norms = np.sqrt(np.maximum([gram[members][:, members].sum() for members in sets], 0))
+    return MatchedSets(sets, norms, norm, np.ones(n_sets))

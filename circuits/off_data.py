@@ -56,7 +56,8 @@ class DataSpread:
         mean = rows.mean(0)
         centred = rows - mean
         covariance = centred.T @ centred / n
-        scale = covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+        # a floor for data that does not vary at all: any change of it is then very far off, not infinitely
+        scale = covariance.diagonal().mean().clamp_min(1e-12 * float(rows.square().mean()) + 1e-20)
         identity = torch.eye(width, dtype=torch.float64, device=rows.device)
         distance = (covariance - scale * identity).square().sum()
         noise = (centred.square().sum(1).square().sum() / n - covariance.square().sum()) / n

@@ -2,7 +2,7 @@
 
 Two bands of images share a puzzling answer (the target class). Features are ranked by what they do alone in one band, and the
 strongest are changed together in the other, under every ablation. A set *drives* the answer only if that turns it, more than
-random sets of the same size that remove the same norm, and leaves reference images alone; see
+random sets that remove the same norm, and leaves reference images alone; see
 :func:`circuits.set_verdict.verdict`.
 
 What is kept apart: the ranking sees one band and one half of the reference images; values put in place on the test band come
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.ablations import Ablation, Source, draw, mean, resample, towards, zero
-from circuits.matched_sets import matched_sets, norm_gram, set_norm
+from circuits.matched_sets import matched_controls, norm_gram, set_norm
 from circuits.node_effects import feature_effects
 from circuits.off_data import DataSpread
-from circuits.running import RunsFromSite, logits_in_batches
+from circuits.running import RunsFromSite, logits_in_batches, slices
 from circuits.set_results import BeforeAfter, Controls, Curve, DirectionResult, SetExperiment, SetResult
 from mechinterp.errors import ConfigError, ImagesError, LeakageError
 from mechinterp.feature_encoder import FeatureEncoder
@@ -40,7 +40,7 @@ class SetExperimentConfig:
     """Sizes and thresholds of the set experiment, set before any result is seen."""
 
     sizes: Annotated[tuple[int, ...], "numbers of features changed together, nested"] = (1, 2, 5, 10, 20, 40, 80)
-    n_controls: Annotated[int, "random sets of the same size and norm beside every set"] = 200
+    n_controls: Annotated[int, "random sets of the same norm beside every set"] = 200
     tolerance: Annotated[float, "relative deviation of a control's norm that counts as matched"] = 0.05
     draws: Annotated[int, "images drawn to take values from, for every changed image"] = 2
     max_images: Annotated[int, "images of a band, and of a half of the reference, that are used, evenly spread"] = 20
@@ -244,51 +244,73 @@ class _Bench:
     encoder: FeatureEncoder
     alive: NDArray[np.int64]
     ablation: Ablation
-    changed: tuple[int, ...]
+    images: tuple[int, ...]
     source: tuple[int, ...]
 
     def __post_init__(self) -> None:
         acts, config = self.lab.acts_bnd, self.lab.config
         self.directions = self.encoder.directions.detach().to(acts)[torch.from_numpy(self.alive).to(acts.device)]
         source = Source(self.encoder, acts[list(self.source)])
-        picks = draw(self.ablation, len(self.changed), len(self.source), config.seed)
+        picks = draw(self.ablation, len(self.images), len(self.source), config.seed)
         self.draws = picks.shape[1] if self.ablation.puts == "image" else 1
-        rows = np.repeat(np.asarray(self.changed), self.draws)
+        rows = np.repeat(np.asarray(self.images), self.draws)
         self.base_bnd, self.before = acts[rows], self.lab.logits[rows]
         self.x = None if self.lab.x is None else self.lab.x[rows]
         tokens = acts.shape[1]
         # one row per feature, so that the rows of a set are gathered in one go
         self.change_fr = acts.new_empty(len(self.alive), len(rows) * tokens)
         at = 0
-        for i, drawn in zip(self.changed, picks, strict=True):
+        for i, drawn in zip(self.images, picks, strict=True):
             codes = self.encoder.encode(acts[i])
             for replaced in source.replacements(self.ablation, drawn, codes):
                 self.change_fr[:, at : at + tokens] = (replaced - codes)[:, self.alive].T
                 at += tokens
-        self.buffer = torch.empty_like(self.base_bnd)
+        # small benches hold several sets at once, so that a call's fixed cost is shared
+        self.at_once = max(1, config.batch // len(rows))
+        self.buffer = acts.new_empty(self.at_once, len(rows) * tokens, acts.shape[2])
 
-    def changed_bnd(self, members: Int[NDArray[np.int64], " member"]) -> Float[Tensor, "row token width"]:
-        """Return the activations with the codes of one set replaced. The tensor is reused by the next call."""
-        index = torch.from_numpy(np.ascontiguousarray(members)).to(self.change_fr.device)
-        flat = self.base_bnd.flatten(0, 1)
-        torch.addmm(flat, self.change_fr[index].T, self.directions[index], out=self.buffer.view_as(flat))
-        return self.buffer
+    def changed(
+        self, sets: Int[NDArray[np.int64], "set member"], scales: Float[NDArray[np.float64], " set"] | None = None
+    ) -> Float[Tensor, "set row token width"]:
+        """Return the activations with the codes of each set replaced, or changed that way by a multiple.
 
-    def logits(self, members: NDArray[np.int64]) -> Float[Tensor, "row class"]:
-        """Return the logits with the codes of one set replaced."""
-        return logits_in_batches(self.lab.run, self.changed_bnd(members), self.lab.config.batch, self.x)
+        The tensor is reused by the next call.
+        """
+        index = torch.from_numpy(np.ascontiguousarray(sets)).to(self.change_fr.device)
+        added = self.directions[index]
+        if scales is not None:
+            added = added * torch.from_numpy(scales).to(added)[:, None, None]
+        flat = self.base_bnd.flatten(0, 1).expand(len(sets), -1, -1)
+        out = self.buffer[: len(sets)]
+        torch.baddbmm(flat, self.change_fr[index].transpose(1, 2), added, out=out)
+        return out.reshape(len(sets), *self.base_bnd.shape)
 
-    def flipped_and_delta(self, after: Tensor) -> tuple[float, float]:
-        """Return the fraction of turned answers and the mean change of the logit difference."""
-        is_target = after.argmax(1) == self.lab.target
+    def logits(
+        self, sets: Int[NDArray[np.int64], "set member"], scales: Float[NDArray[np.float64], " set"] | None = None
+    ) -> Float[Tensor, "set row class"]:
+        """Return the logits with the codes of each set replaced; see :meth:`changed`."""
+        found = []
+        for part in slices(len(sets), self.at_once):
+            acts = self.changed(sets[part], None if scales is None else scales[part])
+            x = None if self.x is None else self.x.repeat(len(acts), *[1] * (self.x.dim() - 1))
+            after = logits_in_batches(self.lab.run, acts.flatten(0, 1), self.lab.config.batch, x)
+            found.append(after.reshape(*acts.shape[:2], -1))
+        return torch.cat(found)
+
+    def flipped(self, after: Float[Tensor, "set row class"]) -> Float[NDArray[np.float64], " set"]:
+        """Return the fraction of turned answers per set."""
+        is_target = after.argmax(-1) == self.lab.target
         turned = is_target if self.ablation.opposite else ~is_target
-        return float(turned.double().mean()), self.delta(after)
+        result: NDArray[np.float64] = turned.double().mean(1).cpu().numpy()
+        return result
 
-    def delta(self, after: Tensor) -> float:
-        """Return the mean change of the logit difference."""
-        return float((self.lab.objective(after) - self.lab.objective(self.before)).double().mean())
+    def delta(self, after: Float[Tensor, "set row class"]) -> Float[NDArray[np.float64], " set"]:
+        """Return the mean change of the logit difference per set."""
+        change = self.lab.objective(after) - self.lab.objective(self.before)
+        result: NDArray[np.float64] = change.double().mean(1).cpu().numpy()
+        return result
 
-    def probabilities(self, after: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def probabilities(self, after: Float[Tensor, "row class"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return the target's probability per image before and after, averaged over draws."""
         softmax = self.lab.objective.activation == "softmax"
         both = [(t.softmax(1) if softmax else t.sigmoid())[:, self.lab.target] for t in (self.before, after)]
@@ -327,8 +349,8 @@ class _Way:
             for name, score in scores.items():
                 order = np.argsort(score, kind="stable")
                 tested[name].append(self._curve(bench, side, gram, order, with_controls=name == "reference"))
-                before, after = bench.probabilities(bench.logits(order[: self.shown_size]))
-                shown[name].append(BeforeAfter(ablation.name, bench.changed, before, after))
+                before, after = bench.probabilities(bench.logits(order[None, : self.shown_size])[0])
+                shown[name].append(BeforeAfter(ablation.name, bench.images, before, after))
         return [
             DirectionResult(
                 chosen_on=self.chosen_on.name,
@@ -406,24 +428,41 @@ class _Way:
     ) -> Curve:
         results = []
         for size in self.sizes:
-            members = order[:size]
-            norm = set_norm(gram, members)
-            flipped, delta = bench.flipped_and_delta(bench.logits(members))
-            off_data = self.spread.ratio(bench.changed_bnd(members), bench.base_bnd)
+            chosen = order[None, :size]
+            norm = set_norm(gram, chosen[0])
+            after = bench.logits(chosen)
             moved = kept = None
             if side is not None:
-                after = side.logits(members)
-                moved = side.delta(after)
-                kept = float((after.argmax(1) == side.before.argmax(1)).double().mean())
-            controls = self._controls(bench, gram, size, norm) if with_controls else None
-            results.append(SetResult(size, flipped, delta, moved, kept, norm, off_data, controls))
+                beside = side.logits(chosen)
+                moved = float(side.delta(beside)[0])
+                kept = float((beside[0].argmax(1) == side.before.argmax(1)).double().mean())
+            results.append(
+                SetResult(
+                    size=size,
+                    flipped=float(bench.flipped(after)[0]),
+                    delta=float(bench.delta(after)[0]),
+                    reference_delta=moved,
+                    reference_kept=kept,
+                    norm=norm,
+                    off_data=self.spread.ratio(bench.changed(chosen)[0], bench.base_bnd),
+                    controls=self._controls(bench, gram, chosen[0]) if with_controls else None,
+                )
+            )
         return Curve(bench.ablation, tuple(results))
 
-    def _controls(self, bench: _Bench, gram: NDArray[np.float64], size: int, norm: float) -> Controls:
+    def _controls(self, bench: _Bench, gram: NDArray[np.float64], members: NDArray[np.int64]) -> Controls:
         config = self.lab.config
-        matched = matched_sets(gram, size, norm, n_sets=config.n_controls, seed=config.seed, tolerance=config.tolerance)
-        measured = np.asarray([bench.flipped_and_delta(bench.logits(members)) for members in matched.sets])
-        return Controls(measured[:, 0], measured[:, 1], float(np.median(matched.norms)), matched.distinct)
+        matched = matched_controls(
+            gram, members, n_sets=config.n_controls, seed=config.seed, tolerance=config.tolerance
+        )
+        after = bench.logits(matched.sets, matched.scales)
+        return Controls(
+            flipped=bench.flipped(after),
+            delta=bench.delta(after),
+            norm=float(np.median(matched.norms)),
+            scale=float(np.median(matched.scales)),
+            distinct=matched.distinct,
+        )
 
 
 def _check_disjoint(bands: tuple[Band, Band]) -> None:

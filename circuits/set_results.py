@@ -26,6 +26,8 @@ class Controls:
         As of the chosen set, per random set.
     norm
         Median norm that the random sets remove.
+    scale
+        Median factor by which their change was scaled to reach the norm: 1 where enough sets remove it as they are.
     distinct
         How many different sets were found.
 
@@ -34,6 +36,7 @@ class Controls:
     flipped: Float[NDArray[np.float64], " set"]
     delta: Float[NDArray[np.float64], " set"]
     norm: float
+    scale: float
     distinct: int
 
 
@@ -58,7 +61,7 @@ class SetResult:
     off_data
         How far the changed tokens lie from usual ones, divided by how far these images' own tokens do.
     controls
-        Random sets matched on size and norm; ``None`` where they were not run.
+        Random sets matched on the norm; ``None`` where they were not run.
 
     """
 
@@ -78,15 +81,15 @@ class SetResult:
             return None
         return self.controls.norm / self.norm if self.norm > 0 else 1.0
 
-    def p_value(self, *, opposite: bool = False) -> float | None:
-        """Return the share of controls that do as much, ``(1 + count) / (1 + controls)``.
+    def p_values(self, *, opposite: bool = False) -> tuple[float, float] | None:
+        """Return the shares of controls that flip as many, and that move the logit difference as far.
 
-        The larger of two: of controls that flip as many, and of controls that move the logit difference as far. A set has to
-        beat its controls on both, so no correction is needed for having two [1]_.
+        ``(1 + count) / (1 + controls)`` each, ties counted against the chosen set.
 
-        References
+        Parameters
         ----------
-        .. [1] Berger. Multiparameter hypothesis testing and acceptance sampling. 1982 (intersection-union tests).
+        opposite
+            Whether the logit difference should rise rather than fall.
 
         """
         if self.controls is None:
@@ -95,7 +98,18 @@ class SetResult:
         as_many = int((self.controls.flipped >= self.flipped).sum())
         sign = 1 if opposite else -1
         as_far = int((sign * self.controls.delta >= sign * self.delta).sum())
-        return (1 + max(as_many, as_far)) / (1 + n)
+        return (1 + as_many) / (1 + n), (1 + as_far) / (1 + n)
+
+    def p_value(self, *, opposite: bool = False) -> float | None:
+        """Return the larger of both p-values: a set has to beat its controls on both, which needs no correction [1]_.
+
+        References
+        ----------
+        .. [1] Berger. Multiparameter hypothesis testing and acceptance sampling. 1982 (intersection-union tests).
+
+        """
+        both = self.p_values(opposite=opposite)
+        return None if both is None else max(both)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +126,10 @@ class Curve:
                 return r
         raise KeyError(size)
 
-    def p_values(self) -> list[float | None]:
-        """Return the p-value at every size, before correction."""
-        return [r.p_value(opposite=self.ablation.opposite) for r in self.results]
-
     def to_json(self) -> dict[str, Any]:
         """Return the curve as plain JSON; lists run over sizes, controls give the 2.5, 50 and 97.5 percentiles."""
+        opposite = self.ablation.opposite
+        both = [r.p_values(opposite=opposite) for r in self.results]
         return {
             "ablation": self.ablation.name,
             "sentence": self.ablation.sentence,
@@ -126,11 +138,14 @@ class Curve:
             "delta": [r.delta for r in self.results],
             "control_flipped": _ribbon([r.controls.flipped for r in self.results if r.controls]),
             "control_delta": _ribbon([r.controls.delta for r in self.results if r.controls]),
-            "p": self.p_values(),
+            "p": [r.p_value(opposite=opposite) for r in self.results],
+            "p_flipped": [None if p is None else p[0] for p in both],
+            "p_delta": [None if p is None else p[1] for p in both],
             "notumor_delta": [r.reference_delta for r in self.results],
             "notumor_kept": [r.reference_kept for r in self.results],
             "norm_removed": [r.norm for r in self.results],
             "control_norm": [r.controls.norm if r.controls else None for r in self.results],
+            "control_scale": [r.controls.scale if r.controls else None for r in self.results],
             "control_distinct": [r.controls.distinct if r.controls else None for r in self.results],
             "off_data": [r.off_data for r in self.results],
         }

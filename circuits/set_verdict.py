@@ -16,6 +16,7 @@ Word = Literal["drives", "no small set does"]
 
 _DECIDING = ("mean", "resample")
 _MATCHED = (0.9, 1.1)
+_DISTINCT = 20
 
 
 def verdict(experiment: SetExperiment, kind: str | None = None) -> tuple[Word, tuple[str, ...]]:
@@ -25,7 +26,7 @@ def verdict(experiment: SetExperiment, kind: str | None = None) -> tuple[Word, t
     mean of reference images *and* under resampling from them
 
     - turns at least the stated share of the tested images,
-    - does more than random sets of the same size and norm (Holm's correction [1]_ over the small sizes; both ways and both
+    - does more than random sets that remove the same norm (Holm's correction [1]_ over the small sizes; both ways and both
       ablations have to succeed, which needs no correction),
     - leaves reference images their answer, and moves them clearly less.
 
@@ -96,39 +97,49 @@ class _Judged:
         return dict(zip(self.small, holm(known).tolist(), strict=False))
 
     def failures(self, size: int) -> list[str]:
-        """Say what speaks against the set of this size; nothing when it passes."""
-        found = []
-        for name in _DECIDING:
-            curve = self.way.curve(name)
-            if curve is None:
-                found.append(f"{name} was not run")
-                continue
-            found += self._failures_under(name, curve.at(size))
+        """Say what speaks against the set of this size, both ablations together; nothing when it passes."""
+        results = {n: c.at(size) for n in _DECIDING if (c := self.way.curve(n)) is not None}
+        found = [f"{name} was not run" for name in _DECIDING if name not in results]
+        for what in (self._too_few_turned, self._not_beyond_controls, self._side_effects):
+            said = [sentence for name, r in results.items() for sentence in what(name, r)]
+            if said:
+                found.append("; ".join(said))
         return found
 
-    def _failures_under(self, name: str, r: SetResult) -> list[str]:
-        c, found = self.config, []
-        target, reference = self.experiment.target, self.experiment.reference
-        if r.flipped < c.flip:
-            found.append(f"{name} turns {r.flipped:.0%} of the '{target}' images, {c.flip:.0%} were asked for")
-        if r.delta >= 0:
-            found.append(f"{name} does not lower the logit difference ({r.delta:+.2f})")
-        p, ratio = self.corrected[name].get(r.size, 1.0), r.control_ratio
-        if ratio is None or r.controls is None:
-            found.append(f"{name} has no random sets beside it")
-        elif not _MATCHED[0] <= ratio <= _MATCHED[1]:
-            found.append(f"{name}: the random sets remove {ratio:.2f} times its norm, so they are no fair control")
-        elif p > c.alpha:
-            found.append(
-                f"{name}: random sets of the same norm turn {np.median(r.controls.flipped):.0%} in the median "
-                f"(corrected p = {p:.3f})"
-            )
-        if r.reference_kept is not None and r.reference_kept < c.kept:
+    def _too_few_turned(self, name: str, r: SetResult) -> list[str]:
+        if r.flipped < self.config.flip:
+            return [
+                f"{name} turns {r.flipped:.0%} of the '{self.experiment.target}' images ({self.config.flip:.0%} asked for)"
+            ]
+        return [f"{name} does not lower the logit difference ({r.delta:+.2f})"] if r.delta >= 0 else []
+
+    def _not_beyond_controls(self, name: str, r: SetResult) -> list[str]:
+        ratio = r.control_ratio
+        if r.controls is None or ratio is None:
+            return [f"{name} has no random sets beside it"]
+        if not _MATCHED[0] <= ratio <= _MATCHED[1]:
+            return [f"the random sets for {name} remove {ratio:.2f} times the norm, so they are no fair control"]
+        if r.controls.distinct < _DISTINCT:
+            return [
+                f"only {r.controls.distinct} different random sets remove the norm of {name}, too few for a control"
+            ]
+        p = self.corrected[name].get(r.size, 1.0)
+        if p <= self.config.alpha:
+            return []
+        # nothing turned and nothing to beat: that has been said already
+        if r.flipped == 0:
+            return []
+        median = np.median(r.controls.flipped)
+        return [f"not beyond random sets of the same norm under {name} (they turn {median:.0%}, corrected p = {p:.3f})"]
+
+    def _side_effects(self, name: str, r: SetResult) -> list[str]:
+        found, reference = [], self.experiment.reference
+        if r.reference_kept is not None and r.reference_kept < self.config.kept:
             found.append(f"{name} leaves only {r.reference_kept:.0%} of the '{reference}' images their answer")
-        if r.reference_delta is not None and abs(r.reference_delta) > c.side_share * abs(r.delta):
+        if r.reference_delta is not None and abs(r.reference_delta) > self.config.side_share * abs(r.delta):
             found.append(
-                f"{name} moves '{reference}' images as well ({r.reference_delta:+.2f} beside {r.delta:+.2f} in the logit "
-                "difference)"
+                f"{name} moves '{reference}' images too (logit difference {r.reference_delta:+.2f}, '{self.experiment.target}' "
+                f"images {r.delta:+.2f})"
             )
         return found
 
@@ -142,8 +153,13 @@ class _Judged:
                 continue
             r = curve.at(size)
             median = 0.0 if r.controls is None else float(np.median(r.controls.flipped))
+            scaled = (
+                ""
+                if r.controls is None or r.controls.scale == 1
+                else f", their change scaled by {r.controls.scale:.1f}"
+            )
             parts.append(
-                f"{r.flipped:.0%} under {name} (random sets of the same norm {median:.0%}, corrected p = "
+                f"{r.flipped:.0%} under {name} (random sets of the same norm{scaled}: {median:.0%}, corrected p = "
                 f"{self.corrected[name][size]:.3f})"
             )
         said = [f"{self.way.name}: {size} of {self.way.alive} alive {self.unit} turn {' and '.join(parts)}"]
@@ -163,7 +179,7 @@ class _Judged:
                 f"{self.way.name}: the smallest set asked for is more than {self.config.share:.0%} of the {self.way.alive} "
                 f"alive {self.unit}"
             ]
-        size = max(self.small, key=self._worst_flip)
+        size = max(self.small, key=lambda s: (self._worst_flip(s), -self._mean_delta(s)))
         said = [f"{self.way.name}, {size} of {self.way.alive} alive {self.unit}: {why}" for why in self.failures(size)]
         larger = [r.size for r in self.way.curves[0].results if r.size > self.small[-1]]
         enough = next((s for s in larger if self._worst_flip(s) >= self.config.flip), None)
@@ -181,6 +197,10 @@ class _Judged:
     def _worst_flip(self, size: int) -> float:
         curves = [self.way.curve(name) for name in _DECIDING]
         return min((c.at(size).flipped for c in curves if c is not None), default=0.0)
+
+    def _mean_delta(self, size: int) -> float:
+        curves = [self.way.curve(name) for name in _DECIDING]
+        return float(np.mean([c.at(size).delta for c in curves if c is not None]))
 
     def artefact(self) -> list[str]:
         """Name small sets that turn the answer when set to zero, and not when replaced by reference values."""
