@@ -150,6 +150,14 @@ def probe_figure(result: ProbeResult) -> go.Figure:
         )  # fmt: skip
         apply_theme(figure)
         figure.update_xaxes(title=f"true {label}")
-        figure.update_yaxes(title=f"predicted {label}")
-    figure.update_layout(title=as_text(result.text), margin={"t": 64})
+        figure.update_yaxes(title=f"predicted {label}, out of fold")
+        figure.add_annotation(
+            x=ends[1], y=ends[1], text="predicted = true", showarrow=False, xanchor="right", yanchor="bottom", xshift=-6,
+            font={"color": COLOURS["muted"]},
+        )  # fmt: skip
+    # Two lines: what was read, and below how far it can be believed.
+    first, *rest = result.text.split("; ")
+    figure.update_layout(
+        title=f"{as_text(first)}<br><sub>{as_text('; '.join(rest))}</sub>", margin={"t": 84}, showlegend=False
+    )
     return figure

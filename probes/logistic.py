@@ -26,7 +26,7 @@ def nested_logistic(
         If the images that train for a fold are all of one class.
 
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # Thousands of small products: threads would only wait for each other.
     with threadpool_limits(1, user_api="blas"):

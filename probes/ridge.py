@@ -81,7 +81,7 @@ def nested_ridge(
         Position of the penalty chosen in each outer fold.
 
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     predictions, references = np.empty(y.shape), np.empty(y.shape)
     chosen = np.empty((folds.n, y.shape[1]), dtype=np.int64)
