@@ -148,7 +148,7 @@ def matched_sets(
 
     Each set is a Markov chain of its own, started at a uniformly random set. A step takes out a member, each in turn in random order, and puts in one
     drawn uniformly from all features that bring the norm within the tolerance, the one taken out among them; if there are
-    none, the one that comes nearest. Once within the tolerance this is a Gibbs sampler, whose stationary distribution is
+    none, the one that comes nearest. A chain that is not within it after the first round goes on as a copy of one that is. Once within the tolerance this is a Gibbs sampler, whose stationary distribution is
     uniform over all sets within it.
 
     Parameters
@@ -187,7 +187,7 @@ def matched_sets(
     squared = sums[rows[:, None], sets].sum(1)
     low, high = (norm / (1 + tolerance)) ** 2, (norm * (1 + tolerance)) ** 2
     order = np.concatenate([np.argsort(rng.random((n_sets, size)), axis=1) for _ in range(sweeps)], axis=1)
-    for place in order.T if size < features else ():
+    for step, place in enumerate(order.T if size < features else ()):
         out = sets[rows, place]
         squared = squared - 2 * sums[rows, out] + diagonal[out]
         sums -= gram[out]
@@ -204,6 +204,12 @@ def matched_sets(
         sums += gram[new]
         inside[rows, new] = True
         sets[rows, place] = new
+        if step + 1 == size:
+            # a chain that no single exchange brings nearer goes on from one that has arrived
+            arrived = (squared >= low) & (squared <= high)
+            if arrived.any() and not arrived.all():
+                copied = np.where(arrived, rows, rng.choice(np.flatnonzero(arrived), n_sets))
+                sets, sums, inside, squared = sets[copied], sums[copied], inside[copied], squared[copied]
     # the running sum has rounding errors of all steps: what is reported is computed afresh
     norms = np.sqrt(np.maximum([gram[members][:, members].sum() for members in sets], 0))
     return MatchedSets(sets, norms, norm, np.ones(n_sets))

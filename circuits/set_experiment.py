@@ -28,7 +28,7 @@ from circuits.matched_sets import matched_controls, norm_gram, set_norm
 from circuits.node_effects import feature_effects
 from circuits.off_data import DataSpread
 from circuits.running import RunsFromSite, logits_in_batches, slices
-from circuits.set_results import BeforeAfter, Controls, Curve, DirectionResult, SetExperiment, SetResult
+from circuits.set_results import DECIDING, BeforeAfter, Controls, Curve, DirectionResult, SetExperiment, SetResult
 from mechinterp.errors import ConfigError, ImagesError, LeakageError
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.objectives import Objective
@@ -43,7 +43,7 @@ class SetExperimentConfig:
     n_controls: Annotated[int, "random sets of the same norm beside every set"] = 200
     tolerance: Annotated[float, "relative deviation of a control's norm that counts as matched"] = 0.05
     draws: Annotated[int, "images drawn to take values from, for every changed image"] = 2
-    max_images: Annotated[int, "images of a band, and of a half of the reference, that are used, evenly spread"] = 20
+    max_images: Annotated[int, "images of a band, and of a half of the reference, that are used, evenly spread"] = 12
     share: Annotated[float, "largest share of the alive features that still counts as a small set"] = 0.05
     flip: Annotated[float, "share of the tested images whose answer has to turn"] = 0.5
     alpha: Annotated[float, "level of the test against random sets, after Holm's correction over sizes"] = 0.05
@@ -163,7 +163,7 @@ def run_set_experiment(
         The model after the site, for example :class:`mechinterp.tails.Tail`.
     encoders
         Kinds of features of the same site. The first is the primary one and decides the verdict; others, such as raw
-        channels or random directions, stand beside it.
+        channels or random directions, stand beside it, with random sets under the deciding ablations only.
     acts_bnd
         Activations of all images.
     bands
@@ -204,7 +204,7 @@ def run_set_experiment(
             result
             for encoder in encoders
             for chosen_on, tested_on in ways
-            for result in _Way(lab, encoder, chosen_on, tested_on).results(progress)
+            for result in _Way(lab, encoder, chosen_on, tested_on, primary=encoder is encoders[0]).results(progress)
         ]
     names = objective.class_names or tuple(str(c) for c in objective.classes)
     return SetExperiment(names[0], names[1], kinds, tuple(directions), config)
@@ -250,6 +250,7 @@ class _Bench:
     def __post_init__(self) -> None:
         acts, config = self.lab.acts_bnd, self.lab.config
         self.directions = self.encoder.directions.detach().to(acts)[torch.from_numpy(self.alive).to(acts.device)]
+        self.units = _single_units(self.directions)
         source = Source(self.encoder, acts[list(self.source)])
         picks = draw(self.ablation, len(self.images), len(self.source), config.seed)
         self.draws = picks.shape[1] if self.ablation.puts == "image" else 1
@@ -277,12 +278,19 @@ class _Bench:
         The tensor is reused by the next call.
         """
         index = torch.from_numpy(np.ascontiguousarray(sets)).to(self.change_fr.device)
-        added = self.directions[index]
-        if scales is not None:
-            added = added * torch.from_numpy(scales).to(added)[:, None, None]
-        flat = self.base_bnd.flatten(0, 1).expand(len(sets), -1, -1)
+        factors = None if scales is None else torch.from_numpy(scales).to(self.change_fr)
         out = self.buffer[: len(sets)]
-        torch.baddbmm(flat, self.change_fr[index].transpose(1, 2), added, out=out)
+        flat = self.base_bnd.flatten(0, 1).expand(len(sets), -1, -1)
+        if self.units is not None:
+            # features that are single units need no product with their directions
+            out.copy_(flat)
+            for k, members in enumerate(index):
+                change = self.change_fr[members] if factors is None else self.change_fr[members] * factors[k]
+                out[k].index_add_(1, self.units[members], change.T)
+        else:
+            added = self.directions[index]
+            added = added if factors is None else added * factors[:, None, None]
+            torch.baddbmm(flat, self.change_fr[index].transpose(1, 2), added, out=out)
         return out.reshape(len(sets), *self.base_bnd.shape)
 
     def logits(
@@ -326,6 +334,7 @@ class _Way:
     encoder: FeatureEncoder
     chosen_on: Band
     tested_on: Band
+    primary: bool
 
     def results(self, progress: Progress) -> list[DirectionResult]:
         config = self.lab.config
@@ -335,9 +344,11 @@ class _Way:
                 f"only {len(self.alive)} features of kind '{self.encoder.kind}' are ever active: use another site"
             )
         scores = self._scores(progress)
+        agreement = _spearman(scores["reference"], scores["zero"])
+        if not config.contrast:
+            del scores["zero"]
         seen = chain(self.chosen_on.target, self.chosen_on.reference)
         self.spread = DataSpread.fit(self.lab.acts_bnd[list(seen)])
-        agreement = _spearman(scores["reference"], scores["zero"])
         tested: dict[str, list[Curve]] = {name: [] for name in scores}
         shown: dict[str, list[BeforeAfter]] = {name: [] for name in scores}
         ablations = config.ablations()
@@ -348,7 +359,8 @@ class _Way:
             gram = norm_gram(bench.change_fr, bench.directions, len(bench.base_bnd))
             for name, score in scores.items():
                 order = np.argsort(score, kind="stable")
-                tested[name].append(self._curve(bench, side, gram, order, with_controls=name == "reference"))
+                controlled = name == "reference" and (self.primary or ablation.name in DECIDING)
+                tested[name].append(self._curve(bench, side, gram, order, with_controls=controlled))
                 before, after = bench.probabilities(bench.logits(order[None, : self.shown_size])[0])
                 shown[name].append(BeforeAfter(ablation.name, bench.images, before, after))
         return [
@@ -365,7 +377,6 @@ class _Way:
                 rank_agreement=agreement,
             )
             for name, score in scores.items()
-            if name == "reference" or config.contrast
         ]
 
     @property
@@ -463,6 +474,14 @@ class _Way:
             scale=float(np.median(matched.scales)),
             distinct=matched.distinct,
         )
+
+
+def _single_units(directions: Float[Tensor, "feature width"]) -> Int[Tensor, " feature"] | None:
+    """Return the unit that each feature is, where every direction is one unit's own; ``None`` otherwise."""
+    units = directions.abs().argmax(1)
+    alone = (directions != 0).sum(1) == 1
+    one = directions.gather(1, units[:, None])[:, 0] == 1
+    return units if bool((alone & one).all()) else None
 
 
 def _check_disjoint(bands: tuple[Band, Band]) -> None:

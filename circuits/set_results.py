@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from circuits.set_experiment import SetExperimentConfig
 
 
+DECIDING = ("mean", "resample")
+"""Ablations whose results decide: both put in place what reference images really have."""
+
+
 @dataclass(frozen=True, eq=False)
 class Controls:
     """The same measurement on random sets that remove the same norm.

@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from circuits.set_results import DECIDING
+
 if TYPE_CHECKING:
     from circuits.set_results import Curve, DirectionResult, SetExperiment, SetResult
 
 Word = Literal["drives", "no small set does"]
 
-_DECIDING = ("mean", "resample")
 _MATCHED = (0.9, 1.1)
 _DISTINCT = 20
 
@@ -88,7 +89,7 @@ class _Judged:
         self.unit = {"sae": "SAE features", "neurons": "raw channels"}.get(self.way.kind, f"features ({self.way.kind})")
         sizes = [r.size for r in self.way.curves[0].results]
         self.small = [s for s in sizes if s <= self.config.share * self.way.alive]
-        self.corrected = {name: self._corrected(self.way.curve(name)) for name in _DECIDING}
+        self.corrected = {name: self._corrected(self.way.curve(name)) for name in DECIDING}
         self.passing = next((s for s in self.small if not self.failures(s)), None)
 
     def _corrected(self, curve: Curve | None) -> dict[int, float]:
@@ -98,8 +99,8 @@ class _Judged:
 
     def failures(self, size: int) -> list[str]:
         """Say what speaks against the set of this size, both ablations together; nothing when it passes."""
-        results = {n: c.at(size) for n in _DECIDING if (c := self.way.curve(n)) is not None}
-        found = [f"{name} was not run" for name in _DECIDING if name not in results]
+        results = {n: c.at(size) for n in DECIDING if (c := self.way.curve(n)) is not None}
+        found = [f"{name} was not run" for name in DECIDING if name not in results]
         for what in (self._too_few_turned, self._not_beyond_controls, self._side_effects):
             said = [sentence for name, r in results.items() for sentence in what(name, r)]
             if said:
@@ -147,7 +148,7 @@ class _Judged:
         """Say with numbers that the smallest passing set drives the answer, this way."""
         size = self.passing or self.small[-1]
         parts = []
-        for name in _DECIDING:
+        for name in DECIDING:
             curve = self.way.curve(name)
             if curve is None:
                 continue
@@ -195,11 +196,11 @@ class _Judged:
         return said
 
     def _worst_flip(self, size: int) -> float:
-        curves = [self.way.curve(name) for name in _DECIDING]
+        curves = [self.way.curve(name) for name in DECIDING]
         return min((c.at(size).flipped for c in curves if c is not None), default=0.0)
 
     def _mean_delta(self, size: int) -> float:
-        curves = [self.way.curve(name) for name in _DECIDING]
+        curves = [self.way.curve(name) for name in DECIDING]
         return float(np.mean([c.at(size).delta for c in curves if c is not None]))
 
     def artefact(self) -> list[str]:
@@ -213,7 +214,7 @@ class _Judged:
         size = max(sizes, key=lambda s: curve.at(s).flipped - self._worst_flip(s))
         r = curve.at(size)
         others = ", ".join(
-            f"{c.at(size).flipped:.0%} under {n}" for n in _DECIDING if (c := self.way.curve(n)) is not None
+            f"{c.at(size).flipped:.0%} under {n}" for n in DECIDING if (c := self.way.curve(n)) is not None
         )
         moved = (
             ""

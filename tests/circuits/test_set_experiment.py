@@ -10,6 +10,7 @@ from planted_answers import (
     one_thread,
     some_activations,
     two_drivers,
+    two_drivers_that_stand_out,
 )
 
 from circuits.ablations import Source, draw, resample
@@ -120,6 +121,28 @@ def test_several_kinds_stand_beside_each_other():
     assert found.unit_kinds == ("neurons", "random")
     assert set(found.to_json()["verdicts"]) == {"neurons", "random"}
     assert max(c.at(2).flipped for w in found.select("random", "reference") for c in w.curves[:3]) < 0.5
+
+
+def test_single_units_take_a_short_cut_to_the_same_numbers():
+    axes = Directions("stage", torch.eye(WIDTH) * torch.tensor(1.0), torch.zeros(WIDTH), kind="axes")
+    tilted = Directions("stage", torch.eye(WIDTH) + 1e-30 * torch.ones(WIDTH, WIDTH), torch.zeros(WIDTH), kind="tilted")
+    short, product = (
+        experiment_on(two_drivers_that_stand_out(), [e], sizes=(1, 2), n_controls=40).to_json()["directions"]
+        for e in (axes, tilted)
+    )
+    for a, b in zip(short, product, strict=True):
+        assert a["chosen"] == b["chosen"]
+        for one, other in zip(a["curves"], b["curves"], strict=True):
+            for key in ("delta", "norm_removed", "off_data"):
+                assert one[key] == pytest.approx(other[key], rel=1e-4)
+            assert one["control_delta"]["median"] == pytest.approx(other["control_delta"]["median"], abs=1e-3)
+
+
+def test_kinds_beside_the_primary_one_have_random_sets_where_it_decides():
+    axes = Directions("stage", torch.eye(WIDTH), torch.zeros(WIDTH), kind="axes")
+    found = experiment_on(two_drivers(), [Neurons("stage", WIDTH), axes], sizes=(2,), n_controls=40)
+    controlled = {w.kind: [c.ablation.name for c in w.curves if c.at(2).controls] for w in found.directions[::2]}
+    assert controlled == {"neurons": ["zero", "mean", "resample", "towards"], "axes": ["mean", "resample"]}
 
 
 def test_fewer_images_are_evenly_spread():
