@@ -76,7 +76,7 @@ def run_with_cache(
             if name in seen:  # a shared module, called again: a site is what its first call hands over
                 return
             # a copy: the next module may work in place on the very tensor it is handed
-            seen[name] = wanted[name].to_tokens(raw).clone()
+            seen[name] = wanted[name].to_tokens(raw).clone(memory_format=torch.contiguous_format)
             if len(seen) == len(wanted) and not logits:
                 raise _SitesReached
 

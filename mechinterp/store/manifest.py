@@ -152,9 +152,9 @@ def site_to_json(site: Site) -> dict[str, Any]:
         else {
             "rows": grid.rows,
             "columns": grid.columns,
-            "stride": list(grid.stride),
-            "first_centre": list(grid.first_centre),
-            "extent": list(grid.extent),
+            "stride": [float(v) for v in grid.stride],
+            "first_centre": [float(v) for v in grid.first_centre],
+            "extent": [float(v) for v in grid.extent],
         },
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mechinterp.errors import ConfigError, DamagedFileError, ImagesError, SiteError, nearest
@@ -21,6 +20,9 @@ from mechinterp.files import sha256_file
 from mechinterp.sites import Site
 from mechinterp.store.manifest import StoreManifest, site_folder
 from mechinterp.store.statistics import SiteStatistics, merge
+
+# What is read from a file in one go: small enough to stay in the processor's cache on its way to where it belongs.
+_ROWS_AT_ONCE = 1024
 
 
 class ActivationStore:
@@ -46,8 +48,6 @@ class ActivationStore:
         self._checked: set[str] = set()
         rows = [row for shard in manifest.shards for row in shard["images"]]
         self.images = pd.DataFrame(rows, columns=["id", "label", "group", "split"], dtype=object)
-        # shards are mapped, not read: what is kept is address space, and which pages are in memory is the system's to say
-        self._mapped = lru_cache(maxsize=4)(self._load_shard)
 
     @classmethod
     def open(cls, folder: str | Path) -> ActivationStore:
@@ -169,7 +169,7 @@ class ActivationStore:
         images
             Positions of the images to draw from, or a mask over all images; all by default.
         buffer_mib
-            Memory for one group [MiB]; one shard more is held while it is filled.
+            Memory for one group [MiB].
 
         Raises
         ------
@@ -212,32 +212,45 @@ class ActivationStore:
         # so that those before the first batch that is wanted need not be touched
         first = start * batch_size // (per_group * tokens)
         skip = start * batch_size - first * per_group * tokens
-        # one buffer for all groups, of which batches are copies: what a caller keeps of them does not hold it in memory
-        buffer = torch.empty(batch_size + min(per_group, len(chosen)) * tokens, width)
-        left = 0
+        left = torch.empty(0, width)
         for group, at_image in enumerate(range(first * per_group, len(chosen), per_group), start=first):
             images = chosen[at_image : at_image + per_group]
             place = np.random.default_rng((*seeds, 1 + group)).permutation(len(images) * tokens).reshape(-1, tokens)
-            target = buffer.numpy()[left:]
+            rows = torch.empty(len(left) + place.size, width)
+            rows[: len(left)] = left
+            target = rows.numpy()[len(left) :]
             for at, part in self._parts(site, images):
                 target[place[at].ravel()] = part.numpy().reshape(-1, width)
-            rows = buffer[skip : left + place.size]
+            rows = rows[skip:]
             whole = len(rows) // batch_size * batch_size
+            left, skip = rows[whole:].clone(), 0
             for at_row in range(0, whole, batch_size):
-                yield rows[at_row : at_row + batch_size].clone()
-            skip, left = 0, len(rows) - whole
-            buffer[:left] = rows[whole:].clone()
+                # the last is a copy: a caller still holds it, but not all its group, while the next group is read
+                last = at_row + batch_size == whole
+                yield rows[at_row:whole].clone() if last else rows[at_row : at_row + batch_size]
+            del rows, target
 
     def _parts(
         self, site: str, chosen: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], Float[Tensor, "image token width"]]]:
-        """Yield, shard by shard, positions within `chosen` and those images' activations as float32."""
+        """Yield positions within `chosen` and those images' activations as float32, a few images at a time.
+
+        Only the rows that are wanted are read, shard by shard and in the order of the file.
+        """
         tokens, width = self.tokens(site), self.width(site)
         shard_of, within = np.divmod(chosen, self.manifest.shard_images)
         for shard in np.unique(shard_of):
             at = np.flatnonzero(shard_of == shard)
-            rows = self._mapped(site, int(shard)).reshape(-1, tokens, width)
-            yield at, rows.index_select(0, torch.from_numpy(within[at])).float()
+            at = at[np.argsort(within[at], kind="stable")]
+            with self._opened(f"sites/{site_folder(site)}/{shard:05d}.safetensors") as file:
+                rows = file.get_slice("activations")
+                for run in np.split(at, np.flatnonzero(np.diff(within[at]) != 1) + 1):
+                    for piece in np.split(
+                        run, range(_ROWS_AT_ONCE // tokens + 1, len(run), _ROWS_AT_ONCE // tokens + 1)
+                    ):
+                        first = int(within[piece[0]]) * tokens
+                        part = rows[first : first + len(piece) * tokens]
+                        yield piece, part.float().reshape(-1, tokens, width)
 
     def _chosen(self, images: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Return positions of images, checked; a mask over all images stands for the positions it is true at."""
@@ -286,9 +299,11 @@ class ActivationStore:
         """
         if not self.manifest.outputs:
             raise ConfigError(f"{self.folder} holds no logits: capture with --outputs")
-        return torch.cat(
-            [self._tensor(f"outputs/{i:05d}.safetensors", "logits") for i in range(len(self.manifest.shards))]
-        )
+        parts = []
+        for shard in range(len(self.manifest.shards)):
+            with self._opened(f"outputs/{shard:05d}.safetensors") as file:
+                parts.append(file.get_tensor("logits"))
+        return torch.cat(parts)
 
     def index(self, site: str) -> pd.DataFrame:
         """Return one row per row of the site's activations: image, token, cell, id, label, group, split.
@@ -320,14 +335,14 @@ class ActivationStore:
         except KeyError:
             raise SiteError(f"{self.folder} holds no site '{name}': {nearest(name, self.sites)}") from None
 
-    def _load_shard(self, site: str, shard: int) -> Tensor:
-        return self._tensor(f"sites/{site_folder(site)}/{shard:05d}.safetensors", "activations")
-
-    def _tensor(self, name: str, key: str) -> Tensor:
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        """Give a safetensors file, checked."""
         self._check(name)
         try:
-            return load_file(self.folder / name)[key]
-        except (SafetensorError, KeyError) as error:
+            with safe_open(self.folder / name, "pt") as file:
+                yield file
+        except SafetensorError as error:
             raise DamagedFileError(f"{self.folder / name} is not a shard of this format: {error}") from error
 
     def _check(self, name: str) -> None:

@@ -161,23 +161,27 @@ class StoreWriter:
 
         """
         images: list[list[str | None]] = []
-        acts: dict[str, list[Tensor]] = {name: [] for name in self.plan.sites}
+        n, dtype = len(self.images_of(shard)), _DTYPES[self.plan.dtype]
+        acts = {name: torch.empty(n, s.tokens, s.width, dtype=dtype) for name, s in self.plan.sites.items()}
         logits: list[Tensor] = []
         pixels = hashlib.sha256()
         for batch in batches:
+            at = slice(len(images), len(images) + len(batch.images))
             for image in batch.images:
                 images.append([image.id, image.label, image.group, image.split])
                 pixels.update(f"{image.id} {image.pixels.shape}\n".encode())
                 pixels.update(np.ascontiguousarray(image.pixels).tobytes())
             for name, site in self.plan.sites.items():
-                acts[name].append(_stored(batch, site, name, self.plan))
+                _store(acts[name][at], batch, site, name, self.plan)
             if self.plan.outputs and batch.logits is not None:
-                logits.append(_finite(batch, batch.logits.float().cpu(), "the logits", self.plan))
+                logits.append(batch.logits.float().cpu())
+                _check_finite(batch, logits[-1], batch.logits, "the logits", self.plan)
+        assert len(images) == n, "the batches are those of the shard"
         files: dict[str, dict[str, Any]] = {}
         sites: dict[str, dict[str, Any]] = {}
         for name, site in self.plan.sites.items():
             place = f"sites/{site_folder(name)}/{shard:05d}"
-            rows = torch.cat(acts.pop(name)).reshape(-1, site.width)
+            rows = acts.pop(name).reshape(-1, site.width)
             self._put(files, f"{place}.safetensors", save({"activations": rows}))
             self._put(files, f"{place}.parquet", _parquet(_index(images, self.images_of(shard), site)))
             moments = SiteStatistics.of(rows)
@@ -225,7 +229,7 @@ class StoreWriter:
         path = self.folder / _PLAN
         if not path.exists():
             self.plan.write(path)
-            return
+        # the plan on disk is gone on with even where it was just written: JSON knows no tuples and no type of number
         there = StoreManifest.read(path)
         differing = _differing(replace(self.plan, threads=there.threads).to_json(), there.to_json())
         if differing:
@@ -302,28 +306,26 @@ def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def _stored(batch: CapturedBatch, site: Site, name: str, plan: StoreManifest) -> Tensor:
-    """Return a batch's activations of one site in the storage type, on the CPU, row after row in memory."""
+def _store(target: Tensor, batch: CapturedBatch, site: Site, name: str, plan: StoreManifest) -> None:
+    """Copy a batch's activations of one site to where they are stored, in the storage type."""
     acts = batch.acts[name]
     if tuple(acts.shape[1:]) != (site.tokens, site.width):
         raise SiteError(
             f"site '{name}' gave {acts.shape[1]} tokens {acts.shape[2]} wide instead of {site.tokens} tokens {site.width} "
             "wide: the model was loaded for images of another size"
         )
-    stored = acts.to(_DTYPES[plan.dtype]).cpu().contiguous()
-    return _finite(batch, stored, f"site '{name}'", plan, before=acts)
+    target.copy_(acts)
+    _check_finite(batch, target, acts, f"site '{name}'", plan)
 
 
-def _finite(
-    batch: CapturedBatch, stored: Tensor, where: str, plan: StoreManifest, before: Tensor | None = None
-) -> Tensor:
-    """Return `stored` if every number of it is finite; one pass over memory, NaN and infinity both reach the extremes."""
+def _check_finite(batch: CapturedBatch, stored: Tensor, before: Tensor, where: str, plan: StoreManifest) -> None:
+    """Name the first image with a number that is not finite; one pass, since NaN and infinity both reach the extremes."""
     low, high = torch.aminmax(stored)
     if bool(low.isfinite() & high.isfinite()):
-        return stored
+        return
     bad = int((~stored.flatten(1).isfinite().all(1)).nonzero()[0])
     image = batch.images[bad].id
-    if before is not None and bool(before[bad].isfinite().all()):
+    if bool(before[bad].isfinite().all()):
         wider = "bfloat16 or float32" if plan.dtype == "float16" else "float32"
         raise ModelError(f"{where} has values beyond {plan.dtype} for image '{image}': store it with --dtype {wider}")
     raise ModelError(
