@@ -242,6 +242,7 @@ def image_with_overlay(
     paint_zero: bool = False,
     colour_bar: bool = True,
     orientation: Mapping[str, str] | None = None,
+    length_unit: str = "mm",
     width_px: int | None = None,
 ) -> go.Figure:
     """Draw a picture in millimetres with values painted over the cells they belong to.
@@ -274,6 +275,8 @@ def image_with_overlay(
         Whether to draw one below the picture.
     orientation
         Letters for the sides: keys among ``top``, ``bottom``, ``left``, ``right``; for example ``{"left": "R"}``.
+    length_unit
+        Of all lengths given and of the scale bar; ``px`` for images without physical spacing.
     width_px
         The figure's width; its height follows from the aspect. Without it the figure fills its place.
 
@@ -303,13 +306,14 @@ def image_with_overlay(
             opacity,
             paint_zero,
             colour_bar,
+            length_unit,
         )
     bar = COLOUR_BAR_PX if values is not None and colour_bar else 0
     picture = {
         "source": image, "xref": "x", "yref": "y", "x": 0, "y": 0, "sizex": width, "sizey": height,
         "xanchor": "left", "yanchor": "top", "sizing": "stretch", "layer": "below",
     }  # fmt: skip
-    bar_shapes, bar_text = _scale_bar(height, width)
+    bar_shapes, bar_text = _scale_bar(height, width, length_unit)
     axis = {"visible": False, "constrain": "domain", "fixedrange": True}
     layout: dict[str, Any] = {
         "images": [picture],
@@ -335,6 +339,7 @@ def _heatmap(
     opacity: float,
     paint_zero: bool,
     colour_bar: bool,
+    length_unit: str,
 ) -> dict[str, Any]:
     """Return the cells as a heatmap; ``x0`` and ``dx`` say where each lies, so that even a single cell has a size."""
     if values.ndim != 2 or not values.size:
@@ -346,12 +351,13 @@ def _heatmap(
     finite = values[np.isfinite(values)]
     low, high = limits if limits is not None else (min(0.0, finite.min(initial=0.0)), finite.max(initial=0.0))
     name = f"{label} [{unit}]" if unit else label
+    lengths = as_text(length_unit)
     shown = values if paint_zero else np.where(values == 0, np.nan, values)
     return {
         "type": "heatmap", "z": shown, "x0": first[1], "dx": step[1], "y0": first[0], "dy": step[0],
         "zmin": float(low), "zmax": float(high) if high > low else float(low) + 1.0,
         "colorscale": HEAT, "opacity": opacity, "hoverongaps": False, "showscale": colour_bar, "name": as_text(name),
-        "hovertemplate": "row %{y:.0f} mm, column %{x:.0f} mm<br>" + as_text(name) + " %{z:.3g}<extra></extra>",
+        "hovertemplate": f"row %{{y:.0f}} {lengths}, column %{{x:.0f}} {lengths}<br>" + as_text(name) + " %{z:.3g}<extra></extra>",
         "colorbar": {
             "orientation": "h", "thickness": 8, "len": 0.9, "y": -0.02, "yanchor": "top", "outlinewidth": 0, "ypad": 2,
             "title": {"text": as_text(name), "side": "bottom", "font": {"size": 11}},
@@ -360,14 +366,14 @@ def _heatmap(
     }  # fmt: skip
 
 
-def _scale_bar(height: float, width: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _scale_bar(height: float, width: float, length_unit: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a bar with its length for the lower left, light on dark so that it reads on any picture."""
     length = scale_bar_mm(width)
     left, row = 0.04 * width, 0.955 * height
     ends = {"type": "line", "x0": left, "x1": left + length, "y0": row, "y1": row, "name": "scale bar"}
     lines = [{**ends, "line": {"color": colour, "width": px}} for colour, px in (("#000000", 6), ("#ffffff", 3))]
     text = {
-        "x": left, "y": row, "text": f"{length:g} mm", "xanchor": "left", "yanchor": "bottom", "yshift": 3,
+        "x": left, "y": row, "text": f"{length:g} {as_text(length_unit)}", "xanchor": "left", "yanchor": "bottom", "yshift": 3,
         "showarrow": False, "font": {"size": 11, "color": "#ffffff"}, "bgcolor": ON_PICTURE, "borderpad": 1,
     }  # fmt: skip
     return lines, text

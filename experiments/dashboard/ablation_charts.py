@@ -94,20 +94,19 @@ def before_after(
 ) -> go.Figure:
     """Draw each image's probability of the target before and after as a line between two axes.
 
-    A line that ends below one half is drawn in another colour and with an open mark: the model no longer favours the
-    target there.
+    A line that crosses one half is drawn in another colour and with open marks: the model's answer has turned there.
     """
     groups: dict[bool, list[int]] = {False: [], True: []}
     for i, (b, a) in enumerate(zip(before, after, strict=False)):
         if b is not None and a is not None:
-            groups[a < 0.5].append(i)
+            groups[(b < 0.5) != (a < 0.5)].append(i)
     styles = {
-        False: ("stays above 0.5", COLOURS["blue"], "circle"),
-        True: ("falls below 0.5", COLOURS["vermilion"], "circle-open"),
+        False: ("stays", COLOURS["blue"], "circle"),
+        True: ("crosses 0.5", COLOURS["vermilion"], "circle-open"),
     }
     traces = []
-    for fallen, images in groups.items():
-        name, colour, symbol = styles[fallen]
+    for crossed, images in groups.items():
+        name, colour, symbol = styles[crossed]
         if images:
             trace = {
                 "type": "scatter", "mode": "lines+markers", "name": f"{name} ({len(images)})", "opacity": 0.75,

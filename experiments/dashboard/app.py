@@ -197,7 +197,7 @@ def _add_callbacks(app: dash.Dash, pages: Pages) -> None:
     def show(address: str | None) -> tuple[Any, ...]:
         page = page_of(pages, address)
         section = page.slug.split("/")[0]
-        current = ["current" if slug in {page.slug, f"{section}s"} else "" for slug in navigation]
+        current = ["current" if slug in {section, f"{section}s"} else "" for slug in navigation]
         return to_dash(page_elements(page)), page.title, *current
 
     clientside: Any = app.clientside_callback

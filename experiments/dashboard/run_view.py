@@ -204,6 +204,11 @@ class RunView:
                 return Cells(centre, step)
         return None
 
+    @cached_property
+    def length_unit(self) -> str:
+        """The unit of lengths on pictures: ``px`` where the images have no physical spacing."""
+        return self["images"]["length_unit"].text("mm")
+
     def attribute_values(self, name: str) -> tuple[list[float | None], str]:
         """Return an attribute's value on every image, and its unit."""
         for attribute in self["images"]["attributes"].entries():
@@ -235,6 +240,11 @@ class RunView:
         """From a feature's number to its address."""
         ids = ((feature["id"].integer(), slug) for feature, slug in zip(self.features, self.feature_slugs, strict=True))
         return {number: slug for number, slug in ids if number is not None}
+
+    @staticmethod
+    def attribute_name(record: Record, default: str = "unnamed") -> str:
+        """Return an attribute's name as it is read: columns are called ``brain_area``, people say *brain area*."""
+        return record.text(default).replace("_", " ")
 
     @staticmethod
     def feature_name(feature: Record) -> str:

@@ -36,6 +36,7 @@ class Pages(Mapping[str, Page]):
 
     def __init__(self, view: RunView) -> None:
         self.view = view
+        self._groups = [group.slug for group in ablation.groups(view)[1:]]
         self._feature_index = {slug: i for i, slug in enumerate(view.feature_slugs)}
 
     def __getitem__(self, slug: str) -> Page:
@@ -47,22 +48,27 @@ class Pages(Mapping[str, Page]):
             If the run has no page of this address.
 
         """
-        section = SECTIONS.get(slug)
-        page = section[1](self.view) if section else feature.build(self.view, self._feature_index[slug])
+        if slug in SECTIONS:
+            page = SECTIONS[slug][1](self.view)
+        elif slug in self._groups:
+            page = ablation.build_group(self.view, slug)
+        else:
+            page = feature.build(self.view, self._feature_index[slug])
         return Page(page.slug, page.title, (*stamps(self.view), *page.blocks))
 
     def __iter__(self) -> Iterator[str]:
         """Run through the addresses, sections first."""
         yield from SECTIONS
+        yield from self._groups
         yield from self._feature_index
 
     def __len__(self) -> int:
         """Return the number of pages."""
-        return len(SECTIONS) + len(self._feature_index)
+        return len(SECTIONS) + len(self._groups) + len(self._feature_index)
 
     def __contains__(self, slug: object) -> bool:
         """Whether there is such a page, without building it."""
-        return slug in SECTIONS or slug in self._feature_index
+        return slug in SECTIONS or slug in self._groups or slug in self._feature_index
 
     @property
     def navigation(self) -> tuple[Link, ...]:

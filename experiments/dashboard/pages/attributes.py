@@ -16,7 +16,7 @@ from experiments.dashboard.page import (
     Table,
     Text,
 )
-from experiments.dashboard.pages.parts import not_run
+from experiments.dashboard.pages.parts import feature_cell, not_run
 from experiments.dashboard.record import Record
 from experiments.dashboard.run_view import RunView
 
@@ -46,7 +46,7 @@ def _measured(view: RunView) -> list[Block]:
         low, high = (min(values), max(values)) if values else (None, None)
         rows.append(
             (
-                label_with_unit(attribute["label"].text(attribute["name"].text("unnamed")), attribute["unit"].text()),
+                label_with_unit(view.attribute_name(attribute["name"]), attribute["unit"].text()),
                 low,
                 high,
                 len(values),
@@ -79,7 +79,7 @@ def _probes(view: RunView) -> list[Block]:
     figures: list[Block] = []
     controls: list[tuple[Cell, ...]] = []
     for probe in probes:
-        name, unit = probe["attribute"].text("unnamed"), probe["unit"].text()
+        name, unit = view.attribute_name(probe["attribute"]), probe["unit"].text()
         interval = probe["interval"].pair()
         shown = (
             f"{format_value(interval[0])} to {format_value(interval[1])}"
@@ -98,10 +98,16 @@ def _probes(view: RunView) -> list[Block]:
             )
         )
         for control in probe["controls"].entries():
-            passed = control["passed"].flag()
             value = control["score"].number() if control["value"].number() is None else control["value"].number()
-            words = None if passed is None else ("passed" if passed else "failed")
-            controls.append((name, control["name"].text("unnamed"), value, words, control["detail"].text()))
+            controls.append(
+                (
+                    name,
+                    control["name"].text("unnamed"),
+                    value,
+                    _passed(control["passed"].flag()),
+                    control["detail"].text(),
+                )
+            )
         true, predicted = probe["true"].numbers(), probe["predicted"].numbers()
         if true and predicted:
             title = f"{name}: {probe['score_name'].text('score')} {format_value(score)}"
@@ -132,16 +138,17 @@ def _probes(view: RunView) -> list[Block]:
 
 def _matrix(view: RunView) -> list[Block]:
     record = view["matrix"]
-    rho, names = record["rho"].grid(), record["attributes"].texts()
+    rho, names = record["rho"].grid(), [view.attribute_name(a) for a in record["attributes"].entries()]
     features = [f.text("?") for f in record["features"].entries()]
-    if rho and len(rho) == len(features) != len(names):  # written feature by feature
+    if rho and len(rho) == len(features) and len(rho[0]) == len(names):  # written feature by feature
         rho = [list(row) for row in zip(*rho, strict=True)]
     if not rho or len(rho) != len(names) or len(rho[0]) != len(features):
         return [not_run("The attribute matrix")]
     strongest = sorted(range(len(features)), key=lambda j: -max(abs(row[j] or 0.0) for row in rho))[:MATRIX_COLUMNS]
     kept = sorted(strongest)
     shown = [[row[j] for j in kept] for row in rho]
-    caption = f"Rank correlation of {counted(len(names), 'attribute')} with {counted(len(features), 'feature')}"
+    where = " on confirmation images" if record["rho_discovery"] else ""
+    caption = f"Rank correlation{where} of {counted(len(names), 'attribute')} with {counted(len(features), 'feature')}"
     caption += f"; the {MATRIX_COLUMNS} strongest columns are drawn." if len(kept) < len(features) else "."
     peaks = [
         f"{name} {format_value(max((v for v in row if v is not None), key=abs, default=None), 'signed')}"
@@ -151,38 +158,68 @@ def _matrix(view: RunView) -> list[Block]:
     blocks: list[Block] = [
         FigureBlock(figure, caption, f"{caption} Strongest per attribute: {'; '.join(peaks)}.", 120 + 34 * len(names))
     ]
-    blocks += _tests(record["tests"])
+    blocks += matrix_tests(view, record["tests"])
     return blocks
 
 
-def _tests(tests: Record) -> list[Block]:
-    """Return whatever the matrix's tests recorded, as words and numbers, none left out."""
-    rows: list[tuple[Cell, ...]] = []
-    for key, value in tests.items():
-        if value.items():
-            parts = [f"{k.replace('_', ' ')} {_plain(v)}" for k, v in value.items()]
-            rows.append((key.replace("_", " "), "; ".join(parts)))
-        else:
-            rows.append((key.replace("_", " "), _plain(value)))
-    if not rows:
+def matrix_tests(view: RunView, tests: Record) -> list[Block]:
+    """Return how the matrix was tested: in words, every finding, the controls, and whatever else was recorded."""
+    if not tests:
         return [Text(("The matrix's tests were not run.",), "muted")]
-    return [
-        Details(
-            "How the matrix was tested",
-            (Table("Tests of the matrix", (Column("test"), Column("result")), tuple(rows)),),
+    blocks: list[Block] = []
+    if tests["text"]:
+        words = tests["text"].text()
+        blocks.append(Text((words[0].upper() + words[1:],)))
+    blocks += _findings(view, tests["findings"])
+    controls = tuple(
+        (c["name"].text("unnamed"), c["n_findings"].number(), _passed(c["passed"].flag()), c["detail"].text())
+        for c in tests["controls"].entries()
+    )
+    if controls:
+        heads = (Column("control"), Column("findings", form="number"), Column("passed"), Column("in words"))
+        blocks.append(Table("Controls of the matrix", heads, controls))
+    known = {"text", "findings", "controls", "best"}
+    rest = tuple((key.replace("_", " "), _plain(value)) for key, value in tests.items() if key not in known)
+    if rest:
+        table = Table("What was recorded of the matrix's tests", (Column("entry"), Column("value")), rest)
+        blocks.append(Details("How the matrix was tested", (table,)))
+    return blocks
+
+
+def _findings(view: RunView, findings: Record) -> list[Block]:
+    rows = tuple(
+        (
+            feature_cell(view, f["feature"].integer()),
+            label_with_unit(view.attribute_name(f["attribute"]), f["unit"].text()),
+            f["rho_discovery"].number(),
+            f["rho_confirmation"].number(),
+            f["p_corrected"].number(),
         )
-    ]
+        for f in findings.entries()
+    )
+    if not rows:
+        return []
+    heads = (
+        Column("feature"),
+        Column("attribute"),
+        Column("ρ discovery", form="signed"),
+        Column("ρ confirmation", form="signed"),
+        Column("p", form="p"),
+    )
+    return [Table("Features that follow an attribute after correction", heads, rows)]
+
+
+def _passed(flag: bool | None) -> str | None:
+    return None if flag is None else ("passed" if flag else "failed")
 
 
 def _plain(value: Record) -> str:
     if value.entries():
         shown = [_plain(entry) for entry in value.entries()[:12]]
         return ", ".join(shown) + (" …" if len(value.entries()) > 12 else "")
+    if value.items():
+        return "; ".join(f"{key.replace('_', ' ')} {_plain(inner)}" for key, inner in value.items())
     number = value.number()
-    return (
-        format_value(number)
-        if number is not None
-        else format_value(value.flag())
-        if value.flag() is not None
-        else value.text("–")
-    )
+    if number is not None:
+        return format_value(number)
+    return format_value(value.flag()) if value.flag() is not None else value.text("–")

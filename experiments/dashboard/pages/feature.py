@@ -22,7 +22,7 @@ from experiments.dashboard.page import (
 )
 from experiments.dashboard.pages.parts import not_run
 from experiments.dashboard.record import Record
-from experiments.dashboard.run_view import RunView
+from experiments.dashboard.run_view import Cells, RunView
 from mechinterp.figures import image_with_overlay
 
 PICTURES = 6
@@ -40,7 +40,7 @@ def build(view: RunView, index: int) -> Page:
         name[0].upper() + name[1:],
         (
             _neighbours(view, index),
-            *_summary(feature),
+            *_summary(view, feature),
             Heading("Where it is most active"),
             *_pictures(view, feature),
             Heading("What it follows"),
@@ -62,7 +62,7 @@ def _neighbours(view: RunView, index: int) -> Links:
     return Links("Other features", tuple(links))
 
 
-def _summary(feature: Record) -> list[Block]:
+def _summary(view: RunView, feature: Record) -> list[Block]:
     best, alive = feature["best"], feature["alive"].flag()
     items = [
         ("active on", f"{format_value(feature['density'].number(), 'percent')} of tokens"),
@@ -70,7 +70,7 @@ def _summary(feature: Record) -> list[Block]:
         ("mean when active", format_value(feature["mean_when_active"].number())),
     ]
     if best["attribute"]:
-        items.insert(0, ("best attribute", best["attribute"].text()))
+        items.insert(0, ("best attribute", view.attribute_name(best["attribute"])))
     blocks: list[Block] = [Facts(tuple(items), prominent=True)]
     if best["text"]:
         survives = best["survives"].flag()
@@ -105,7 +105,7 @@ def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> B
     if source is None or size is None:
         return Text((caption, "The picture of this image was not kept."), "muted")
     values = np.array(grid, dtype=float) if grid and cells else None
-    where = _peak_words(values, cells.first_centre_mm, cells.step_mm) if values is not None and cells else ""
+    where = _peak_words(values, cells, view.length_unit) if values is not None and cells else ""
     figure = image_with_overlay(
         source,
         size,
@@ -115,6 +115,7 @@ def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> B
         label="feature value",
         limits=(0.0, highest) if highest > 0 else None,
         orientation=view.orientation,
+        length_unit=view.length_unit,
     )
     alt = f"{name} with the values of {view.feature_name(feature)} painted over it; highest {value}{where}."
     if values is None:
@@ -124,22 +125,23 @@ def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> B
     return FigureBlock(figure, caption, alt, height_px=min(height, 560))
 
 
-def _peak_words(values: np.ndarray, first: tuple[float, float], step: tuple[float, float]) -> str:
+def _peak_words(values: np.ndarray, cells: Cells, unit: str) -> str:
     if not np.isfinite(values).any():
         return ""
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
-    down, right = first[0] + row * step[0], first[1] + column * step[1]
-    return f", {down:.0f} mm from the top and {right:.0f} mm from the left"
+    down = cells.first_centre_mm[0] + row * cells.step_mm[0]
+    right = cells.first_centre_mm[1] + column * cells.step_mm[1]
+    return f", {down:.0f} {unit} from the top and {right:.0f} {unit} from the left"
 
 
 def _attributes(view: RunView, feature: Record) -> list[Block]:
     best = feature["best"]["attribute"].text()
     rows: list[tuple[Cell, ...]] = []
     for record in feature["attributes"].entries():
-        name = record["attribute"].text("unnamed")
+        label = label_with_unit(view.attribute_name(record["attribute"]), record["unit"].text())
         rows.append(
             (
-                f"{label_with_unit(name, record['unit'].text())}{' (best)' if name == best else ''}",
+                f"{label}{' (best)' if record['attribute'].text() == best else ''}",
                 record["rho_discovery"].number(),
                 record["rho_confirmation"].number(),
                 record["p_corrected"].number(),
@@ -162,6 +164,7 @@ def _attributes(view: RunView, feature: Record) -> list[Block]:
 def _scatter(view: RunView, feature: Record, best: str) -> list[Block]:
     values = feature["values"].numbers()
     attribute, unit = view.attribute_values(best)
+    label = view.attribute_name(feature["best"]["attribute"])
     if not (best and any(v is not None for v in values) and any(a is not None for a in attribute)):
         return []
     bands = {band.name: list(band.images) for band in view.bands if band.images}
@@ -169,13 +172,13 @@ def _scatter(view: RunView, feature: Record, best: str) -> list[Block]:
     rest = [i for i in range(len(values)) if i not in inside]
     groups = {**({"other images" if bands else "images": rest} if rest else {}), **bands}
     names = [view.image_name(i) for i in range(len(values))]
-    figure = attribute_scatter(attribute, values, best, unit, groups, names)
+    figure = attribute_scatter(attribute, values, label, unit, groups, names)
     record = feature["best"]
     rho = f"ρ = {format_value(record['rho_discovery'].number(), 'signed')} on the discovery images"
     rho += f", {format_value(record['rho_confirmation'].number(), 'signed')} on the confirmation images"
     known = [a for a in attribute if a is not None]
-    alt = f"Feature value on each image against {best}, {with_unit(min(known), '')} to {with_unit(max(known), unit)}; {rho}."
-    return [FigureBlock(figure, f"Value on each image against {best}: {rho}.", alt)]
+    alt = f"Feature value on each image against {label}, {with_unit(min(known), '')} to {with_unit(max(known), unit)}; {rho}."
+    return [FigureBlock(figure, f"Value on each image against {label}: {rho}.", alt)]
 
 
 def _effects(view: RunView, feature: Record) -> list[Block]:

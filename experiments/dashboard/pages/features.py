@@ -75,7 +75,7 @@ def _row(view: RunView, feature: Record, slug: str, ablation: str) -> tuple[Cell
     survives = best["survives"].flag()
     return (
         Link(view.feature_name(feature), slug),
-        best["attribute"].text() or None,
+        view.attribute_name(best["attribute"], "") or None,
         best["rho_discovery"].number(),
         best["rho_confirmation"].number(),
         best["p_corrected"].number(),

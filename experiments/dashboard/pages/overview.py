@@ -149,7 +149,8 @@ def _probabilities(view: RunView) -> list[Block]:
     caption = f"Probability of each class for {counted(len(rows), 'image')}."
     if spans:
         caption += " Shaded: the bands that the experiment chooses and tests on."
-    return [FigureBlock(figure, caption, alt, height_px=380)]
+    note = view["target"]["note"].text()
+    return [FigureBlock(figure, caption, alt, height_px=380), *([Text((note,), "muted")] if note else [])]
 
 
 def _span(positions: list[float | None], images: tuple[int, ...]) -> tuple[float, float] | None:

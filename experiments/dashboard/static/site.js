@@ -88,7 +88,7 @@
     document.querySelectorAll("header nav a").forEach(function (link) {
       var own = link.dataset.slug;
       if (own === page.slug) link.setAttribute("aria-current", "page");
-      else if (own === section + "s") link.setAttribute("aria-current", "true");
+      else if (own === section || own === section + "s") link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     });
     main.querySelectorAll("[data-table]").forEach(function (place) {

@@ -44,7 +44,7 @@ def feature(i, rng, positions, area):
             "p_corrected": min(1.0, 0.004 + 0.4 * (1 - abs(rho))),
         }
         for (name, unit), rho in zip(
-            [("brain area", "mm²"), ("grey matter", "1"), ("slice position", "mm")],
+            [("brain_area", "mm²"), ("grey_matter", "1"), ("slice_position", "mm")],
             rng.uniform(-0.9, 0.9, 3),
             strict=True,
         )
@@ -83,6 +83,7 @@ def curve(ablation, rng, strength):
     delta = -6 * flipped - 0.02 * sizes
     return {
         "ablation": ablation,
+        "sentence": f"The features are replaced: {ablation}.",
         "sizes": sizes,
         "flipped": flipped,
         "delta": delta,
@@ -90,12 +91,14 @@ def curve(ablation, rng, strength):
         "control_delta": {"median": -6 * control, "low": -14 * control - 0.2, "high": -1 * control + 0.2},
         "p": np.where(flipped > 2.4 * control + 0.03, 0.004, 0.31),
         "notumor_delta": delta * (1.4 if ablation == "zero" else 0.1),
+        "notumor_kept": np.exp(-sizes / 200),
+        "off_data": 1 + sizes / 60,
         "norm_removed": 3.1 * np.sqrt(sizes),
         "control_norm": 3.05 * np.sqrt(sizes),
     }
 
 
-def direction(name, chosen_on, tested_on, kind, images, features, rng):
+def direction(name, chosen_on, tested_on, kind, images, features, rng, ranked_by="reference"):
     strengths = {"zero": 3.0, "mean": 0.12, "resample": 0.2, "towards": 0.5}
     before = rng.uniform(0.91, 0.999, len(images))
     return {
@@ -103,6 +106,9 @@ def direction(name, chosen_on, tested_on, kind, images, features, rng):
         "chosen_on": chosen_on,
         "tested_on": tested_on,
         "kind": kind,
+        "ranked_by": ranked_by,
+        "alive": 310,
+        "rank_agreement": 0.38,
         "size": 20,
         "chosen": [f["id"] for f in features[:20]],
         "curves": [curve(a, rng, strengths[a]) for a in ABLATIONS],
@@ -147,7 +153,7 @@ def results(n_features=12, trained=True, seed=0):
     positive = np.flatnonzero(meningioma > 0.9)
     lower, upper = [positive[positions[positive] < 20], positive[positions[positive] >= 20]]
     features = [feature(i, rng, positions, area) for i in range(n_features)]
-    names = ["brain area", "grey matter", "slice position"]
+    names = ["brain_area", "grey_matter", "slice_position"]
     made = {
         "format": 1,
         "title": "Why a healthy brain is called “meningioma”",
@@ -184,18 +190,19 @@ def results(n_features=12, trained=True, seed=0):
             "size_mm": [[HEIGHT_MM, WIDTH_MM]] * N,
             "orientation_labels": {"top": "A", "bottom": "P", "left": "L", "right": "R"},
             "attributes": [
-                {"name": "brain area", "unit": "mm²", "label": "brain area", "measured": True, "values": area},
+                {"name": "brain_area", "unit": "mm²", "label": "brain area [mm²]", "measured": True, "values": area},
                 {
-                    "name": "grey matter", "unit": "1", "label": "grey matter fraction", "measured": True,
+                    "name": "grey_matter", "unit": "1", "label": "grey matter fraction", "measured": True,
                     "values": 0.4 + 0.1 * np.sin(positions / 20),
                 },
-                {"name": "slice position", "unit": "mm", "label": "slice position", "measured": True, "values": positions},
+                {"name": "slice_position", "unit": "mm", "label": "slice position", "measured": True, "values": positions},
             ],
             "probabilities": probabilities,
             "logits": np.log(probabilities + 1e-6),
         },
         "target": {
             "class": "meningioma", "reference": "notumor", "threshold": 0.9, "positive": positive,
+            "note": "The bands are cut where no image is called meningioma.",
             "bands": [{"name": "lower", "images": lower}, {"name": "upper", "images": upper}],
         },
         "sae": {
@@ -210,13 +217,21 @@ def results(n_features=12, trained=True, seed=0):
                 "controls": [{"name": "shuffled attribute", "score": -0.1, "passed": True, "detail": "R² below 0.1 in 95 %"}],
                 "true": positions, "predicted": positions + rng.normal(0, 8, N), "images": list(range(N)),
             }
-            for i, (name, unit) in enumerate([("slice position", "mm"), ("brain area", "mm²")])
+            for i, (name, unit) in enumerate([("slice_position", "mm"), ("brain_area", "mm²")])
         ],
         "matrix": {
             "attributes": names,
             "features": [f["id"] for f in features],
-            "rho": [[f["attributes"][j]["rho_discovery"] for f in features] for j in range(3)],
-            "tests": {"method": "circular shifts of whole blocks, maximum over features", "permutations": 500, "p": [0.02, 0.4]},
+            "rho": [[f["attributes"][j]["rho_confirmation"] for j in range(3)] for f in features],
+            "rho_discovery": [[f["attributes"][j]["rho_discovery"] for j in range(3)] for f in features],
+            "tests": {
+                "text": "3 of 12 features follow an attribute on blocks they were not chosen on",
+                "best": {"feature": 10, "attribute": "slice_position"},
+                "n_findings": 1, "n_tested": 12, "permutations": [500, 500], "scheme": {"shift": "blocks", "exact": True},
+                "findings": [{"feature": 10, "attribute": "slice_position", "unit": "mm", "rho_discovery": -0.89,
+                              "rho_confirmation": -0.71, "p_corrected": 0.048}],
+                "controls": [{"name": "shuffled attributes", "n_findings": 0, "passed": True, "detail": "0 findings"}],
+            },
         },
         "features": features,
         "grid": {"rows": ROWS, "columns": COLUMNS, "shared": {"centre_mm_first": CENTRE_MM, "step_mm": STEP_MM}},
@@ -225,16 +240,21 @@ def results(n_features=12, trained=True, seed=0):
             "directions": [
                 direction("lower → upper", "the lower band", "the upper band", "sae", upper, features, rng),
                 direction("upper → lower", "the upper band", "the lower band", "sae", lower, features, rng),
-                direction("lower → upper", "the lower band", "the upper band", "raw", upper, features, rng),
+                direction("lower → upper", "the lower band", "the upper band", "neurons", upper, features, rng),
+                direction("lower → upper", "the lower band", "the upper band", "sae", upper, features, rng, "zero"),
             ],
             "n_controls": 200,
+            "verdicts": {"neurons": {"word": "no small set does", "reasons": ["the same holds for raw channels"]}},
             "verdict": {
                 "word": "no small set does",
                 "reasons": ["under mean and resample the chosen twenty stay inside the band of the random sets"],
             },
         },
         "preparation": [
-            {"name": name, "n_positive": n, "n_images": N, "text": text}
+            {
+                "name": name, "n_positive": n, "n_images": N, "text": text,
+                "same_answer": n / len(positive), "mean_probability": n / N,
+            }
             for name, n, text in [
                 ("as studied", len(positive), "axial, re-oriented, scaled to 0..1"),
                 ("synthetic skull ring", 3, "a ring of 6 mm at the brain's edge"),
@@ -244,6 +264,8 @@ def results(n_features=12, trained=True, seed=0):
         "replication": {
             "name": "ch2", "present": True, "n_positive": 31, "n_images": 80,
             "text": "A single real head shows the same two bands.", "spearman": 0.62,
+            "with_skull": {"n_positive": 4, "n_images": 80},
+            "sets": [{"chosen_on": "lower", "ablation": a, "flipped": 0.1} for a in ("zero", "mean")],
         },
         "claims": [claim.to_json() for claim in claims(trained)],
         "provenance": {"versions": {"torch": "2.14.1", "mechinterp": "0.1.0"}, "seed": 0, "started": "2026-11-23", "seconds": 214.2},

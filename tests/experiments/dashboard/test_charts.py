@@ -101,7 +101,7 @@ def test_a_curve_without_controls_is_drawn_alone():
 def test_images_that_fall_are_told_apart_by_more_than_colour():
     figure = before_after([0.9, 0.95, None], [0.2, 0.9, 0.1], ["a", "b"], "tumour", 0.9)
     stays, falls = figure.data
-    assert (stays.name, falls.name) == ("stays above 0.5 (1)", "falls below 0.5 (1)")
+    assert (stays.name, falls.name) == ("stays (1)", "crosses 0.5 (1)")
     assert stays.marker.symbol != falls.marker.symbol
     assert falls.y == (0.9, 0.2, None)
     assert falls.text == ("a",) * 3

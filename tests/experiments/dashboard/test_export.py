@@ -15,7 +15,7 @@ from mechinterp.errors import ConfigError, DiskError
 AXE = {"resultTypes": ["violations"], "preload": False}
 """Axe would fetch the style sheet, which the page's own policy forbids."""
 
-SLUGS = [*SECTIONS, "feature/3", "feature/80"]
+SLUGS = [*SECTIONS, "ablation/sae-zero", "feature/3", "feature/80"]
 
 
 class Counting:

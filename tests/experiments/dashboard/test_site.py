@@ -77,7 +77,9 @@ PATHS = list(every_path(SMALL))
 
 def test_all_pages_are_there_and_built_only_when_asked(pages):
     assert list(pages)[: len(SECTIONS)] == list(SECTIONS)
-    assert len(pages) == len(SECTIONS) + 12 == len(list(pages))
+    groups = ["ablation/neurons-reference", "ablation/sae-zero"]
+    assert list(pages)[len(SECTIONS) :][:2] == groups
+    assert len(pages) == len(SECTIONS) + 2 + 12 == len(list(pages))
     assert "feature/10" in pages
     assert "feature/11" not in pages
     with pytest.raises(KeyError):
@@ -89,7 +91,7 @@ def test_ten_thousand_features_do_not_freeze_the_mapping(results, run_dir):
     start = time.perf_counter()
     pages = build_pages(many, run_dir)
     pages["feature/9999"]
-    assert len(pages) == 10_000 + len(SECTIONS)
+    assert len(pages) == 10_000 + 2 + len(SECTIONS)
     assert time.perf_counter() - start < 2
     assert len(next(b for b in pages["features"].blocks if isinstance(b, FeatureTable)).rows) == 10_000
 
@@ -184,16 +186,71 @@ def test_a_page_shows_every_attribute_not_only_the_best(pages):
     assert sum("(best)" in str(row[0]) for row in table.rows) == 1
 
 
+def tables(page, caption):
+    return [block for block in walk(page.blocks) if isinstance(block, Table) and caption in block.caption]
+
+
 def test_every_ablation_stands_beside_its_controls(pages, results):
-    tables = [b for b in walk(pages["ablation"].blocks) if isinstance(b, Table) and "tested size" in b.caption]
-    assert len(tables) == 3
-    for made, direction in zip(tables, results["experiment"]["directions"], strict=True):
-        assert [row[0] for row in made.rows] == ["zero", "mean", "resample", "towards"]
-        for row, curve in zip(made.rows, direction["curves"], strict=True):
-            at = curve["sizes"].index(20)
-            assert row[2] == curve["flipped"][at]
-            assert "to" in row[3]
-            assert row[7] == curve["notumor_delta"][at]
+    directions = results["experiment"]["directions"]
+    for slug, of_page in [
+        ("ablation", directions[:2]), ("ablation/neurons-reference", directions[2:3]), ("ablation/sae-zero", directions[3:])
+    ]:  # fmt: skip
+        made = tables(pages[slug], "tested size")
+        assert len(made) == len(of_page)
+        for table, direction in zip(made, of_page, strict=True):
+            assert [row[0] for row in table.rows] == ["zero", "mean", "resample", "towards"]
+            for row, curve in zip(table.rows, direction["curves"], strict=True):
+                at = curve["sizes"].index(20)
+                assert row[2] == curve["flipped"][at]
+                assert "to" in row[3]
+                assert row[7] == curve["notumor_delta"][at]
+
+
+def test_all_sets_stand_in_one_table_with_ways_to_their_pages(pages):
+    (glance,) = tables(pages["ablation"], "turned by the tested set")
+    assert [row[0] for row in glance.rows] == [
+        "SAE features",
+        "SAE features",
+        Link("raw channels", "ablation/neurons-reference"),
+        Link("SAE features, ranked by zeroing", "ablation/sae-zero"),
+    ]
+    assert glance.rows[0][3] == "95 % (7.7 %)"
+    assert "no small set does" in words(pages["ablation/neurons-reference"])
+
+
+def test_quantities_that_a_study_records_besides_are_shown_at_every_size(pages):
+    more = tables(pages["ablation"], "further numbers")[0]
+    assert [column.label for column in more.columns[2:]] == ["notumor answers kept", "distance from usual tokens"]
+    assert len(more.rows) == 4 * 7
+
+
+def test_two_groups_that_read_alike_have_addresses_of_their_own(run_dir):
+    made = copy.deepcopy(SMALL)
+    for direction, kind in zip(made["experiment"]["directions"], ["sae", "a b", "a-b", ""], strict=True):
+        direction["kind"] = kind
+    pages = build_pages(made, run_dir)
+    slugs = [slug for slug in pages if slug.startswith("ablation/")]
+    assert len(slugs) == len(set(slugs)) == 3
+    assert all(pages[slug].slug == slug for slug in slugs)
+
+
+def test_findings_of_the_matrix_lead_to_their_features(pages):
+    (found,) = tables(pages["attributes"], "after correction")
+    assert found.rows[0][:2] == (Link("feature 10", "feature/10"), "slice position [mm]")
+    assert tables(pages["attributes"], "Controls of the matrix")
+
+
+def test_the_second_head_shows_its_sets_and_its_skull(pages):
+    assert "called meningioma, with skull 4 of 80" in words(pages["preparation"])
+    assert len(tables(pages["preparation"], "second head")[0].rows) == 2
+
+
+def test_pictures_without_spacing_are_measured_in_pixels(run_dir):
+    made = copy.deepcopy(SMALL)
+    made["images"]["length_unit"] = "px"
+    figure = build_pages(made, run_dir)["feature/3"].figures()[0]
+    assert figure.figure.layout.annotations[0].text == "50 px"
+    assert " px from the top" in figure.alt
 
 
 @pytest.mark.parametrize(("word", "tone"), [("drives", "good"), ("no small set does", "bad"), ("not run", "caution")])
@@ -214,7 +271,8 @@ def test_an_unknown_verdict_of_a_claim_is_never_drawn_as_met(run_dir):
 def test_chosen_features_lead_to_their_pages_and_channels_do_not(pages):
     links = [b for b in walk(pages["ablation"].blocks) if isinstance(b, Links)]
     assert [link.slug for link in links[0].links][:2] == ["feature/3", "feature/10"]
-    assert len(links) == 2
+    channels = [b for b in walk(pages["ablation/neurons-reference"].blocks) if isinstance(b, Links)]
+    assert [link.slug for links in channels for link in links.links] == ["ablation", "ablation/sae-zero"]
 
 
 def test_pictures_above_the_threshold_are_marked_with_their_band(pages, results):
@@ -248,12 +306,13 @@ def test_a_replication_that_is_not_installed_says_so(run_dir):
     assert "ch2 is not installed" in words(build_pages(made, run_dir)["preparation"])
 
 
-def test_a_matrix_written_feature_by_feature_is_turned(run_dir):
+def test_a_matrix_may_be_written_either_way_round(run_dir):
     made = copy.deepcopy(SMALL)
     straight = build_pages(made, run_dir)["attributes"].figures()[-1].figure.data[0].z
     made["matrix"]["rho"] = [list(row) for row in zip(*made["matrix"]["rho"], strict=True)]
     turned = build_pages(made, run_dir)["attributes"].figures()[-1].figure.data[0].z
     assert straight == turned
+    assert len(straight) == 3
 
 
 def test_a_feature_without_picture_or_map_says_so(tmp_path, run_dir):
