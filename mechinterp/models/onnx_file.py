@@ -77,7 +77,8 @@ def check_against_onnxruntime(module: nn.Module, path: Path, contract: InputCont
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         expected = session.run(None, {session.get_inputs()[0].name: x})[0]
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the converter's modules index in a way that PyTorch warns of once
             out = module(torch.from_numpy(x))
     except Exception as error:  # noqa: BLE001 - either runtime may fail in any way on a foreign graph
         raise ModelError(f"'{path}' does not run on one image of shape {shape}: {first_line(error)}") from None
@@ -119,8 +120,10 @@ def _contract(graph: Any, request: Request) -> InputContract:
         raise ModelError(f"'{request.spec}' takes an input of {len(dims)} axes, not a batch of images (4)")
     layout: Literal["NCHW", "NHWC"] = "NHWC" if dims[3] in COLOURS and dims[1] not in COLOURS else "NCHW"
     channels, height, width = dims[1:] if layout == "NCHW" else (dims[3], dims[1], dims[2])
-    if channels is None:
-        raise ModelError(f"'{request.spec}' leaves the number of channels open: export it with a fixed one")
+    if channels is None or any(side is not None and side < channels for side in (height, width)):
+        raise ModelError(
+            f"'{request.spec}' does not say which axis holds the channels: export it with a fixed number of them"
+        )
     wanted = request.input_size or (None, None)
     for stated, asked in ((height, wanted[0]), (width, wanted[1])):
         if stated and asked and stated != asked:
