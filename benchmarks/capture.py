@@ -46,8 +46,8 @@ def measure(quick: bool) -> dict[str, Any]:
     def nnsight() -> None:
         saved = []
         for x in batches():
-            with torch.inference_mode():
-                with traced.trace(x):  # noqa: SIM117  nnsight rewrites the body of its own `with`
+            with torch.inference_mode():  # noqa: SIM117  nnsight rewrites the body of its own `with`
+                with traced.trace(x):
                     first = traced.blocks[3].output.save()
                     second = traced.blocks[7].output.save()
                     third = traced.blocks[11].output.save()

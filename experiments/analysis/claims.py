@@ -79,7 +79,7 @@ def _decomposition(explored: Exploration) -> Claim:
 def _encodes(explored: Exploration) -> Claim:
     trained, name = explored.model.trained, explored.primary_attribute
     probe = next((p for p in explored.probes if p["attribute"] == name), None)
-    if probe is None:
+    if name is None or probe is None:
         why = "an attribute named beforehand with enough values"
         return Claim("No attribute could be probed.", "correlational", None, "", False, why, trained=trained)
     unit = f" {probe['unit']}" if probe["unit"] not in {"", "1"} else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,8 @@ from experiments.analysis.predictions import Question, ask, positions
 from experiments.run_directory import Run
 from mechinterp.capturing import CaptureConfig, capture
 from mechinterp.errors import AttributeTableError, ConfigError
+from mechinterp.feature_encoder import FeatureEncoder
+from mechinterp.files import jsonable, read_json, write_json
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.preparation import Preparation
 from mechinterp.models.vision_model import VisionModel
@@ -27,10 +29,20 @@ from mechinterp.provenance import versions
 from mechinterp.store.reader import ActivationStore
 from mechinterp.tails import Tail
 from probes import AttributeMatrix, attribute_matrix, probe_store
-from sparse_autoencoders import FeatureSummary, SparseAutoencoder, summarise_features, train_saes
+from sparse_autoencoders import (
+    FeatureSummary,
+    SparseAutoencoder,
+    TrainSAEConfig,
+    control_encoders,
+    evaluate_sae,
+    loss_recovered,
+    summarise_features,
+    train_saes,
+)
 
 MOST_CLASSES = 6
 MOST_IMAGES = 20
+MOST_SPLICED = 12
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,7 @@ class Exploration:
             "images": image_facts(self.images, self.files, self.logits, self.probabilities),
             "target": self.question.to_json(),
             "sae": {
-                "arch": self.sae.arch,
+                "arch": self.sae.architecture,
                 "k": self.sae.k,
                 "width": self.sae.width,
                 "d_in": self.sae.d_in,
@@ -233,11 +245,8 @@ def explore(
         threshold=config.threshold,
     )
     with run.stage("train-sae", site=site) as record:
-        sae = train_saes(
-            store, site=site, k=config.k, expansion=config.expansion, epochs=config.epochs, seeds=(config.seed,),
-            out=run.folder / "saes", progress=progress,
-        )[0]  # fmt: skip
-        record.update(sae=run.relative(sae.folder) if sae.folder else None, weights_hash=sae.weights_hash)
+        sae = _trained(run, store, site, config, progress)
+        record.update(sae=f"saes/seed-{config.seed}", weights_hash=sae.weights_hash)
     return analyse(
         run, model, images, preparation, store, sae, question, logits, probabilities, config, progress=progress
     )
@@ -272,6 +281,21 @@ def analyse(
     return found
 
 
+def _trained(
+    run: Run, store: ActivationStore, site: str, config: ExplorationConfig, progress: Progress
+) -> SparseAutoencoder:
+    """Train the autoencoder, or take over one that was trained on this very store with these settings."""
+    settings = TrainSAEConfig(k=config.k, expansion=config.expansion, epochs=config.epochs, seeds=(config.seed,))
+    marker, folder = run.folder / "saes" / "trained-with.json", run.folder / "saes" / f"seed-{config.seed}"
+    wanted = jsonable({"store_hash": store.hash, "site": site, **asdict(settings)})
+    if marker.exists() and read_json(marker) == wanted:
+        progress.note("autoencoder taken over from an earlier run with the same settings")
+        return SparseAutoencoder.load(folder)
+    sae = train_saes(store, site=site, config=settings, out=run.folder / "saes", progress=progress)[0]
+    write_json(marker, wanted)
+    return sae
+
+
 def held_out(store: ActivationStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the images to train or choose on, and those to test on: by split, or all and all where there is none."""
     splits = store.images["split"].to_numpy(dtype=object)
@@ -284,8 +308,11 @@ def held_out(store: ActivationStore) -> tuple[NDArray[np.int64], NDArray[np.int6
 def _matrix(
     sae: SparseAutoencoder, store: ActivationStore, images: ImageSet, seed: int, progress: Progress
 ) -> AttributeMatrix | None:
-    train, test = held_out(store)
-    if not images.attributes.attributes or np.intersect1d(train, test).size:
+    if not images.attributes.attributes:
+        return None
+    train, test = held_out(store) if images.units_are_patients else _middle(len(images))
+    if np.intersect1d(train, test).size or min(len(train), len(test)) < 3:
+        progress.note("attributes not matched: no images are held out (give the images a split `test`)")
         return None
     try:
         return attribute_matrix(
@@ -294,6 +321,18 @@ def _matrix(
     except (AttributeTableError, ConfigError) as error:
         progress.note(f"attributes not matched: {error}")
         return None
+
+
+def _middle(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the outer images of one volume to choose on, and its middle to test on, two images apart.
+
+    The attributes are tested by shifting them along the volume, and only slices with room on both sides can be tested: 19
+    shifts are the fewest that reach p = 0.05. See :mod:`mechinterp.statistics.shifts`.
+    """
+    room, gap = 19, 2
+    everything = np.arange(n)
+    outer = (everything < room - gap) | (everything >= n - room + gap)
+    return everything[outer], everything[room : max(n - room, room)]
 
 
 def _probes(store: ActivationStore, site: str, images: ImageSet, seed: int, progress: Progress) -> list[dict[str, Any]]:
@@ -340,20 +379,37 @@ def _decomposition(
     progress: Progress,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure the autoencoder on held-out images, beside baselines with as many active features."""
-    from sparse_autoencoders import baseline_encoders, evaluate_sae, loss_recovered
-
     train, test = held_out(store)
-    some = test[np.linspace(0, len(test) - 1, min(len(test), MOST_IMAGES)).astype(int)]
-    x = model.prepare([images[int(i)] for i in some], preparation)
-    encoders = {"sae": sae, **baseline_encoders(store, sae.site, width=sae.width, k=sae.k, images=train, seed=seed)}
-    rows = {}
-    for name, encoder in progress.track(
-        list(encoders.items()), "held-out metrics beside baselines", total=len(encoders)
-    ):
-        measured = evaluate_sae(encoder, store, images=test).to_json()
-        spliced = loss_recovered(model, encoder, x).to_json()
-        rows[name] = {**measured, **spliced}
+    encoders: dict[str, FeatureEncoder] = {
+        "sae": sae,
+        **control_encoders(store, site=sae.site, width=sae.width, k=sae.k or MOST_CLASSES, images=train, seed=seed),
+    }
+    rows: dict[str, dict[str, Any]] = {}
+    for name, encoder in progress.track(list(encoders.items()), "held-out metrics, baselines", total=len(encoders)):
+        rows[name] = evaluate_sae(encoder, store, images=test).to_json()
+    some = _evenly(test, MOST_SPLICED)
+    mean = store.statistics(sae.site, train).mean
+    for name in ("sae", "frozen-random SAE"):
+        batches = [model.prepare([images[int(i)] for i in some], preparation)]
+        spliced = loss_recovered(model, encoders[name], batches, mean, progress=progress)
+        rows[name] |= {
+            "kl_spliced": spliced.reconstruction.kl,
+            "kl_zero": spliced.zero.kl,
+            "kl_mean": spliced.mean.kl,
+            "kl_identity": spliced.identity.kl,
+            "kl_recovered_against_mean": spliced.kl_recovered["mean"],
+            "cross_entropy_recovered_against_zero": spliced.cross_entropy_recovered["zero"],
+            "cross_entropy_recovered_against_mean": spliced.cross_entropy_recovered["mean"],
+            "prediction_agreement": spliced.reconstruction.agreement,
+            "images_spliced": spliced.images,
+        }
     return rows.pop("sae"), [{"name": name, "metrics": metrics} for name, metrics in rows.items()]
+
+
+def _evenly(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of the values, evenly spread."""
+    chosen: NDArray[np.int64] = values[np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)]
+    return chosen
 
 
 def _effects(found: Exploration, progress: Progress) -> FeatureEffects | None:
@@ -364,18 +420,15 @@ def _effects(found: Exploration, progress: Progress) -> FeatureEffects | None:
     if len(changed) < 2 or len(reference) < 2:
         progress.note("single effects not measured: fewer than two images of the target or of the reference")
         return None
-    changed, reference = (
-        a[np.linspace(0, len(a) - 1, min(len(a), MOST_IMAGES)).astype(int)] for a in (changed, reference)
-    )
+    changed, reference = _evenly(changed, MOST_IMAGES), _evenly(reference, MOST_IMAGES)
     x = found.inputs_if_needed()
-    alive = np.flatnonzero(found.summary.alive)
     return feature_effects(
         found.tail,
         found.sae,
         found.acts[torch.from_numpy(changed)],
         found.acts[torch.from_numpy(reference)],
         (zero(), mean(), resample(1), towards(1)),
-        features=alive,
+        features=found.summary.living,
         seed=found.config.seed,
         x=None if x is None else x[torch.from_numpy(changed)],
         x_reference=None if x is None else x[torch.from_numpy(reference)],

@@ -18,19 +18,35 @@ def feature_records(found: Exploration) -> list[dict[str, Any]]:
 
 def _record(found: Exploration, i: int, effects: dict[str, dict[str, float]]) -> dict[str, Any]:
     summary = found.summary
+    alive = bool(summary.density[i] > 0)
+    tokens = found.model.site(found.site).tokens
+    active = summary.active[:, i].sum() * tokens
     return {
         "id": i,
         "density": summary.density[i],
-        "alive": bool(summary.alive[i]),
-        "max": summary.max[:, i].max(),
-        "mean_when_active": summary.mean_when_active[i],
+        "alive": alive,
+        "max": summary.maximum[:, i].max(),
+        "mean_when_active": summary.mean[:, i].sum() * tokens / active if alive else 0.0,
         "best": _best(found, i),
         "attributes": _attributes(found, i),
         "effects": effects,
         "values": summary.mean[:, i],
-        "histogram": {"edges": summary.histogram_edges[i], "counts": summary.histogram_counts[i]},
-        "top": [{"image": t.image, "value": t.value, "map": t.map} for t in summary.top_images(i)],
+        "histogram": {"edges": summary.edges[i], "counts": summary.histogram[i]},
+        "top": _top(found, i),
     }
+
+
+def _top(found: Exploration, i: int) -> list[dict[str, Any]]:
+    """Return the strongest images with the feature's values on the cells, row by row."""
+    summary, site = found.summary, found.model.site(found.site)
+    entries = []
+    for image, value, values in zip(summary.top_images[i], summary.top_values[i], summary.top_maps[i], strict=True):
+        if image < 0:
+            continue
+        cells = values[site.prefix_tokens :]
+        grid = None if site.grid is None else cells.reshape(site.grid.rows, site.grid.columns)
+        entries.append({"image": int(image), "value": value, "map": grid})
+    return entries
 
 
 def _best(found: Exploration, i: int) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.analysis.predictions import Question, predict
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.perturbations import standard_perturbations
-from mechinterp.images.preparation import Preparation
+from mechinterp.images.preparation import Fit, Preparation
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import SILENT, Progress
 
@@ -50,8 +50,8 @@ def preparation_sensitivity(
     some, target = images.subset(chosen), model.class_index(question.target)
     unchanged = np.asarray(probabilities)[chosen]
     variants = [(p.name, p.of(some), preparation) for p in standard_perturbations()]
-    if preparation.fit != "stretch":
-        variants.append(("stretched to the input's shape", some, Preparation("stretch")))
+    other: Fit = "pad" if preparation.fit == "stretch" else "stretch"
+    variants.append((f"fit: {other}", some, Preparation(other)))
     rows = [_row("as in this study", unchanged, unchanged, target, question.threshold)]
     for name, changed, how in progress.track(variants, "other preparations", total=len(variants)):
         logits = predict(model, changed, how)

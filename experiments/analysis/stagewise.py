@@ -107,10 +107,9 @@ def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
     probabilities = model.probabilities(torch.from_numpy(logits)).numpy()
     question = ask(probabilities, model.class_names, positions(images))
     config = ExplorationConfig(k=sae.k or 0, expansion=round(sae.width / sae.d_in))
-    found = analyse(
+    return analyse(
         run, model, images, preparation, store, sae, question, logits, probabilities, config, progress=progress
     )
-    return found
 
 
 def _probes(run: Run) -> list[Mapping[str, Any]]:

@@ -34,6 +34,8 @@ COMMANDS = {
 }
 
 BUG = 70
+INTERRUPTED = 130
+_INTERRUPTED = "interrupted: what was written is whole; the same command goes on from there"
 
 
 class LazyGroup(TyperGroup):
@@ -100,21 +102,18 @@ def run(argv: list[str]) -> int:
     """Run the command line and return the exit code."""
     try:
         result: Any = typer.main.get_command(app).main(args=argv, prog_name="mechinterp", standalone_mode=False)
-        return int(result) if isinstance(result, int) else 0
+        if result == INTERRUPTED:
+            _say(_INTERRUPTED)
+        return result if isinstance(result, int) else 0
     except MechinterpError as error:
         _say(str(error))
         return error.exit_code
-    except typer.Exit as stop:
-        return stop.exit_code
     except TyperException as error:
         context = getattr(error, "ctx", None)
         command = f" {context.info_name}" if context is not None and context.parent is not None else ""
         if error.format_message():  # without one, the help was printed instead
             _say(f"{error.format_message()} (mechinterp{command} --help)")
         return 2
-    except (typer.Abort, KeyboardInterrupt):
-        _say("interrupted: what was written is whole; the same command goes on from there")
-        return 130
     except Exception as error:  # noqa: BLE001  the one place where a bug of ours becomes a line and an exit code
         if os.environ.get("MECHINTERP_TRACEBACK"):
             traceback.print_exc()

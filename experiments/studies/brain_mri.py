@@ -61,7 +61,7 @@ def run_brain_mri(
     from experiments.dashboard import export_static
 
     run = Run.create(out)
-    preparation = Preparation()
+    preparation = Preparation(config.fit)
     with run.stage("study", config=dataclasses.asdict(config)) as record:
         progress.note("loading the model and the head")
         model = _model(config, download)

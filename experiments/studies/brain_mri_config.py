@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from mechinterp.errors import ConfigError
 
@@ -19,6 +19,9 @@ class BrainMRIConfig:
     site: Annotated[str | None, "where to look; default: the last convolution, or a block three quarters deep"] = None
     target: Annotated[str | None, "class asked about; default: meningioma, or what the model answers most"] = None
     reference: Annotated[str | None, "class to compare with; default: notumor, or what it answers second most"] = None
+    fit: Annotated[
+        Literal["stretch", "pad", "crop"], "how slices become the input; stretch is the published classifier's own way"
+    ] = "stretch"
     threshold: Annotated[float, "probability above which a slice counts as called the target"] = 0.9
     step_mm: Annotated[float, "distance of the slices [mm]"] = 2.0
     k: Annotated[int, "features active per cell"] = 32

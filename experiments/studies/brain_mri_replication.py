@@ -49,14 +49,15 @@ def replicate(
     positive = np.flatnonzero(_probabilities(explored, logits)[:, target] > question.threshold)
     skull = int((_probabilities(explored, with_skull)[:, target] > question.threshold).sum())
     references = np.flatnonzero(logits.argmax(1).numpy() == reference)
-    found = {
+    sets: list[dict[str, Any]] = []
+    found: dict[str, Any] = {
         "name": NAME,
         "present": True,
         "n_positive": len(positive),
         "n_images": len(stripped),
         "with_skull": {"n_positive": skull, "n_images": len(whole)},
         "positions_mm": stripped.attributes.column("slice_position")[positive],
-        "sets": [],
+        "sets": sets,
     }
     said = f"{len(positive)} of {len(stripped)} slices above {question.threshold:g} without skull, {skull} of {len(whole)} with it"
     directions = [d for d in experiment["directions"] if d["kind"] == "sae" and d["ranked_by"] == "reference"]
@@ -65,8 +66,8 @@ def replicate(
     for direction in directions:
         for ablation in (zero(), mean(), resample(2)):
             turned = _turned(explored, acts, positive, references, direction["chosen"], ablation, target, seed)
-            found["sets"].append({"chosen_on": direction["chosen_on"], "ablation": ablation.name, "flipped": turned})
-    parts = [f"{s['flipped']:.0%} under {s['ablation']} (chosen on {s['chosen_on']})" for s in found["sets"]]
+            sets.append({"chosen_on": direction["chosen_on"], "ablation": ablation.name, "flipped": turned})
+    parts = [f"{s['flipped']:.0%} under {s['ablation']} (chosen on {s['chosen_on']})" for s in sets]
     size = directions[0]["size"]
     return {
         **found,

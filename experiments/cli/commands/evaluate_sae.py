@@ -28,14 +28,14 @@ def run(
     """
     from experiments.analysis.exploration import held_out
     from mechinterp.store.reader import ActivationStore
-    from sparse_autoencoders import SparseAutoencoder, baseline_encoders, evaluate_sae
+    from sparse_autoencoders import SparseAutoencoder, control_encoders, evaluate_sae
 
     store, loaded = ActivationStore.open(activations), SparseAutoencoder.load(sae)
     train, test = held_out(store)
     chosen = test if split is None else store.where(split)
     encoders = {
         "sae": loaded,
-        **baseline_encoders(store, loaded.site, width=loaded.width, k=loaded.k, images=train, seed=seed),
+        **control_encoders(store, site=loaded.site, width=loaded.width, k=loaded.k or 32, images=train, seed=seed),
     }
     rows = {
         name: evaluate_sae(encoder, store, images=chosen).to_json()

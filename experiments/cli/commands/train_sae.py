@@ -42,6 +42,6 @@ def run(
     images = None if split is None else store.where(split)
     with Run.create(out.parent).stage("train-sae", activations=str(activations), config=settings) as record:
         trained = train_saes(store, site=site, config=config, images=images, out=out, progress=progress)
-        folders = [str(s.folder) for s in trained]
+        folders = [str(out / f"seed-{seed}") for seed in config.seeds]
         record.update(saes=[Run(out.parent).relative(f) for f in folders])
     emit({"saes": folders, "width": trained[0].width, "site": trained[0].site}, "\n".join(folders), as_json=as_json)
