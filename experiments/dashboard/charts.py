@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from experiments.dashboard.formatting import label_with_unit
+from experiments.dashboard.formatting import format_value, label_with_unit
 from mechinterp.figures import COLOURS, DIVERGING, as_text, class_colour, themed_figure
 
 Numbers = Sequence[float | None]
@@ -235,7 +235,7 @@ def shares(names: Sequence[str], values: Numbers, label: str) -> go.Figure:
     trace = {
         "type": "bar", "orientation": "h", "x": list(values), "y": [as_text(name) for name in names],
         "marker": {"color": COLOURS["blue"]}, "width": 0.6,
-        "text": ["" if v is None else f"{100 * v:.0f} %" for v in values],
+        "text": ["" if v is None else format_value(v, "percent") for v in values],
         "textposition": "outside", "cliponaxis": False,
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
     }  # fmt: skip

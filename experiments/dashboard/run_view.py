@@ -162,12 +162,6 @@ class RunView:
         """Return the model's probability of a class on an image."""
         return None if class_index is None else self["images"]["probabilities"][index][class_index].number()
 
-    def predicted(self, index: int) -> str:
-        """Return the class the model answers on an image, or nothing."""
-        row = self["images"]["probabilities"][index].numbers()
-        known = [(p, i) for i, p in enumerate(row) if p is not None]
-        return self.class_name(max(known)[1]) if known else ""
-
     def class_name(self, index: int) -> str:
         """Return a class's name."""
         return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"

@@ -45,7 +45,8 @@ def _preparation(view: RunView) -> list[Block]:
         rows.append((names[-1], n, of, share, record["text"].text()))
     if not rows:
         return [not_run("The comparison of preparations")]
-    label = f"share of images called {view.target} above {format_value(view['target']['threshold'].number())}"
+    threshold = view["target"]["threshold"].number()
+    label = f"share of images called {view.target}" + ("" if threshold is None else f" above {threshold:g}")
     said = "; ".join(f"{name} {format_value(value, 'percent')}" for name, value in zip(names, values, strict=True))
     figure = FigureBlock(shares(names, values, label), f"The {label}.", f"The {label}: {said}.", 110 + 38 * len(rows))
     extra = [(key, column) for key, column in EXTRA.items() if any(r[key].number() is not None for r in records)]

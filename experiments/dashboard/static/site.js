@@ -28,6 +28,7 @@
     site = manifest;
     known = new Set(site.slugs);
     window.addEventListener("hashchange", route);
+    window.matchMedia("print").addEventListener("change", resizeAll);   // figures take the paper's width
     window.addEventListener("beforeprint", resizeAll);
     window.addEventListener("afterprint", resizeAll);
     route();

@@ -65,7 +65,7 @@ def test_predictions_stand_against_the_line_of_equality():
 
 
 def test_shares_write_their_percentage_and_leave_the_absent_blank():
-    assert shares(["a", "b"], [0.254, None], "share").data[0].text == ("25 %", "")
+    assert shares(["a", "b"], [0.254, None], "share").data[0].text == ("25.4 %", "")
 
 
 def curve(name, chosen):

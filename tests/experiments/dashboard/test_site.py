@@ -142,7 +142,7 @@ def test_empty_results_read_not_run_on_every_page(tmp_path):
         assert not page.figures()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     path=st.sampled_from(PATHS),
     replacement=st.sampled_from([KeyError, None, [], {}, "<b>text</b>", 7, -1.5, True, [[1], 2]]),
@@ -392,3 +392,12 @@ def test_a_block_without_markup_is_an_error_of_ours():
     with pytest.raises(TypeError, match="no markup for a int"):
         draw(3)
     assert draw(Text(("a",))).tag == "div"
+
+
+def test_the_packages_public_names_load_when_they_are_used():
+    from experiments import dashboard
+
+    assert dashboard.build_pages is build_pages
+    assert set(dashboard.__all__) == {"build_pages", "export_static", "make_app", "serve"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = dashboard.nothing
