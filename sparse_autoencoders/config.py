@@ -23,7 +23,7 @@ class TrainSAEConfig:
     seeds: Annotated[tuple[int, ...], "one SAE is trained for each; a seed decides initialisation and data order"] = (
         0,
     )
-    epochs: Annotated[int, "passes over the training tokens; `steps` takes precedence"] = 20
+    epochs: Annotated[int, "passes over the training tokens; `steps` takes precedence"] = 10
     steps: Annotated[int | None, "optimiser steps, instead of epochs"] = None
     batch_size: Annotated[int, "tokens in a step"] = 512
     lr: Annotated[float, "Adam's highest learning rate"] = 1e-3
@@ -35,7 +35,10 @@ class TrainSAEConfig:
         "auto takes the units where most activations are zero, else training tokens",
     ] = "auto"
     aux: Annotated[float, "weight of the loss that revives dead features (topk, batchtopk)"] = 1.0
-    dead_after: Annotated[float, "epochs of silence after which a feature counts as dead in training"] = 1.0
+    dead_after: Annotated[float, "epochs of silence after which a feature counts as dead in training"] = 0.25
+    restarts: Annotated[
+        int, "times that silent features start anew at the worst reconstructed tokens: after the first, second, … epoch"
+    ] = 4
     sparsity: Annotated[float, "weight of the L1 penalty (standard) or of the distance to k (jumprelu)"] = 1.0
     device: Annotated[str, "where to train: cpu, cuda, cuda:1, …"] = "cpu"
 
@@ -52,7 +55,7 @@ class TrainSAEConfig:
         for name in ("expansion", "lr", "dead_after"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("aux", "sparsity"):
+        for name in ("aux", "restarts", "sparsity"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
         if self.warm_up < 0 or self.decay < 0 or self.warm_up + self.decay > 1:

@@ -132,19 +132,20 @@ def summarise_features(
     if len(chosen) == 0:
         raise ImagesError("no image to summarise features over: give at least one position")
     n, width, tokens = len(chosen), encoder.width, store.tokens(encoder.site)
-    maximum, mean, active = (torch.empty(n, width) for _ in range(3))
+    maximum, mean = torch.empty(n, width), torch.empty(n, width)
+    fired = torch.empty(n, width, dtype=torch.long)
     low = torch.zeros(width)
     at = 0
     for acts_bnd in image_blocks(store, encoder, chosen, progress, "reading features"):
         z = encoder.encode(acts_bnd)
         here = slice(at, at + len(z))
-        maximum[here], mean[here], active[here] = z.amax(1), z.mean(1), (z != 0).float().mean(1)
+        maximum[here], mean[here], fired[here] = z.amax(1), z.mean(1), (z != 0).sum(1)
         low = torch.minimum(low, z.amin((0, 1)))
         at += len(z)
 
     kept = min(top, n)
-    order = torch.where(active > 0, maximum, -torch.inf).topk(kept, dim=0).indices.T.contiguous()
-    alive = active.gather(0, order.T).T > 0
+    order = torch.where(fired > 0, maximum, -torch.inf).topk(kept, dim=0).indices.T.contiguous()
+    alive = fired.gather(0, order.T).T > 0
     values = maximum.gather(0, order.T).T * alive
     maps = torch.zeros(width, kept, tokens)
     wanted: list[list[tuple[int, int]]] = [[] for _ in range(n)]
@@ -171,8 +172,8 @@ def summarise_features(
         images=chosen,
         maximum=maximum.numpy(),
         mean=mean.numpy(),
-        active=active.numpy(),
-        density=active.double().mean(0).numpy(),
+        active=(fired.float() / tokens).numpy(),
+        density=(fired.sum(0).double() / (n * tokens)).numpy(),
         histogram=counts.reshape(width, bins).numpy(),
         edges=(low[:, None] + span[:, None] * fractions).numpy(),
         top_images=np.where(alive.numpy(), chosen[order.numpy()], -1),

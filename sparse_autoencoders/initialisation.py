@@ -12,6 +12,7 @@ from torch import Tensor
 from sparse_autoencoders.explained_variance import ExplainedVariance
 
 _SAMPLE_ROWS = 4096
+QUIET = 0.3  # encoder norm of a latent that starts beside others that work, as a share of theirs
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def start(
     Parameters
     ----------
     name
-        ``neurons``: the site's units and their opposites, then training tokens where the dictionary is larger.
+        ``neurons``: the site's units and their opposites, and where the dictionary is larger, what they leave over.
         ``data``: training tokens about the mean. ``random``: isotropic.
     sample
         Training tokens in the scale the SAE is trained in (mean zero, mean squared norm equal to the width).
@@ -59,7 +60,10 @@ def start(
         Decides what is drawn.
 
     """
-    return _scaled(name, _directions(name, sample, width, generator), sample, k)
+    sample = sample[:_SAMPLE_ROWS]
+    begin, residual = _scaled(name, _directions(name, sample, width, generator), sample, k)
+    missing = width - len(begin.W_dec)
+    return _with_quiet(begin, residual, missing, generator) if missing else begin
 
 
 def suited(raw: Float[Tensor, "row d_in"]) -> Literal["neurons", "data"]:
@@ -81,25 +85,48 @@ def suited(raw: Float[Tensor, "row d_in"]) -> Literal["neurons", "data"]:
 
 def _directions(name: str, sample: Tensor, width: int, generator: torch.Generator) -> Tensor:
     d_in = sample.shape[1]
-    if name == "random":
-        rows = torch.randn(width, d_in, generator=generator)
-    else:
-        drawn = sample[torch.randint(len(sample), (width,), generator=generator)]
-        # a token drawn twice, or one at the mean, must not give two equal directions
-        rows = drawn + 0.01 * torch.randn(width, d_in, generator=generator)
     if name == "neurons":
-        units = torch.cat([torch.eye(d_in), -torch.eye(d_in)])[:width]
-        rows[: len(units)] = units
-    return torch.nn.functional.normalize(rows, dim=-1)
+        return torch.cat([torch.eye(d_in), -torch.eye(d_in)])[:width]
+    if name == "random":
+        return torch.nn.functional.normalize(torch.randn(width, d_in, generator=generator), dim=-1)
+    drawn = sample[torch.randint(len(sample), (width,), generator=generator)]
+    # a token drawn twice, or one at the mean, must not give two equal directions
+    return torch.nn.functional.normalize(drawn + 0.01 * torch.randn(width, d_in, generator=generator), dim=-1)
 
 
-def _scaled(name: str, W_dec: Tensor, sample: Tensor, k: int) -> Start:
-    """Scale the tied encoder by the least-squares factor: overlapping directions would overshoot together."""
-    sample = sample[:_SAMPLE_ROWS]
+def _scaled(name: str, W_dec: Tensor, sample: Tensor, k: int) -> tuple[Start, Tensor]:
+    """Scale the tied encoder by the least-squares factor: overlapping directions would overshoot together.
+
+    Returns the residuals of the sample too.
+    """
     hidden = sample @ W_dec.T
-    values, columns = hidden.topk(k, dim=-1)
+    values, columns = hidden.topk(min(k, len(W_dec)), dim=-1)
     reconstruction = torch.zeros_like(hidden).scatter_(-1, columns, values.relu()) @ W_dec
     scale = float((sample * reconstruction).sum() / reconstruction.square().sum().clamp_min(1e-12))
     variance = ExplainedVariance()
     variance.update(sample, scale * reconstruction)
-    return Start(name, (scale * W_dec.T).contiguous(), W_dec, variance.compute())
+    return Start(name, (scale * W_dec.T).contiguous(), W_dec, variance.compute()), sample - scale * reconstruction
+
+
+def _with_quiet(begin: Start, residual: Tensor, more: int, generator: torch.Generator) -> Start:
+    """Add latents at what the others leave over, with so small an encoder that they displace none of them at first."""
+    directions = worst_residuals(residual, more, generator)
+    quiet = QUIET * begin.W_enc.norm(dim=0).mean()
+    return Start(
+        begin.name,
+        torch.cat([begin.W_enc, quiet * directions.T], dim=1),
+        torch.cat([begin.W_dec, directions]),
+        begin.explained_variance,
+    )
+
+
+def worst_residuals(
+    residual: Float[Tensor, "row d_in"], n: int, generator: torch.Generator
+) -> Float[Tensor, "feature d_in"]:
+    """Return `n` unit directions of residuals, drawn with probability proportional to their squared norm."""
+    weights = residual.square().sum(-1)
+    if not float(weights.sum()) > 0:
+        weights = torch.ones_like(weights)
+    drawn = residual[torch.multinomial(weights, n, replacement=True, generator=generator)]
+    noise = 1e-3 * drawn.norm(dim=-1, keepdim=True).clamp_min(1e-3) / drawn.shape[-1] ** 0.5
+    return torch.nn.functional.normalize(drawn + noise * torch.randn(drawn.shape, generator=generator), dim=-1)

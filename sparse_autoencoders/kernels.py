@@ -7,6 +7,7 @@ zero (``sampled_addmm``), and both weight gradients are transposed CSR × dense.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -135,3 +136,9 @@ def _starts(sorted_or_not: Tensor, n: int) -> Tensor:
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
     return torch.sparse_csr_tensor(starts, columns, values, (len(starts) - 1, width), check_invariants=False)
+
+
+with warnings.catch_warnings():
+    # torch says once in each process that CSR tensors are in beta; let that be here, and not on a user's screen
+    warnings.simplefilter("ignore", UserWarning)
+    _csr(torch.tensor([0, 0]), torch.empty(0, dtype=torch.long), torch.empty(0), 1)

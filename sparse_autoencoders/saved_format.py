@@ -2,7 +2,8 @@
 
 ``sae_weights.safetensors`` and ``cfg.json`` are what ``sae_lens.SAE.load_from_disk`` reads, architectures ``topk``,
 ``jumprelu`` and ``standard``, with every normalisation folded in: codes are computed from the site's raw activations.
-``mechinterp.json`` says where it comes from and, written last, that the folder is whole.
+``mechinterp.json`` says where it comes from; written last, with checksums of the other two, it also says that the folder is
+whole.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ def save(sae: SparseAutoencoder, folder: Path) -> Path:
 
     """
     tensors = {name: t.detach().cpu().float().contiguous() for name, t in sae._tensors().items()}
-    (folder / OURS).unlink(missing_ok=True)  # until it stands again, the folder is not whole
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))
     config: dict[str, Any] = {
         "architecture": sae.architecture,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _CURVE_POINTS = 200
 _SAMPLE_ROWS = 1 << 15
+_RESTART_ROWS = 1 << 12
 
 
 def train_saes(
@@ -180,21 +181,31 @@ def _not_finite(store: ActivationStore, site: str, images: NDArray[np.int64]) ->
 
 def _train_one(data: _TrainingData, config: TrainSAEConfig, seed: int, progress: Progress) -> SparseAutoencoder:
     from mechinterp.provenance import versions
+    from sparse_autoencoders.resampling import restart_silent
     from sparse_autoencoders.saelens import inference_weights, make_trainer
 
     d_in = data.store.width(data.site)
     generator = torch.Generator().manual_seed(seed)
     sample = data.sample(generator)
     chosen = suited(sample) if config.init == "auto" else config.init
-    begin = start(chosen, data.normalised(sample), config.width(d_in), config.k, generator)
+    sample = data.normalised(sample)
+    begin = start(chosen, sample, config.width(d_in), config.k, generator)
     dead_window = max(1, round(config.dead_after * data.steps_per_epoch))
     trainer = make_trainer(begin, config, data.stream(seed), data.batch_size, data.steps, dead_window, seed)
     every = max(1, data.steps // _CURVE_POINTS)
     curve: dict[str, list[float]] = {name: [] for name in ("step", "loss", "explained_variance", "l0", "dead")}
+    # none in the second half: a restarted feature needs time to learn
+    restarts = {
+        e * data.steps_per_epoch for e in range(1, config.restarts + 1) if 2 * e * data.steps_per_epoch <= data.steps
+    }
+    restarted = 0
     started = time.perf_counter()
     for step in progress.track(range(data.steps), f"training {config.arch}, seed {seed}", total=data.steps):
         output = trainer.step(next(trainer.data_provider))
         trainer.n_training_steps += 1
+        if step + 1 in restarts:
+            silent = trainer.n_forward_passes_since_fired >= data.steps_per_epoch
+            restarted += restart_silent(trainer, silent, sample[:_RESTART_ROWS], generator)
         if step % every == 0 or step == data.steps - 1:
             loss = float(output.loss.detach())
             if not np.isfinite(loss):
@@ -223,6 +234,7 @@ def _train_one(data: _TrainingData, config: TrainSAEConfig, seed: int, progress:
             "config": {**asdict(config), "seeds": [seed]},
             "start": {"name": begin.name, "explained_variance": begin.explained_variance},
             "steps": data.steps,
+            "restarted": restarted,
             "curve": curve,
             "versions": versions(),
         },
