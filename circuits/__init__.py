@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.ablations import Ablation, mean, resample, towards, zero
+    from circuits.bands import Band, two_bands
     from circuits.node_effects import FeatureEffects, feature_effects
-    from circuits.set_experiment import Band, SetExperimentConfig, run_set_experiment, two_bands
+    from circuits.set_experiment import SetExperimentConfig, run_set_experiment
     from circuits.set_results import SetExperiment
     from circuits.set_verdict import verdict
 
 _HOME = {
     "Ablation": "circuits.ablations",
-    "Band": "circuits.set_experiment",
+    "Band": "circuits.bands",
     "FeatureEffects": "circuits.node_effects",
     "SetExperiment": "circuits.set_results",
     "SetExperimentConfig": "circuits.set_experiment",
@@ -26,7 +27,7 @@ _HOME = {
     "resample": "circuits.ablations",
     "run_set_experiment": "circuits.set_experiment",
     "towards": "circuits.ablations",
-    "two_bands": "circuits.set_experiment",
+    "two_bands": "circuits.bands",
     "verdict": "circuits.set_verdict",
     "zero": "circuits.ablations",
 }

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from circuits.set_experiment import SetExperimentConfig, run_set_experiment, two_bands
+from circuits.bands import two_bands
+from circuits.set_experiment import SetExperimentConfig, run_set_experiment
 from mechinterp.feature_encoder import Neurons
 from mechinterp.objectives import logit_difference
 

@@ -14,7 +14,8 @@ from planted_answers import (
 )
 
 from circuits.ablations import Source, draw, resample
-from circuits.set_experiment import Band, SetExperimentConfig, run_set_experiment, two_bands
+from circuits.bands import Band, two_bands
+from circuits.set_experiment import SetExperimentConfig, run_set_experiment
 from mechinterp.errors import ConfigError, ImagesError, LeakageError
 from mechinterp.feature_encoder import Directions, Neurons
 from mechinterp.objectives import logit, logit_difference
