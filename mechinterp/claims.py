@@ -100,11 +100,12 @@ class Claim:
             "strength": self.strength,
             "value": self.value,
             "unit": self.unit,
-            "interval": list(self.interval) if self.interval else None,
+            "interval": None if self.interval is None else list(self.interval),
             "interval_note": self.interval_note,
             "p_value": self.p_value,
             "criterion": self.criterion,
             "holds": self.holds,
+            "trained": self.trained,
             "controls": [
                 {"name": c.name, "value": c.value, "passed": c.passed, "detail": c.detail} for c in self.controls
             ],
