@@ -257,29 +257,27 @@ class _Way:
         *,
         with_controls: bool,
     ) -> Curve:
-        results = []
-        for size in self.sizes:
+        def measured(size: int, *, controlled: bool) -> SetResult:
             chosen = order[None, :size]
-            norm = set_norm(gram, chosen[0])
             after = bench.logits(chosen)
             moved = kept = None
             if side is not None:
                 beside = side.logits(chosen)
                 moved = float(side.delta(beside)[0])
                 kept = float((beside[0].argmax(1) == side.before.argmax(1)).double().mean())
-            results.append(
-                SetResult(
-                    size=size,
-                    flipped=float(bench.flipped(after)[0]),
-                    delta=float(bench.delta(after)[0]),
-                    reference_delta=moved,
-                    reference_kept=kept,
-                    norm=norm,
-                    off_data=self.spread.ratio(bench.changed(chosen)[0], bench.base_bnd),
-                    controls=self._controls(bench, gram, chosen[0]) if with_controls else None,
-                )
+            return SetResult(
+                size=size,
+                flipped=float(bench.flipped(after)[0]),
+                delta=float(bench.delta(after)[0]),
+                reference_delta=moved,
+                reference_kept=kept,
+                norm=set_norm(gram, chosen[0]),
+                off_data=self.spread.ratio(bench.changed(chosen)[0], bench.base_bnd),
+                controls=self._controls(bench, gram, chosen[0]) if controlled else None,
             )
-        return Curve(bench.ablation, tuple(results))
+
+        results = tuple(measured(size, controlled=with_controls) for size in self.sizes)
+        return Curve(bench.ablation, results, measured(len(order), controlled=False))
 
     def _controls(self, bench: Bench, gram: NDArray[np.float64], members: NDArray[np.int64]) -> Controls:
         config = self.config

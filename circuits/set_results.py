@@ -118,10 +118,23 @@ class SetResult:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One ablation over all sizes."""
+    """One ablation over all sizes.
+
+    Parameters
+    ----------
+    ablation
+        What was put in place.
+    results
+        One per size.
+    everything
+        All alive features changed at once: the most that any set can do. What is missing to the whole answer is carried by
+        what the features do not reconstruct.
+
+    """
 
     ablation: Ablation
     results: tuple[SetResult, ...]
+    everything: SetResult | None = None
 
     def at(self, size: int) -> SetResult:
         """Return the result for one size; raises ``KeyError`` if it was not run."""
@@ -147,6 +160,9 @@ class Curve:
             "p_delta": [None if p is None else p[1] for p in both],
             "notumor_delta": [r.reference_delta for r in self.results],
             "notumor_kept": [r.reference_kept for r in self.results],
+            "everything": None
+            if self.everything is None
+            else {"size": self.everything.size, "flipped": self.everything.flipped, "delta": self.everything.delta},
             "norm_removed": [r.norm for r in self.results],
             "control_norm": [r.controls.norm if r.controls else None for r in self.results],
             "control_scale": [r.controls.scale if r.controls else None for r in self.results],

@@ -63,8 +63,10 @@ def verdict(experiment: SetExperiment, kind: str | None = None) -> tuple[Word, t
         reasons.append(f"{len(ways)} of 2 directions was run with '{kind}'")
     for w in ways:
         reasons += w.success() if w.passing is not None else w.failure()
-    contrast = [_Judged(experiment, d) for d in experiment.select(kind, "zero")]
-    reasons += [sentence for w in ways + contrast for sentence in w.artefact()]
+    zeroed = {w.way.name: w for w in (_Judged(experiment, d) for d in experiment.select(kind, "zero"))}
+    for w in ways:
+        # ranked by zeroing it shows most clearly; once is enough
+        reasons += (w.way.name in zeroed and zeroed[w.way.name].artefact()) or w.artefact()
     return "no small set does", tuple(reasons)
 
 
@@ -193,7 +195,18 @@ class _Judged:
             said.append(
                 f"{self.way.name}: no set of up to {larger[-1]} {self.unit} turns half of the images under both"
             )
-        return said
+        return said + self._even_all()
+
+    def _even_all(self) -> list[str]:
+        """Say so where even all features together do not turn the answer: then they are not what carries it."""
+        whole = {n: c.everything for n in DECIDING if (c := self.way.curve(n)) is not None and c.everything is not None}
+        if not whole or min(r.flipped for r in whole.values()) >= self.config.flip:
+            return []
+        turned = " and ".join(f"{r.flipped:.0%} under {name}" for name, r in whole.items())
+        return [
+            f"{self.way.name}: even all {self.way.alive} alive {self.unit} together turn only {turned}: "
+            "what they do not reconstruct carries the rest"
+        ]
 
     def _worst_flip(self, size: int) -> float:
         curves = [self.way.curve(name) for name in DECIDING]
@@ -223,6 +236,6 @@ class _Judged:
         )
         ranking = "" if self.way.ranked_by == "reference" else " ranked by zeroing"
         return [
-            f"{self.way.name}: setting {size} {self.unit}{ranking} to zero turns {r.flipped:.0%}, but {others}: "
+            f"{self.way.name}: setting the first {size} {self.unit}{ranking} to zero turns {r.flipped:.0%}, but {others}: "
             f"an artefact of zeroing (it takes the activation {r.off_data:.1f} times as far off the data as usual{moved})"
         ]

@@ -81,6 +81,17 @@ def test_zeroing_an_always_on_channel_lies_far_off_the_data_and_its_mean_does_no
     assert way.curve("mean").at(1).off_data < 1.1
 
 
+def test_all_features_together_are_the_most_that_any_set_can_do(drivers):
+    for way in drivers.directions:
+        whole = way.curve("mean").everything
+        assert whole.size == WIDTH
+        assert whole.flipped == 1
+        assert whole.controls is None
+        assert whole.delta == pytest.approx(
+            drivers.select("neurons", way.ranked_by)[0].curve("mean").at(40).delta, abs=1
+        )
+
+
 def test_numbers_equal_a_plain_loop(drivers):
     acts, run = two_drivers()
     way = drivers.select("neurons", "reference")[1]

@@ -117,6 +117,17 @@ def test_without_a_size_within_the_share_nothing_is_small(drivers):
     assert any("more than 1% of the 64 alive raw channels" in r for r in reasons)
 
 
+def test_features_that_cannot_turn_it_even_all_together_are_told(drivers):
+    def edit(curve):
+        return replace(curve, everything=replace(curve.everything, flipped=0.25))
+
+    ways = tuple(replace(w, curves=tuple(edit(c) for c in w.curves)) for w in changed(drivers, flipped=0.2).directions)
+    _, reasons = verdict(replace(drivers, directions=ways))
+    assert any(
+        "even all 64 alive raw channels together turn only 25% under mean and 25% under resample" in r for r in reasons
+    )
+
+
 def test_an_ablation_that_was_not_run_is_named(drivers):
     ways = tuple(replace(w, curves=tuple(c for c in w.curves if c.ablation.name != "mean")) for w in drivers.directions)
     word, reasons = verdict(replace(drivers, directions=ways))
