@@ -17,7 +17,7 @@ from dash import ALL, Input, Output, State, ctx, dcc, html
 from dash.exceptions import PreventUpdate
 
 from experiments.dashboard.components import table_body, table_state, to_dash
-from experiments.dashboard.markup import href, page_elements
+from experiments.dashboard.markup import SLIDER, href, page_elements
 from experiments.dashboard.page import FeatureTable, Page
 from experiments.dashboard.run_view import RunView
 from experiments.dashboard.site import Pages, missing_page
@@ -49,6 +49,15 @@ ON_PAGE = """function(children, title, run) {
         });
     }
     window.mechinterpVisited = true;
+    return window.dash_clientside.no_update;
+}"""
+
+
+ON_OPACITY = """function(opacity) {
+    document.querySelectorAll(".js-plotly-plot").forEach(function (plot) {
+        var overlaid = plot.layout.images && plot.layout.images.length && plot.data[0].type === "heatmap";
+        if (overlaid) window.Plotly.restyle(plot, { opacity: Number(opacity) });
+    });
     return window.dash_clientside.no_update;
 }"""
 
@@ -157,6 +166,7 @@ def _layout(pages: Pages) -> Any:
             dcc.Store(id="page-title"),
             dcc.Store(id="run-title", data=pages.view.title),
             dcc.Store(id="focus-done"),
+            dcc.Store(id="opacity-done"),
             html.Header(
                 [
                     html.P(pages.view.title, className="site-title"),
@@ -208,6 +218,8 @@ def _add_callbacks(app: dash.Dash, pages: Pages) -> None:
         State("page-title", "data"),
         State("run-title", "data"),
     )
+
+    clientside(ON_OPACITY, Output("opacity-done", "data"), Input(SLIDER, "value"), prevent_initial_call=True)
 
     @app.callback(
         Output("table-body", "children"),

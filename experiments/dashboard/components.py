@@ -24,6 +24,9 @@ def to_dash(node: Node) -> Any:
         return html.Div(graph, className="plot", style={"height": f"{node.height_px}px"}, **label)
     if isinstance(node, FeatureTable):
         return _feature_table(node)
+    if node.tag == "input":  # only Dash's own inputs report their value
+        numbers: dict[str, Any] = {name: float(node.attributes[name]) for name in ("min", "max", "step", "value")}
+        return dcc.Input(id=node.attributes["id"], type="range", **numbers)
     component = getattr(html, node.tag.capitalize())
     properties: dict[str, Any] = {RENAMED.get(name, name): value for name, value in node.attributes.items()}
     if "style" in properties:

@@ -25,6 +25,7 @@ from experiments.dashboard.page import (
     Heading,
     Link,
     Links,
+    OverlaySlider,
     Page,
     Side,
     Stamp,
@@ -35,6 +36,9 @@ from experiments.dashboard.page import (
 )
 
 Node: TypeAlias = "Element | str | FigureBlock | FeatureTable"
+
+SLIDER = "overlay-opacity"
+"""Id of the slider, which each renderer connects to the pictures."""
 
 MARKS = {"good": "✓", "bad": "✕", "caution": "!", "plain": "", "muted": ""}
 """A sign beside each coloured word, so that no meaning hangs on the colour."""
@@ -154,6 +158,14 @@ def _(block: Table) -> Node:
 @draw.register
 def _(block: FigureBlock) -> Node:
     return element("figure", block, element("figcaption", block.caption), css="figure")
+
+
+@draw.register
+def _(block: OverlaySlider) -> Node:
+    slider = element(
+        "input", type="range", id=SLIDER, min="0", max="1", step="0.05", value=f"{block.opacity:g}", autocomplete="off"
+    )
+    return element("div", element("label", block.label, for_=SLIDER), slider, css="overlay-slider")
 
 
 @draw.register

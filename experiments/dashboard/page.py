@@ -146,6 +146,14 @@ class FigureBlock:
 
 
 @dataclass(frozen=True)
+class OverlaySlider:
+    """Sets the opacity of the overlays of all pictures on the page, from the picture alone to the overlay alone."""
+
+    label: str = "Overlay"
+    opacity: float = 0.6
+
+
+@dataclass(frozen=True)
 class Thumbnail:
     """A small picture; `mark` says in a word what sets it apart."""
 
@@ -254,7 +262,7 @@ class FeatureTable:
 
 
 Block: TypeAlias = (
-    "Heading | Text | Answer | Stamp | Verdict | ClaimCard | Facts | Table | FigureBlock | Thumbnails | Links | Side "
+    "Heading | Text | Answer | Stamp | Verdict | ClaimCard | Facts | Table | FigureBlock | OverlaySlider | Thumbnails | Links | Side "
     "| Details | FeatureTable"
 )
 

@@ -15,6 +15,7 @@ from experiments.dashboard.page import (
     Heading,
     Link,
     Links,
+    OverlaySlider,
     Page,
     Side,
     Table,
@@ -25,6 +26,7 @@ from experiments.dashboard.record import Record
 from experiments.dashboard.run_view import Cells, RunView
 from mechinterp.figures import image_with_overlay
 
+OPACITY = 0.6
 PICTURES = 6
 CLASSES = 8
 PICTURE_WIDTH_PX = 310
@@ -87,7 +89,10 @@ def _pictures(view: RunView, feature: Record) -> list[Block]:
     if not blocks:
         return [not_run("Keeping the images on which it is most active")]
     words = "The images with its highest values; colour shows its value in each cell of the site, on one scale for all pictures."
-    return [Text((words,), "muted"), Side(blocks, narrowest_px=270)]
+    slider = (
+        [OverlaySlider("Overlay opacity", OPACITY)] if any(isinstance(block, FigureBlock) for block in blocks) else []
+    )
+    return [Text((words,), "muted"), *slider, Side(blocks, narrowest_px=270)]
 
 
 def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> Block:
@@ -116,6 +121,7 @@ def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> B
         limits=(0.0, highest) if highest > 0 else None,
         orientation=view.orientation,
         length_unit=view.length_unit,
+        opacity=OPACITY,
     )
     alt = f"{name} with the values of {view.feature_name(feature)} painted over it; highest {value}{where}."
     if values is None:

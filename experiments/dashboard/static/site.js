@@ -95,6 +95,8 @@
     main.querySelectorAll("[data-table]").forEach(function (place) {
       featureTable(place, page.tables[place.dataset.table], page.slug);
     });
+    var slider = document.getElementById("overlay-opacity");
+    if (slider) slider.addEventListener("input", function () { setOpacity(Number(slider.value)); });
     delete document.body.dataset.drawn;
     window.scrollTo(0, 0);
     if (here > 1) document.getElementById("title").focus({ preventScroll: true });
@@ -125,6 +127,13 @@
       // Two figures a frame keep scrolling smooth while a page fills.
       if (at % 2) requestAnimationFrame(function () { drawNext(page, places, at + 1, here); });
       else drawNext(page, places, at + 1, here);
+    });
+  }
+
+  function setOpacity(opacity) {
+    document.querySelectorAll(".js-plotly-plot").forEach(function (plot) {
+      var overlaid = plot.layout.images && plot.layout.images.length && plot.data[0].type === "heatmap";
+      if (overlaid) plotly.restyle(plot, { opacity: opacity });
     });
   }
 

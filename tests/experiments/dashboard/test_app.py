@@ -200,6 +200,19 @@ def test_the_served_index_searches_filters_and_sorts(online_tab, served, index):
 
 
 @pytest.mark.browser
+def test_the_served_slider_shows_the_picture_under_every_overlay(online_tab, served):
+    page = online_tab.page
+    page.goto(f"{served}#/feature/3")
+    page.wait_for_function("() => document.querySelectorAll('.heatmaplayer image').length === 6")
+    page.get_by_label("Overlay opacity").press("Home")
+    page.wait_for_function(
+        "() => Array.from(document.querySelectorAll('.js-plotly-plot')).filter(p => p.data[0].type === 'heatmap')"
+        ".every(p => p.data[0].opacity === 0)"
+    )
+    assert online_tab.problems == []
+
+
+@pytest.mark.browser
 def test_a_served_address_that_leads_nowhere_is_friendly(online_tab, served):
     page = online_tab.page
     page.goto(f"{served}#/feature/<img src=x onerror=alert(1)>")

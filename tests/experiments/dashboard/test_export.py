@@ -167,6 +167,24 @@ def test_the_overlay_lies_on_the_picture_to_a_pixel(tab, exported, results):
 
 
 @pytest.mark.browser
+def test_the_slider_shows_the_picture_under_every_overlay(tab, exported):
+    tab.page.goto(exported.as_uri())
+    tab.go("feature/3")
+    slider = tab.page.get_by_label("Overlay opacity")
+    slider.focus()
+    slider.press("Home")
+    shown = "() => Array.from(document.querySelectorAll('.heatmaplayer image')).map(i => i.style.opacity || i.getAttribute('opacity'))"
+    assert set(
+        tab.page.evaluate(
+            "() => Array.from(document.querySelectorAll('.js-plotly-plot'))"
+            ".filter(p => p.data[0].type === 'heatmap').map(p => p.data[0].opacity)"
+        )
+    ) == {0}
+    assert set(tab.page.evaluate(shown)) <= {"0", None}
+    assert tab.problems == []
+
+
+@pytest.mark.browser
 def test_the_index_searches_filters_sorts_and_leads_to_a_feature(tab, exported, pages):
     tab.page.goto(exported.as_uri() + "#/features")
     table = next(b for b in pages["features"].blocks if isinstance(b, FeatureTable))
