@@ -6,9 +6,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from mechinterp.errors import ModelError, WeightsError
@@ -18,7 +20,17 @@ from mechinterp.models.source import Loaded, Request
 from mechinterp.models.vision_model import InputContract
 from mechinterp.models.weights import first_line, load_into, read_state_dict, some
 
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+    UnpicklingError,
+)
 
 
 def load(request: Request) -> Loaded:

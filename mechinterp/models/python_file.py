@@ -182,6 +182,8 @@ def _contract(module: nn.Module, declared: _Declared, request: Request) -> tuple
         for s in ([size] if size else [(n, n) for n in SIZES])
         for c in channels
     ]
+    if len(attempts) == 1:
+        return attempts[0], ()  # how it fails, if it does, is seen when its sites are looked for
     failure = ""
     for contract in attempts:
         problem = _failure(module, contract)
@@ -196,7 +198,7 @@ def _contract(module: nn.Module, declared: _Declared, request: Request) -> tuple
     tried = attempts[0]
     hint = "" if size else "; say its size by an attribute input_size on the function, or --input-size"
     raise ModelError(
-        f"'{request.spec}' fails on a batch of {tried.channels} × {tried.height} × {tried.width} images: {failure}{hint}"
+        f"'{request.spec}' fails on a batch of two images of {tried.channels} × {tried.height} × {tried.width}: {failure}{hint}"
     )
 
 

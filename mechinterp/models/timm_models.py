@@ -63,6 +63,9 @@ def contract_of(module: nn.Module, request: Request) -> InputContract:
 
     config: dict[str, Any] = data.resolve_model_data_config(module)  # type: ignore[attr-defined, no-untyped-call, unused-ignore]
     channels, height, width = config["input_size"]
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None:  # the configuration states the architecture's default
+        channels = first.in_channels
     if request.input_size is not None:
         height, width = request.input_size
     mean, std = (tuple(float(v) for v in config[k]) for k in ("mean", "std"))
@@ -75,7 +78,11 @@ def _with_hub_weights(request: Request) -> tuple[nn.Module, str]:
     """Return the model with timm's own weights: from the hub's cache, or fetched if that was allowed."""
     import timm
 
-    config = timm.get_pretrained_cfg(request.name, allow_unregistered=False)
+    try:
+        config = timm.get_pretrained_cfg(request.name)
+    except RuntimeError:
+        known = timm.list_pretrained(f"{request.name.partition('.')[0]}.*")
+        raise WeightsError(f"'{request.spec}': timm knows no such weights, {nearest(request.name, known)}") from None
     repository = config.hf_hub_id if config is not None else None
     if config is None or not repository:
         raise WeightsError(

@@ -51,13 +51,6 @@ Z: Candidates = (
 )
 PRE: Candidates = (("mlp.fc1", "output"), ("intermediate.dense", "output"), ("mlp.0", "output"))
 POST: Candidates = (("mlp.fc2", "input"), ("output.dense", "input"), ("mlp.3", "input"))
-ATTENTION: Candidates = (
-    *Z,
-    ("attn", "output"),
-    ("attention", "output"),
-    ("self_attn", "output"),
-    ("self_attention", "output"),
-)
 FINAL_NORM = ("norm", "fc_norm", "layernorm", "ln", "post_layernorm")
 
 
@@ -85,9 +78,13 @@ def find_blocks(trace: Trace) -> list[str]:
         if part.calls != 1 or part.input is None or part.output is None:
             continue
         tokens = len(part.output.shape) == 3 and part.input.shape == part.output.shape and not part.output.misplaced
-        if tokens and re.search(r"(^|[._])\d+$", path) and _existing(trace, path, ATTENTION):
+        if tokens and re.search(r"(^|[._])\d+$", path) and _attends(trace, path):
             stacks.setdefault(path.rpartition(".")[0], []).append(path)
     return next(iter(stacks.values())) if len(stacks) == 1 else []
+
+
+def _attends(trace: Trace, block: str) -> bool:
+    return any(path.startswith(f"{block}.") and re.search("attn|attention", path[len(block) :]) for path in trace.parts)
 
 
 def _places_in(trace: Trace, block: str) -> dict[str, Place]:

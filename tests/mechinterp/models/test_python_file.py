@@ -207,7 +207,10 @@ def test_dataclasses_in_a_users_file_work(write):
             r"has 3 outputs, but 2 class names are given \(a, b\)",
         ),
         (NET + "net.class_names = ['a', 'b', 'a']\nnet.input_size = 8\n", r"a class name stands twice \(a, a\)"),
-        (NET + "net.input_size = (3, 8, 8)\n", "fails on a batch of 3 × 8 × 8 images: RuntimeError: Given groups=1"),
+        (
+            NET + "net.input_size = (3, 8, 8)\n",
+            "fails on a batch of two images of 3 × 8 × 8: RuntimeError: Given groups=1",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_that_names_it(write, text, message):
@@ -228,7 +231,9 @@ def test_a_missing_file_or_function_name_is_said(tmp_path):
 
 
 def test_a_module_that_fits_no_size_quotes_its_own_error(write):
-    with pytest.raises(ModelError, match=r"fails on a batch of 3 × 224 × 224 images: RuntimeError.*; say its size by"):
+    with pytest.raises(
+        ModelError, match=r"fails on a batch of two images of 3 × 224 × 224: RuntimeError.*; say its size by"
+    ):
         load_model(
             write(
                 """
