@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ from mechinterp.images.preparation import Preparation
 from mechinterp.models.vision_model import InputContract
 from mechinterp.progress import SILENT, Progress
 from mechinterp.sites import Site
+
+_SIDES = {
+    "axial": {"top": "A", "bottom": "P", "left": "L", "right": "R"},
+    "coronal": {"top": "S", "bottom": "I", "left": "L", "right": "R"},
+    "sagittal": {"top": "S", "bottom": "I", "left": "A", "right": "P"},
+}
+"""What lies at the sides of an upright slice, see :class:`mechinterp.images.volume.Volume`."""
+
+
+def _axis(source: Mapping[str, Any]) -> str | None:
+    """Return the plane of slices of a volume, ``None`` for other images."""
+    return "axial" if source.get("kind") in {"mni152", "ch2"} else source.get("axis")
 
 
 def write_pictures(images: ImageSet, folder: Path, *, progress: Progress = SILENT) -> list[str]:
@@ -84,7 +97,7 @@ def image_facts(images: ImageSet, files: list[str], logits: Any, probabilities: 
         "position_label": None if position is None else position.label,
         "files": files,
         "size_mm": sizes,
-        "orientation_labels": images.source.get("orientation_labels"),
+        "orientation_labels": _SIDES.get(str(_axis(images.source))),
         "attributes": [
             {
                 "name": a.name,

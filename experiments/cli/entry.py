@@ -28,6 +28,8 @@ COMMANDS = {
     "probe": "Read a physical attribute off a site with a linear probe and its controls.",
     "attributes": "Say which physical attribute each feature follows, in units.",
     "dashboard": "Show a run in the browser, or export pages that open from disk.",
+    "phantoms": "Render images with known truth, from physical parameters.",
+    "train-reference": "Train a small reference model on the fundus phantom.",
     "sites": "List the places of a model that can be captured.",
     "models": "List the sources of models and how to name one.",
     "doctor": "Say what is installed, what is missing, and how to get it.",

@@ -34,8 +34,15 @@ def _openers() -> dict[str, Callable[..., ImageSet]]:
     from mechinterp.images.brain_template import ch2_slices, mni_template_slices
     from mechinterp.images.image_folder import from_folder
     from mechinterp.images.nifti import from_nifti
+    from mechinterp.phantoms.datasets import fundus_images
 
-    return {"folder": from_folder, "nifti": from_nifti, "mni152": mni_template_slices, "ch2": ch2_slices}
+    return {
+        "folder": from_folder,
+        "nifti": from_nifti,
+        "mni152": mni_template_slices,
+        "ch2": ch2_slices,
+        "fundus_phantom": fundus_images,
+    }
 
 
 def _reopened(source: Mapping[str, Any]) -> ImageSet:
