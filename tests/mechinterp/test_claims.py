@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp.claims import Claim, Control
@@ -57,6 +57,7 @@ def test_what_speaks_against_it_is_said_in_words(changes, reasons):
 
 
 @given(holds=st.booleans(), trained=st.booleans(), passed=st.lists(st.booleans(), max_size=5))
+@settings(deadline=None)
 def test_the_verdict_is_that_and_nothing_else(holds, trained, passed):
     controls = tuple(Control(f"control {i}", None, p) for i, p in enumerate(passed))
     got = claim(holds=holds, trained=trained, controls=controls)

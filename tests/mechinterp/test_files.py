@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp import files
@@ -153,6 +153,7 @@ values = st.recursive(
 
 
 @given(value=values)
+@settings(deadline=None)
 def test_json_is_the_same_after_the_disk_and_so_is_its_hash(value):
     assert json.loads(json.dumps(jsonable(value))) == value
     assert sha256_json(json.loads(json.dumps(jsonable(value)))) == sha256_json(value)
@@ -187,6 +188,7 @@ def test_a_missing_file_is_for_the_caller_to_explain(tmp_path):
 
 
 @given(content=st.dictionaries(st.text().filter(lambda k: k != "sha256"), values, max_size=4))
+@settings(deadline=None)
 def test_what_is_sealed_is_read_back(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "sealed.json"
     write_sealed_json(path, content)

@@ -77,7 +77,7 @@ class Layered(nn.Module):
     depth=st.integers(1, 4), at=st.integers(0, 3), take=st.sampled_from(["output", "input"]), seed=st.integers(0, 999),
     inplace=st.booleans(), shared=st.booleans(), bypass=st.none() | st.tuples(st.integers(0, 3), st.integers(0, 3)),
 )  # fmt: skip
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 def test_equals_the_whole_model_with_and_without_a_bypass(depth, at, take, seed, inplace, shared, bypass):
     at = min(at, depth - 1)
     skip = tuple(sorted(min(b, depth - 1) for b in bypass)) if bypass else None
