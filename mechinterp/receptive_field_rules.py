@@ -23,6 +23,7 @@ from mechinterp.receptive_field_spans import (
     regrouped,
     row,
     single_row,
+    size_of,
     sliced,
     union,
 )
@@ -76,11 +77,15 @@ def geometry_after(call: Call, pointwise: bool) -> list[Geometry]:
         rule = attention
     if rule is None and pointwise:
         rule = elementwise
-    found = (rule or unknown)(call)
+    try:
+        found = (rule or unknown)(call)
+    except (KeyError, IndexError, TypeError, ValueError):
+        found = unknown(call)  # an overload with other arguments than the rule was written for
     if isinstance(found, Geometry):
         # further outputs are statistics, indices or states of random numbers
         found = [found] + [found.lost(t.shape) for t in call.outputs[1:]]
-    return found
+    shapes = [tuple(size_of(dim) for dim in g.dims) for g in found]
+    return found if shapes == [tuple(t.shape) for t in call.outputs] else unknown(call)
 
 
 def unknown(call: Call) -> list[Geometry]:
@@ -176,14 +181,6 @@ def contraction(call: Call) -> Geometry:
     if isinstance(bias, Tensor) and (known := call.known(bias)) is not None:
         parts.append(broadcast(known, tuple(bias.shape), out))
     return union(parts, out)
-
-
-def linear(call: Call) -> Geometry:
-    """Multiply the last axis with a constant matrix."""
-    tensor, geometry = call.first()
-    if tensor is not call.given["input"] and tensor is not call.given.get("self"):
-        return geometry.lost(call.shape)
-    return geometry.with_dims({len(geometry.dims) - 1: plain(call.shape[-1])})
 
 
 def attention(call: Call) -> Geometry:
@@ -435,11 +432,7 @@ def _resampled(call: Call, geometry: Geometry, source: Callable[[Any, int, int],
 
 
 _FAMILIES: tuple[tuple[Rule, str], ...] = (
-    (
-        elementwise,
-        "clone _to_copy detach alias lift_fresh contiguous dropout native_dropout hardswish _prelu_kernel prelu",
-    ),
-    (elementwise, "tril triu constant_scale zero_ fill rrelu_with_noise glu_scale"),
+    (elementwise, "clone _to_copy detach alias lift_fresh native_dropout hardswish _prelu_kernel tril triu"),
     (overwritten, "copy"),
     (
         independent,
@@ -451,7 +444,7 @@ _FAMILIES: tuple[tuple[Rule, str], ...] = (
     (group_norm, "native_group_norm"),
     (
         mixing_along_dim,
-        "_softmax _log_softmax softmax log_softmax cumsum cumprod logcumsumexp cummax cummin _safe_softmax",
+        "_softmax _log_softmax cumsum cumprod logcumsumexp cummax cummin _safe_softmax",
     ),
     (rolled, "roll"),
     (
@@ -459,7 +452,6 @@ _FAMILIES: tuple[tuple[Rule, str], ...] = (
         "mean sum amax amin max min var std var_mean std_mean prod any all logsumexp linalg_vector_norm norm argmax argmin",
     ),
     (contraction, "mm bmm addmm baddbmm"),
-    (linear, "linear"),
     (attention, "_scaled_dot_product_attention_math"),
     (multi_head_attention, "_native_multi_head_attention _transformer_encoder_layer_fwd"),
     (convolution, "convolution mkldnn_convolution cudnn_convolution"),
@@ -468,7 +460,7 @@ _FAMILIES: tuple[tuple[Rule, str], ...] = (
     (nearest, "upsample_nearest2d _upsample_nearest_exact2d"),
     (interpolated, "upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
     (padded, "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d"),
-    (reshaped, "view _unsafe_view reshape _reshape_copy _reshape_alias view_copy unsqueeze squeeze flatten unflatten"),
+    (reshaped, "view _unsafe_view reshape _reshape_copy _reshape_alias view_copy unsqueeze squeeze"),
     (restrided, "as_strided"),
     (expanded, "expand"),
     (repeated, "repeat"),

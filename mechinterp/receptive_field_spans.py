@@ -114,6 +114,11 @@ def row(span: Span) -> Dim:
     return (Factor(span.n, (span,)),)
 
 
+def size_of(dim: Dim) -> int:
+    """Return the size of a tensor's axis."""
+    return math.prod(factor.n for factor in dim)
+
+
 def axes_of(dim: Dim) -> frozenset[int]:
     """Return the image's axes that are laid out along a tensor's axis."""
     return frozenset().union(*(f.axes for f in dim))

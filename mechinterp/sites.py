@@ -26,7 +26,8 @@ class Site:
     module
         Dotted path of the module that is hooked.
     take
-        Whether the activation is the module's output or its (first) input.
+        Whether the activation is the module's output or its (first) input. The next module may work in place on it:
+        who keeps the tensor beyond the hook takes a copy there.
     layout
         How the raw tensor is laid out: ``tokens`` (batch, token, width), ``map`` (batch, width, row, column),
         ``channels_last`` (batch, row, column, width), ``vector`` (batch, width).

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from mechinterp.errors import ModelError, WeightsError
+from mechinterp.errors import DamagedFileError, ModelError, WeightsError
 from mechinterp.files import read_json
 from mechinterp.models.hub import WEIGHT_FILES, cache_folder, cached_file, network
 from mechinterp.models.source import Loaded, Request
@@ -45,15 +45,17 @@ def load(request: Request) -> Loaded:
 
     """
     folder = Path(request.name) if Path(request.name).is_dir() else None
-    _check_present(request, folder)
-    with network(allowed=request.download and folder is None), _quiet():
+    present = _check_present(request, folder)
+    with network(allowed=not present), _quiet():
         config = _config(request)
         known = _classifiers(config.model_type)
         if not config.architectures and known:
             config.architectures = [known[0]]  # transformers needs it, and hand-written configurations leave it out
         classifies = bool(set(config.architectures or ()) & set(known))
         module, weights, notes = _module(request, config, folder, classifies)
-        processor = _processor(request, folder)
+        processor = _processor(request, folder, present)
+    if not processor:
+        notes += ("has no preprocessor_config.json: pixels are fed from 0 to 1, without normalisation",)
     if not classifies:
         notes += ("has no classification head: what it returns are features, not logits",)
     return Loaded(
@@ -66,25 +68,31 @@ def load(request: Request) -> Loaded:
     )
 
 
-def _check_present(request: Request, folder: Path | None) -> None:
-    """Fail at once where a file is missing, or the network would be needed and was not allowed."""
+def _check_present(request: Request, folder: Path | None) -> bool:
+    """Return whether everything is on this machine; fail at once where it is not and the network was not allowed."""
     remedy = "give --weights FILE.safetensors, or ask for an untrained model by --weights random"
     if folder is not None:
         if not (folder / "config.json").is_file():
             raise ModelError(f"'{request.spec}': there is no config.json in '{folder}'")
+        if "model_type" not in _json(folder / "config.json") and "architecture" in _json(folder / "config.json"):
+            raise ModelError(f"'{request.spec}': '{folder}' holds a model of timm: write timm:{request.name}")
         if request.weights is None and not any((folder / name).is_file() for name in WEIGHT_FILES):
             raise WeightsError(f"'{request.spec}' has no weights: put model.safetensors into '{folder}', {remedy}")
-    elif not request.download:
-        place = cache_folder(request.name)
-        if cached_file(request.name, "config.json") is None:
+        return True
+    place = cache_folder(request.name)
+    configured = cached_file(request.name, "config.json") is not None
+    weighted = request.weights is not None or any(cached_file(request.name, name) for name in WEIGHT_FILES)
+    if not request.download:
+        if not configured:
             raise ModelError(
                 f"'{request.spec}' is neither a folder nor in the hub's cache ({place}): give the folder that holds its "
                 "config.json and model.safetensors, or allow the network by --download"
             )
-        if request.weights is None and not any(cached_file(request.name, name) for name in WEIGHT_FILES):
+        if not weighted:
             raise WeightsError(
                 f"'{request.spec}' has no weights in the hub's cache ({place}): allow the network by --download, {remedy}"
             )
+    return configured and weighted
 
 
 def _classifiers(model_type: str) -> tuple[str, ...]:
@@ -147,19 +155,33 @@ def _module(
     return module, request.name if folder else f"hub: {request.name}", ()
 
 
-def _processor(request: Request, folder: Path | None) -> dict[str, Any]:
+def _processor(request: Request, folder: Path | None, present: bool) -> dict[str, Any]:
     """Return the image processor's configuration; empty where there is none."""
     name = "preprocessor_config.json"
     path = folder / name if folder else cached_file(request.name, name)
-    if path is None and request.download:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+    if path is None and not present:
+        path = _fetched(request, name)
+    return _json(path) if path is not None and path.is_file() else {}
 
-        try:
-            path = Path(hf_hub_download(request.name, name))
-        except EntryNotFoundError:
-            return {}
-    content = read_json(path) if path is not None and path.is_file() else {}
+
+def _fetched(request: Request, name: str) -> Path | None:
+    """Fetch one file into the hub's cache; ``None`` if the repository has none of that name."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(request.name, name))
+    except LocalEntryNotFoundError as error:
+        raise ModelError(f"'{request.spec}': {name} cannot be fetched: {first_line(error)}") from None
+    except EntryNotFoundError:
+        return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except DamagedFileError as error:
+        raise ModelError(str(error)) from None
     return content if isinstance(content, dict) else {}
 
 

@@ -1,11 +1,17 @@
-"""``timm:NAME``: a model of timm, with weights from a file, the hub's local cache, or random."""
+"""``timm:NAME_OR_FOLDER``: a model of timm, with weights from a file, a folder, the hub's local cache, or random.
+
+A folder is what timm saves for the hub, and what many medical encoders come as: ``config.json`` beside the weights.
+"""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from mechinterp.errors import ModelError, WeightsError, nearest
@@ -14,6 +20,16 @@ from mechinterp.models.source import Loaded, Request
 from mechinterp.models.vision_model import InputContract
 from mechinterp.models.weights import StateDict, first_line, load_into, read_state_dict, without_prefix
 
+CREATION_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
+    OSError,
+    SafetensorError,
+    UnpicklingError,
+)
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -34,7 +50,7 @@ def load(request: Request) -> Loaded:
     import timm
 
     name = request.name.partition(".")[0]
-    if not timm.is_model(name):
+    if not _is_folder(request) and not timm.is_model(name):
         raise ModelError(f"'{request.spec}': timm has no model '{name}', {nearest(name, timm.list_models())}")
     notes: tuple[str, ...] = ()
     if request.random:
@@ -44,6 +60,8 @@ def load(request: Request) -> Loaded:
         module = _create(request)
         module = _create(request, **sizes) if (sizes := _sizes_of(state, module)) else module
         notes = load_into(module, state, weights)
+    elif _is_folder(request):
+        module, weights = _with_weights_beside(request)
     else:
         module, weights = _with_hub_weights(request)
     return Loaded(
@@ -72,6 +90,22 @@ def contract_of(module: nn.Module, request: Request) -> InputContract:
     if len(mean) != channels:  # a model for another number of channels keeps the statistics of colour images
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     return InputContract(height=height, width=width, channels=channels, mean=mean, std=std)
+
+
+def _is_folder(request: Request) -> bool:
+    return Path(request.name).is_dir()
+
+
+def _with_weights_beside(request: Request) -> tuple[nn.Module, str]:
+    """Return the model with the weights in its folder."""
+    folder = Path(request.name)
+    if not any((folder / file).is_file() for file in HUB_FILES):
+        raise WeightsError(
+            f"'{request.spec}' has no weights: put {HUB_FILES[0]} into '{folder}', give --weights FILE.safetensors, or ask for an "
+            "untrained model by --weights random"
+        )
+    with network(allowed=False):
+        return _create(request, pretrained=True), request.name
 
 
 def _with_hub_weights(request: Request) -> tuple[nn.Module, str]:
@@ -105,6 +139,11 @@ def _with_hub_weights(request: Request) -> tuple[nn.Module, str]:
 def _create(request: Request, **options: Any) -> nn.Module:
     import timm
 
+    name = request.name
+    if _is_folder(request):
+        if not (Path(name) / "config.json").is_file():
+            raise ModelError(f"'{request.spec}': there is no config.json in '{name}'")
+        name = f"local-dir:{name}"
     options = {k: v for k, v in options.items() if v is not None}
     if request.input_size is not None:
         options["img_size"] = request.input_size
@@ -112,13 +151,13 @@ def _create(request: Request, **options: Any) -> nn.Module:
         torch.manual_seed(request.seed)
         try:
             try:
-                return timm.create_model(request.name, **options)
+                return timm.create_model(name, **options)
             except TypeError as error:  # convolutional networks take any size and have no such option
                 if not re.search(r"unexpected keyword argument 'img_size'", str(error)):
                     raise
                 options.pop("img_size")
-                return timm.create_model(request.name, **options)
-        except (RuntimeError, ValueError, TypeError, AssertionError, OSError) as error:
+                return timm.create_model(name, **options)
+        except CREATION_ERRORS as error:
             raise ModelError(f"'{request.spec}' cannot be built: {first_line(error)}") from None
 
 

@@ -107,14 +107,19 @@ def probe_input(contract: InputContract, batch: int = 2, seed: int = 0) -> Float
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """Return what a module hands over: a tensor, the first of a tuple, or a Hugging Face output's main tensor."""
+    """Return what a model answers: a tensor, the first of a tuple, or the logits of a Hugging Face output."""
+    logits = getattr(value, "logits", None)
+    return logits if isinstance(logits, Tensor) else hooked_tensor(value)
+
+
+def hooked_tensor(value: Any) -> Tensor | None:
+    """Return what a site's hook reaches: a tensor, the first of a tuple, or a Hugging Face output's hidden state."""
     if isinstance(value, Tensor):
         return value
-    for name in ("logits", "last_hidden_state"):
-        found = getattr(value, name, None)
-        if isinstance(found, Tensor):
-            return found
-    return value[0] if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor) else None
+    if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
+        return value[0]
+    hidden = getattr(value, "last_hidden_state", None)
+    return hidden if isinstance(hidden, Tensor) else None
 
 
 def trace_module(module: nn.Module, contract: InputContract, spec: str = "the model", seed: int = 0) -> Trace:
@@ -188,7 +193,7 @@ class _Recorder(ExitStack):
     def _entering(self, part: Part) -> Any:
         def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             tensors = (v for v in kwargs.values() if isinstance(v, Tensor))
-            given = first_tensor(args[0]) if args else next(tensors, None)
+            given = hooked_tensor(args[0]) if args else next(tensors, None)
             part.input = self._passed(given)
             self._given[part.path] = (given if args else None, -1 if given is None else given._version)
 
@@ -199,7 +204,7 @@ class _Recorder(ExitStack):
             part.calls += 1
             self.parts.pop(part.path, None)
             self.parts[part.path] = part
-            tensor = first_tensor(output)
+            tensor = hooked_tensor(output)
             part.output = self._passed(tensor)
             given, version = self._given.pop(part.path, (None, -1))
             if tensor is None:

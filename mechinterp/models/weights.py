@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,9 @@ def read_state_dict(file: str | Path) -> StateDict:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        with warnings.catch_warnings():  # old pickle protocols load as well as they ever did
-            warnings.simplefilter("ignore")
+        # a Namespace holds the options a checkpoint was trained with, and nothing that runs
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # old pickle protocols load as well as they ever did
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
         if "weights_only" in str(error):

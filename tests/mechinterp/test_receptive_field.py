@@ -445,3 +445,16 @@ def test_the_last_operator_that_computes_is_known_through_views():
     with following(x) as fields:
         assert fields.seen(x.flatten(1).softmax(-1).view(1, 2, 64)).maker == "_softmax"
         assert fields.seen(x.sigmoid().detach()).maker == "sigmoid"
+
+
+def test_arguments_in_unusual_places_claim_no_place():
+    x = torch.rand(2, 3, 8, 8)
+    with following(x) as fields:
+        assert fields.laid_out(torch.maximum(x, x * 2)).grid.cells == 64
+        assert fields.geometry(torch.addmm(x[0, 0], x[0, 1], x[0, 2])).axes == {0, 1}
+        assert fields.laid_out(x.mT) is None  # columns before rows are no grid
+        assert fields.laid_out(F.conv2d(torch.ones(1, 3, 9, 9), x[:1, :, :3, :3])) is None  # the image as the kernel
+        assert fields.laid_out(x.repeat(1, 1, 2, 1)) is None
+        assert fields.laid_out(x.repeat(3, 1, 1, 1, 1)[0]) is None
+        assert fields.laid_out(x.view(torch.int32).view(torch.float32)).grid.cells == 64
+        assert fields.geometry(x.view(torch.float16)).axes == {0, 1}

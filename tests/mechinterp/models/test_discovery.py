@@ -6,6 +6,7 @@ from torch import nn
 
 from mechinterp.capturing import run_with_cache
 from mechinterp.models import load_model
+from mechinterp.models.checking import check_model
 from mechinterp.models.discovery import discover_sites
 from mechinterp.models.vision_model import InputContract, VisionModel
 
@@ -123,6 +124,25 @@ def test_shapes_and_layouts_are_what_the_module_gives():
     }
     assert all(sites[n].grid == sites["conv"].grid for n in ("norm", "tokens", "pair"))
     assert sites["head"].grid is None
+
+
+def test_a_model_that_wraps_one_of_transformers_is_read_through():
+    from transformers import ViTConfig, ViTForImageClassification
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            small = {"num_attention_heads": 2, "intermediate_size": 32, "image_size": 16, "patch_size": 8}
+            self.inner = ViTForImageClassification(ViTConfig(hidden_size=16, num_hidden_layers=2, **small))
+
+        def forward(self, x):
+            return self.inner(pixel_values=x).logits
+
+    model = model_of(Wrapped(), InputContract(16, 16))
+    check_model(model)
+    assert "inner" not in model.sites  # it hands over an object, which no hook can change
+    assert model.site("blocks.1.hook_resid_post").grid.cells == 4
+    assert model.site("inner.vit").layout == "tokens"
 
 
 def test_a_models_own_stages_keep_their_names():

@@ -47,6 +47,7 @@ def test_a_folder_with_only_a_configuration_gives_an_untrained_model(folder):
     assert model.class_names == ("normal", "tumour")
     assert (model.contract.height, model.contract.mean, model.contract.std) == (24, (0.0,) * 3, (1.0,) * 3)
     assert model.logits(torch.rand(2, 3, 24, 24)).shape == (2, 2)
+    assert "has no preprocessor_config.json: pixels are fed from 0 to 1, without normalisation" in model.notes
     assert model.weights_hash == load_model(f"hf:{path}", "random", seed=4).weights_hash
     assert model.weights_hash != load_model(f"hf:{path}", "random", seed=5).weights_hash
 
@@ -192,11 +193,46 @@ def test_a_name_in_the_cache_is_loaded_from_there(hub, folder):
     assert (model.trained, model.weights, model.contract.std) == (True, "hub: some/vit", (0.25,) * 3)
 
 
+def test_the_network_is_asked_only_for_what_is_not_here(hub, monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    from mechinterp.models.huggingface import _fetched
+    from mechinterp.models.source import Request
+
+    asked = []
+
+    def fetch(error):
+        def download(repository, name):
+            asked.append((repository, name))
+            if error is not None:
+                raise error
+            return str(tmp_path / name)
+
+        return download
+
+    request = Request("hf:some/vit", "some/vit", download=True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch(None))
+    assert _fetched(request, "preprocessor_config.json") == tmp_path / "preprocessor_config.json"
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch(EntryNotFoundError("none")))
+    assert _fetched(request, "preprocessor_config.json") is None
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch(LocalEntryNotFoundError("no network")))
+    with pytest.raises(ModelError, match=r"hf:some/vit': preprocessor_config\.json cannot be fetched: no network"):
+        _fetched(request, "preprocessor_config.json")
+    assert asked == [("some/vit", "preprocessor_config.json")] * 3
+
+
+def test_without_a_network_an_allowed_download_fails_in_one_line():
+    with pytest.raises(ModelError, match=r"hf:some/model' has no usable config\.json") as caught:
+        load_model("hf:some/model", download=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_without_a_usable_configuration_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"there is no config\.json in"):
         load_model(f"hf:{tmp_path}", "random")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"has no usable config\.json"):
+    with pytest.raises(ModelError, match=r"config\.json is not readable JSON"):
         load_model(f"hf:{tmp_path}", "random")
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(ModelError, match=r"has no usable config\.json.*no-such-model"):

@@ -142,3 +142,47 @@ def test_a_convolutional_network_takes_any_size_and_a_vit_is_built_for_it():
 def test_a_size_the_architecture_cannot_take_is_refused():
     with pytest.raises(ModelError, match=r"vit_tiny_patch16_224' (cannot be built|fails)"):
         load_model(VIT, "random", input_size=(8, 8))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Save a model of another shape than its architecture's default as timm saves it for the hub."""
+    import timm
+    from timm.models import save_for_hf
+
+    options = {
+        "num_classes": 0,
+        "reg_tokens": 2,
+        "init_values": 1e-5,
+        "img_size": 48,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 2,
+    }
+    module = timm.create_model("vit_tiny_patch16_224", **options)
+    save_for_hf(module, tmp_path / "encoder", model_args=options, safe_serialization=True)
+    return tmp_path / "encoder"
+
+
+def test_a_folder_as_timm_saves_it_is_an_encoder_with_its_own_options(folder):
+    model = load_model(f"timm:{folder}")
+    assert (model.trained, model.weights, model.contract.height) == (True, str(folder), 48)
+    site = model.site("blocks.1.hook_resid_post")
+    assert (site.prefix_tokens, site.grid.cells, site.width) == (3, 9, 24)
+    assert model.module.blocks[0].ls1.gamma.shape == (24,)
+    assert not load_model(f"timm:{folder}", "random").trained
+
+
+def test_a_folder_without_weights_or_configuration_says_what_is_missing(folder):
+    (folder / "model.safetensors").rename(folder / "elsewhere.safetensors")
+    with pytest.raises(WeightsError, match=r"has no weights: put model\.safetensors into '.*encoder'"):
+        load_model(f"timm:{folder}")
+    assert load_model(f"timm:{folder}", folder / "elsewhere.safetensors").trained
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="cannot be built"):
+        load_model(f"timm:{folder}")
+    with pytest.raises(ModelError, match=f"holds a model of timm: write timm:{folder}"):
+        load_model(f"hf:{folder}")
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"there is no config\.json"):
+        load_model(f"timm:{folder}", "random")

@@ -1,3 +1,4 @@
+import argparse
 import pickle
 
 import pytest
@@ -38,6 +39,11 @@ def test_a_checkpoint_of_a_training_script_is_unwrapped(tmp_path, trained, wrap)
 def test_two_wrappers_are_unwrapped(tmp_path, trained):
     torch.save({"state_dict": {"model": trained}}, tmp_path / "checkpoint.pth")
     assert read_state_dict(tmp_path / "checkpoint.pth").keys() == trained.keys()
+
+
+def test_the_options_a_checkpoint_was_trained_with_do_no_harm(tmp_path, trained):
+    torch.save({"model": trained, "args": argparse.Namespace(epochs=3, lr=0.1)}, tmp_path / "mae.pth")
+    assert read_state_dict(tmp_path / "mae.pth").keys() == trained.keys()
 
 
 class Evil:
