@@ -240,7 +240,8 @@ def match_attributes(
         raise AttributeTableError("no attribute to compare with: add a continuous, ordinal or binary one")
     values = attributes.values[:, ordered]
     chosen, held_out = np.asarray(discovery, dtype=np.int64), np.asarray(confirmation, dtype=np.int64)
-    _check_sides(chosen, held_out, groups)
+    # blocks of one volume are no patients: there the images between discovery and confirmation keep them apart
+    _check_sides(chosen, held_out, None if order is not None else groups)
     rho_discovery = _over_units(features, values, chosen, groups)
     strength = np.nan_to_num(np.abs(rho_discovery), nan=-1.0)
     best = np.where(strength.max(1) >= 0, strength.argmax(1), -1)

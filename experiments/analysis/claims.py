@@ -106,14 +106,16 @@ def _follows(explored: Exploration) -> Claim:
     tests = explored.matrix_tests
     best = tests["best"]
     found = tests["n_findings"]
-    label = f"feature {best['feature']} and {best['attribute'].replace('_', ' ')}"
+    if best["p_corrected"] is None:
+        statement = f"No pair of feature and attribute could be tested: {tests['text']}."
+    else:
+        statement = (
+            f"{found} of {tests['n_tested']} features follow a physical attribute on held-out images after correction; the "
+            f"closest pair is feature {best['feature']} and {best['attribute'].replace('_', ' ')} "
+            f"(Spearman {best['rho_confirmation']:+.2f}, corrected p = {best['p_corrected']:.3f})."
+        )
     return Claim(
-        statement=(
-            f"{found} of {tests['n_tested']} features follow a physical attribute on held-out images after correction; "
-            f"the closest pair is {label} (Spearman {best['rho_confirmation']:+.2f}, corrected p = {best['p_corrected']:.3f})."
-            if best["p_corrected"] is not None
-            else f"No pair of feature and attribute could be tested: {tests['text']}."
-        ),
+        statement=statement,
         strength="correlational",
         value=best["rho_confirmation"],
         unit="Spearman's rho",

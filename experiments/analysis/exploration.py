@@ -111,9 +111,8 @@ class Exploration:
 
     @property
     def primary_attribute(self) -> str | None:
-        """The attribute whose probe is a claim, named before any result is seen: the configured one, or the first."""
-        names = self.images.attributes.names
-        return self.config.primary_attribute or (names[0] if names else None)
+        """The attribute whose probe is a claim, named before any result is seen: the configured one, or the first probed."""
+        return self.config.primary_attribute or next((p["attribute"] for p in self.probes), None)
 
     @cached_property
     def shown_classes(self) -> tuple[int, ...]:
@@ -327,12 +326,13 @@ def _middle(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the outer images of one volume to choose on, and its middle to test on, two images apart.
 
     The attributes are tested by shifting them along the volume, and only slices with room on both sides can be tested: 19
-    shifts are the fewest that reach p = 0.05. See :mod:`mechinterp.statistics.shifts`.
+    shifts are the fewest that reach p = 0.05. A volume too short for them is matched all the same, and the test says that
+    nothing can be significant. See :mod:`mechinterp.statistics.shifts`.
     """
-    room, gap = 19, 2
+    room, gap = min(19, n // 4), 2
     everything = np.arange(n)
     outer = (everything < room - gap) | (everything >= n - room + gap)
-    return everything[outer], everything[room : max(n - room, room)]
+    return everything[outer], everything[room : n - room]
 
 
 def _probes(store: ActivationStore, site: str, images: ImageSet, seed: int, progress: Progress) -> list[dict[str, Any]]:

@@ -106,7 +106,8 @@ def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
     )
     probabilities = model.probabilities(torch.from_numpy(logits)).numpy()
     question = ask(probabilities, model.class_names, positions(images))
-    config = ExplorationConfig(k=sae.k or 0, expansion=round(sae.width / sae.d_in))
+    asked = next((p.stem for p in sorted((run.folder / "probes").glob("*.json"))), None)
+    config = ExplorationConfig(k=sae.k or 0, expansion=round(sae.width / sae.d_in), primary_attribute=asked)
     return analyse(
         run, model, images, preparation, store, sae, question, logits, probabilities, config, progress=progress
     )
