@@ -78,6 +78,7 @@ def train_saes(
 
     """
     chosen_config = configured(config, settings)
+    _check_device(chosen_config.device)
     data = _TrainingData.of(store, only_site(store, site), images, chosen_config)
     trained = []
     for seed in chosen_config.seeds:
@@ -106,6 +107,15 @@ def configured(config: TrainSAEConfig | None, settings: dict[str, Any]) -> Train
     if "seeds" in settings:
         settings = {**settings, "seeds": tuple(int(s) for s in settings["seeds"])}
     return replace(config or TrainSAEConfig(), **settings)
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device '{name}': take cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"no device '{name}': torch sees {torch.cuda.device_count()} CUDA devices")
 
 
 @dataclass(frozen=True)

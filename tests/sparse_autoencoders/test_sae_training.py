@@ -182,6 +182,12 @@ def test_unknown_sites_settings_and_a_k_above_the_width_are_one_line(store):
         train_saes(store, k=40, expansion=2)
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_one_line(store, device):
+    with pytest.raises(ConfigError, match=f"^no device '{device}'"):
+        train_saes(store, device=device)
+
+
 def test_a_loss_that_explodes_is_reported(acts):
     with pytest.raises((ConfigError, ImagesError), match=r"smaller lr|values too large"):
         train_saes(MemoryStore(acts[0]), **{**FAST, "lr": 1e30})
