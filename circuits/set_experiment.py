@@ -45,7 +45,7 @@ class SetExperimentConfig:
     n_controls: Annotated[int, "random sets of the same norm beside every set"] = 200
     tolerance: Annotated[float, "relative deviation of a control's norm that counts as matched"] = 0.05
     draws: Annotated[int, "images drawn to take values from, for every changed image"] = 2
-    max_images: Annotated[int, "images of a band, and of a half of the reference, that are used, evenly spread"] = 12
+    max_images: Annotated[int, "images of a band, and of a half of the reference, that are used, evenly spread"] = 10
     share: Annotated[float, "largest share of the alive features that still counts as a small set"] = 0.05
     flip: Annotated[float, "share of the tested images whose answer has to turn"] = 0.5
     alpha: Annotated[float, "level of the test against random sets, after Holm's correction over sizes"] = 0.05
@@ -72,7 +72,7 @@ class SetExperimentConfig:
 
     def ablations(self) -> tuple[Ablation, ...]:
         """Return what is put in place, in the order of the pages."""
-        return zero(), mean(), resample(self.draws), towards(self.draws)
+        return zero(), mean(), resample(self.draws), towards(1)
 
 
 def run_set_experiment(

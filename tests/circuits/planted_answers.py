@@ -85,7 +85,7 @@ def spread_over_forty():
 def experiment_on(planted, encoders=None, progress=None, **settings):
     acts, run = planted
     bands = two_bands(range(BAND), range(BAND, 2 * BAND), range(2 * BAND, 4 * BAND), names=("lower", "upper"))
-    config = SetExperimentConfig(**{"sizes": (1, 2, 3, 40), "draws": 2, "batch": 64, **settings})
+    config = SetExperimentConfig(**{"sizes": (1, 2, 3, 40), "draws": 2, "max_images": BAND, "batch": 64, **settings})
     extra = {} if progress is None else {"progress": progress}
     encoders = encoders or [Neurons("stage", WIDTH)]
     with one_thread():
