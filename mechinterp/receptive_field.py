@@ -25,8 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mechinterp.receptive_field_rules import Call, geometry_after, is_pointwise
-from mechinterp.receptive_field_spans import Geometry, Span, plain, row, rows_and_prefix, single_row
+from mechinterp.geometry.call import Call
+from mechinterp.geometry.rules import geometry_after, is_pointwise
+from mechinterp.geometry.spans import Geometry, Span, plain, row, rows_and_prefix, single_row
 from mechinterp.token_grid import TokenGrid
 
 MapLayout = Literal["map", "channels_last", "tokens"]

@@ -188,7 +188,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _contract(config: Any, processor: dict[str, Any], request: Request) -> InputContract:
     size = request.input_size or _size(processor, config)
     if size is None:
-        raise ModelError(f"'{request.spec}' does not say its input size: give it by --input-size HEIGHT,WIDTH")
+        raise ModelError(f"'{request.spec}' does not say its input size: give input_size=(HEIGHT, WIDTH)")
     channels = int(getattr(_of_images(config), "num_channels", 3))
     normalised = bool(processor.get("do_normalize", "image_mean" in processor))
     mean = list(processor.get("image_mean", [0.5])) if normalised else [0.0]

@@ -126,10 +126,10 @@ def _contract(graph: Any, request: Request) -> InputContract:
     wanted = request.input_size or (None, None)
     for stated, asked in ((height, wanted[0]), (width, wanted[1])):
         if stated and asked and stated != asked:
-            raise ModelError(f"'{request.spec}' takes images of {height} × {width} pixels only: leave --input-size out")
+            raise ModelError(f"'{request.spec}' takes images of {height} × {width} pixels only: leave input_size out")
     height, width = height or wanted[0], width or wanted[1]
     if height is None or width is None:
-        raise ModelError(f"'{request.spec}' takes images of any size: say which by --input-size HEIGHT,WIDTH")
+        raise ModelError(f"'{request.spec}' takes images of any size: say which by input_size=(HEIGHT, WIDTH)")
     zeros, ones = (0.0,) * channels, (1.0,) * channels
     return InputContract(height=height, width=width, channels=channels, mean=zeros, std=ones, layout=layout)
 

@@ -196,7 +196,7 @@ def _contract(module: nn.Module, declared: _Declared, request: Request) -> tuple
             return contract, notes
         failure = failure or problem
     tried = attempts[0]
-    hint = "" if size else "; say its size by an attribute input_size on the function, or --input-size"
+    hint = "" if size else "; say its size by an attribute input_size on the function, or to load_model"
     raise ModelError(
         f"'{request.spec}' fails on a batch of two images of {tried.channels} × {tried.height} × {tried.width}: {failure}{hint}"
     )

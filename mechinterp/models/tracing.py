@@ -142,6 +142,11 @@ def trace_module(module: nn.Module, contract: InputContract, spec: str = "the mo
         If it fails on the images, or returns no tensor.
 
     """
+    with torch.inference_mode(mode=False):  # whatever the caller's mode: what is written in place is seen by versions
+        return _traced(module, contract, spec, seed)
+
+
+def _traced(module: nn.Module, contract: InputContract, spec: str, seed: int) -> Trace:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     x = probe_input(contract, seed=seed).to(device)
     fed = x.permute(0, 2, 3, 1).contiguous() if contract.layout == "NHWC" else x

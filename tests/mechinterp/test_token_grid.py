@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp.token_grid import Placement, TokenGrid
@@ -53,6 +53,7 @@ def test_tiles_in_millimetres_differ_from_what_the_cells_see():
     assert grid.boxes_mm(Placement(), (1.0, 0.5), tiles=True)[0].tolist() == [0, 0, 4, 2]
 
 
+@settings(deadline=None)
 @given(grid=grids, spacing=st.tuples(pixels, pixels), scale=st.tuples(pixels, pixels))
 def test_a_cells_area_in_square_millimetres_is_its_pixels_times_theirs(grid, spacing, scale):
     boxes = grid.boxes_mm(Placement(scale=scale, offset=(3, -7)), spacing)
@@ -61,12 +62,14 @@ def test_a_cells_area_in_square_millimetres_is_its_pixels_times_theirs(grid, spa
     assert area == pytest.approx(np.full(grid.cells, expected), rel=1e-6)
 
 
+@settings(deadline=None)
 @given(grid=grids)
 def test_every_centre_is_found_in_its_own_cell(grid):
     for cell, centre in enumerate(grid.centres().tolist()):
         assert grid.cell_at(tuple(centre)) == cell
 
 
+@settings(deadline=None)
 @given(grid=grids)
 def test_no_point_outside_has_a_cell(grid):
     tiles = grid.tiles()
@@ -81,6 +84,7 @@ def test_no_point_outside_has_a_cell(grid):
         assert grid.cell_at(point) is None
 
 
+@settings(deadline=None)
 @given(
     scale=st.tuples(pixels, pixels),
     offset=st.tuples(st.floats(-100, 100), st.floats(-100, 100)),

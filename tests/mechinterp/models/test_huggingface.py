@@ -138,7 +138,7 @@ def test_a_network_of_any_size_takes_the_processors(folder, processor, expected)
     path = folder("ResNetConfig", embedding_size=4, hidden_sizes=[4, 8, 8, 8], depths=[1, 1, 1, 1])
     config = {k: v for k, v in json.loads((path / "config.json").read_text()).items() if k != "image_size"}
     (path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="does not say its input size: give it by --input-size"):
+    with pytest.raises(ModelError, match="does not say its input size: give input_size="):
         load_model(f"hf:{path}", "random")
     (path / "preprocessor_config.json").write_text(json.dumps(processor))
     contract = load_model(f"hf:{path}", "random").contract

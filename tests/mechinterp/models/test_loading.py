@@ -126,6 +126,12 @@ def test_modules_that_run_more_than_once_are_noted(spec):
     assert set(model.sites) == {"head"}
 
 
+def test_a_model_can_be_loaded_inside_inference_mode(spec):
+    with torch.inference_mode():
+        model = load_model(spec("def net(): return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(True), BASE[2:])"))
+    assert model.site("stages.0").module == "1"
+
+
 def test_no_hook_is_left_behind(spec):
     model = load_model(spec("def net(): return BASE"))
     for module in model.module.modules():

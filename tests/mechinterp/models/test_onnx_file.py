@@ -106,7 +106,7 @@ def test_a_graph_that_ends_in_a_sigmoid(tmp_path):
 
 def test_a_graph_of_open_size_needs_one_and_takes_it(tmp_path):
     spec = tiny(tmp_path / "t.onnx", shape=("batch", "rows", "columns", 3))
-    with pytest.raises(ModelError, match=r"t\.onnx' takes images of any size: say which by --input-size"):
+    with pytest.raises(ModelError, match=r"t\.onnx' takes images of any size: say which by input_size="):
         load_model(spec)
     assert (load_model(spec, input_size=(12, 16)).contract.width) == 16
 
