@@ -60,7 +60,7 @@ def training_figure(saes: Sequence[SparseAutoencoder] | SparseAutoencoder) -> go
                 col=panel % 2 + 1,
             )
     figure.update_xaxes(title_text="step", row=2)
-    figure.update_yaxes(type="log", row=1, col=1)
+    figure.update_yaxes(type="log", dtick="D2", row=1, col=1)
     return apply_theme(figure).update_layout(height=520, margin={"t": 60})
 
 
@@ -96,7 +96,7 @@ def density_figure(summaries: Mapping[str, FeatureSummary]) -> go.Figure:
     figure.update_xaxes(title_text="share of tokens on which a feature is active", tickvals=list(range(-6, 1)))
     figure.update_xaxes(ticktext=["10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"])
     figure.update_yaxes(title_text="features")
-    return apply_theme(figure)
+    return apply_theme(figure).update_layout(height=340)
 
 
 def comparison_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
