@@ -18,6 +18,7 @@ Word = Literal["drives", "no small set does"]
 
 _MATCHED = (0.9, 1.1)
 _DISTINCT = 20
+_FAR = 1.2
 
 
 def verdict(experiment: SetExperiment, kind: str | None = None) -> tuple[Word, tuple[str, ...]]:
@@ -188,12 +189,12 @@ class _Judged:
         enough = next((s for s in larger if self._worst_flip(s) >= self.config.flip), None)
         if enough is not None:
             said.append(
-                f"{self.way.name}: half of the images turn under both only from {enough} {self.unit} on, "
+                f"{self.way.name}: {self.config.flip:.0%} of the images turn under both only from {enough} {self.unit} on, "
                 f"{enough / self.way.alive:.0%} of the alive ones, which is no small set"
             )
         elif larger:
             said.append(
-                f"{self.way.name}: no set of up to {larger[-1]} {self.unit} turns half of the images under both"
+                f"{self.way.name}: no set of up to {larger[-1]} {self.unit} turns {self.config.flip:.0%} of the images under both"
             )
         return said + self._even_all()
 
@@ -229,13 +230,13 @@ class _Judged:
         others = ", ".join(
             f"{c.at(size).flipped:.0%} under {n}" for n in DECIDING if (c := self.way.curve(n)) is not None
         )
-        moved = (
-            ""
-            if r.reference_delta is None
-            else f", and moves '{self.experiment.reference}' images by {r.reference_delta:+.2f}"
-        )
         ranking = "" if self.way.ranked_by == "reference" else " ranked by zeroing"
+        also = []
+        if r.off_data >= _FAR:
+            also.append(f"it takes the activation {r.off_data:.1f} times as far off the data as usual")
+        if r.reference_delta is not None and abs(r.reference_delta) > self.config.side_share * abs(r.delta):
+            also.append(f"it moves '{self.experiment.reference}' images too, by {r.reference_delta:+.2f}")
         return [
             f"{self.way.name}: setting the first {size} {self.unit}{ranking} to zero turns {r.flipped:.0%}, but {others}: "
-            f"an artefact of zeroing (it takes the activation {r.off_data:.1f} times as far off the data as usual{moved})"
+            f"an artefact of zeroing{' (' + ', and '.join(also) + ')' if also else ''}"
         ]
