@@ -5,7 +5,17 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-PACKAGES = ("mechinterp-vision", "torch", "torchvision", "timm", "transformers", "sae-lens", "numpy", "scikit-learn", "scipy")
+PACKAGES = (
+    "mechinterp-vision",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "sae-lens",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+)
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ from mechinterp.models.vision_model import VisionModel
 from mechinterp.sites import Site
 
 _TOLERANCE = 1e-5
+_WAYS = ((torch.channels_last, True), (torch.contiguous_format, True), (torch.contiguous_format, False))
 
 
 class Tail:
@@ -56,12 +57,14 @@ class Tail:
             trace = _trace(model, self.site, x)
             self._stubs = trace.stubs
             self._image = _Stub(tuple(x.shape[1:]), x.dtype, model.device)
-            # an expanded number takes no memory, but a model that works in place on it needs tensors of their own
-            self._expanded = True
-            self.exact = self._agrees(trace)
-            if not self.exact:
-                self._expanded = False
+            # Tokens lie in memory as a channels-last map does: handed on like that they need no transposed copy, and pooling
+            # is several times faster. An expanded number takes no memory. Models that cannot work on such tensors (views of
+            # a fixed layout, in-place work on a stub) get plain ones.
+            ways = _WAYS if self.site.layout == "map" else _WAYS[1:]
+            for self._memory_format, self._expanded in ways:
                 self.exact = self._agrees(trace)
+                if self.exact:
+                    break
 
     def _agrees(self, trace: _Trace) -> bool:
         # one row more than the trace had: what depends on the number of images must not be frozen in a stub's shape
@@ -123,6 +126,9 @@ class Tail:
     def _holding(self, acts_bnd: Tensor) -> Iterator[None]:
         def visit(raw: Tensor) -> Tensor:
             # a copy: the next module may work in place, and the caller's activations are not the model's to change
+            if self._memory_format is torch.channels_last:
+                own = acts_bnd.to(raw).clone(memory_format=torch.contiguous_format)
+                return own.mT.reshape(len(own), *raw.shape[1:])  # a view: the tokens are the map, channels last
             return self.site.from_tokens(acts_bnd, raw).clone(memory_format=torch.contiguous_format)
 
         handle = hook_site(self.model.module, self.site, visit)

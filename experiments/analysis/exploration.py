@@ -67,7 +67,7 @@ class ExplorationConfig:
     threshold: float = 0.9
     k: int = 32
     expansion: int = 2
-    epochs: int = 40
+    epochs: int = 10
     primary_attribute: str | None = None
     seed: int = 0
 

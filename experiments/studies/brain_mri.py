@@ -78,7 +78,7 @@ def run_brain_mri(
                 threshold=config.threshold,
                 k=config.k,
                 expansion=config.expansion,
-                epochs=max(5, config.epochs // 3) if config.quick else config.epochs,
+                epochs=max(5, config.epochs // 2) if config.quick else config.epochs,
                 primary_attribute="brain_area",
                 seed=config.seed,
             ),
@@ -181,7 +181,7 @@ def _experiment(
     settings = SetExperimentConfig(
         n_controls=config.n_controls,
         seed=config.seed,
-        sizes=(1, 5, 20, 80) if config.quick else (1, 2, 5, 10, 20, 40, 80),
+        sizes=(1, 10, 50) if config.quick else (1, 5, 20, 50, 100),
     )
     encoders: list[FeatureEncoder] = [
         explored.sae,

@@ -21,7 +21,7 @@ def test_every_public_name_is_found_where_it_is_said_to_be():
     for name in statistics.__all__:
         assert getattr(statistics, name).__name__ == name
     assert set(statistics.__all__) <= set(dir(statistics))
-    with pytest.raises(AttributeError, match='speerman'):
+    with pytest.raises(AttributeError, match="speerman"):
         statistics.speerman  # noqa: B018
 
 

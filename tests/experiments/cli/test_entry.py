@@ -101,7 +101,7 @@ def test_an_interruption_is_no_bug(capsys, monkeypatch):
 def test_models_and_doctor_speak_json(capsys):
     code, out, _ = run(capsys, "models", "--json")
     assert code == 0
-    assert [s["spec"] for s in json.loads(out)["sources"]][0] == "timm:NAME"
+    assert json.loads(out)["sources"][0]["spec"] == "timm:NAME"
     code, out, _ = run(capsys, "doctor", "--json")
     assert code == 0
     said = json.loads(out)
