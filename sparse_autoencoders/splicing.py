@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.capturing import run_with_cache
 from mechinterp.errors import ImagesError
 from mechinterp.interventions import Edit, ablate, intervene, replace_by_features
 from mechinterp.progress import SILENT, Progress
@@ -17,6 +18,7 @@ from mechinterp.progress import SILENT, Progress
 if TYPE_CHECKING:
     from mechinterp.feature_encoder import FeatureEncoder
     from mechinterp.models.vision_model import VisionModel
+    from mechinterp.tails import Tail
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ def loss_recovered(
     batches: Iterable[Float[Tensor, "batch channel height width"]],
     mean: Float[Tensor, " width"],
     *,
+    tail: Tail | None = None,
     progress: Progress = SILENT,
 ) -> LossRecovered:
     """Splice an encoder's reconstruction into the model, beside three references.
 
-    Five forward passes for each batch; they start at the input, so that any model and site will do.
+    Five forward passes for each batch, which start at the input, so that any model and site will do; or one, and four of
+    what comes after the site, where a tail is given that was proved equal to the model.
 
     Parameters
     ----------
@@ -110,6 +114,8 @@ def loss_recovered(
         Prepared images, see :meth:`mechinterp.VisionModel.prepare`; held out from the SAE's training.
     mean
         Mean activation over the training tokens, ``store.statistics(site, training_images).mean``.
+    tail
+        Of the encoder's site.
     progress
         Sees one step per batch.
 
@@ -130,8 +136,14 @@ def loss_recovered(
     totals = {name: torch.zeros(3, dtype=torch.float64) for name in edits}
     n = 0
     for x in progress.track(batches, f"splicing the {encoder.kind} into the model"):
-        own = model.logits(x)
         n += len(x)
+        if tail is not None and tail.exact and tail.site.name == encoder.site:
+            seen = run_with_cache(model, x, [encoder.site], logits=True)
+            own = seen["logits"][:, 0]
+            for name, edit in edits.items():
+                totals[name] += _compared(own, tail.logits(edit(seen[encoder.site])), model.activation)
+            continue
+        own = model.logits(x)
         for name, edit in edits.items():
             with intervene(model, {encoder.site: edit}):
                 totals[name] += _compared(own, model.logits(x), model.activation)

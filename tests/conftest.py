@@ -9,6 +9,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import pytest
 import torch
+from hypothesis import settings
+
+# a busy machine must not turn a slow example into a failure
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 
 
 @pytest.fixture(autouse=True, scope="session")

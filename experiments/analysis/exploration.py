@@ -41,7 +41,7 @@ from sparse_autoencoders import (
 )
 
 MOST_CLASSES = 6
-MOST_IMAGES = 20
+MOST_IMAGES = 12
 MOST_SPLICED = 12
 
 
@@ -389,9 +389,10 @@ def _decomposition(
         rows[name] = evaluate_sae(encoder, store, images=test).to_json()
     some = _evenly(test, MOST_SPLICED)
     mean = store.statistics(sae.site, train).mean
+    tail = Tail(model, sae.site, model.prepare([images[0], images[len(images) // 2]], preparation))
     for name in ("sae", "frozen-random SAE"):
         batches = [model.prepare([images[int(i)] for i in some], preparation)]
-        spliced = loss_recovered(model, encoders[name], batches, mean, progress=progress)
+        spliced = loss_recovered(model, encoders[name], batches, mean, tail=tail, progress=progress)
         rows[name] |= {
             "kl_spliced": spliced.reconstruction.kl,
             "kl_zero": spliced.zero.kl,

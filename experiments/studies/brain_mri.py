@@ -91,11 +91,11 @@ def run_brain_mri(
             explored.question,
             preparation,
             explored.probabilities,
-            every=6 if config.quick else 3,
+            every=8 if config.quick else 4,
             progress=progress,
         )
         replication = replicate(
-            explored, experiment, preparation, step_mm=3 * config.step_mm if config.quick else 2 * config.step_mm,
+            explored, experiment, preparation, step_mm=4 * config.step_mm if config.quick else 3 * config.step_mm,
             seed=config.seed, progress=progress,
         )  # fmt: skip
         claims = study_claims(explored, experiment, sensitivity)
@@ -178,27 +178,31 @@ def _experiment(
         names=(first.name, second.name),
         groups=explored.images.groups,
     )
-    settings = SetExperimentConfig(
-        n_controls=config.n_controls,
-        seed=config.seed,
-        sizes=(1, 10, 50) if config.quick else (1, 5, 20, 50, 100),
-    )
-    encoders: list[FeatureEncoder] = [
-        explored.sae,
-        Neurons(explored.site, explored.sae.d_in),
-        _random_directions(explored),
-    ]
+    objective = logit_difference(question.target, question.reference).resolve(model)
+    x = explored.inputs_if_needed()
+    sizes = (1, 10, 50) if config.quick else (1, 10, 20, 50, 100)
+    settings = SetExperimentConfig(n_controls=config.n_controls, seed=config.seed, sizes=sizes, draws=1)
     found = run_set_experiment(
+        explored.tail, [explored.sae], explored.acts, bands, objective, settings, x=x, progress=progress
+    ).to_json()
+    # what stands beside it needs fewer sizes: it does not decide the verdict
+    others: list[FeatureEncoder] = [Neurons(explored.site, explored.sae.d_in), _random_directions(explored)]
+    beside = run_set_experiment(
         explored.tail,
-        encoders,
+        others,
         explored.acts,
         bands,
-        logit_difference(question.target, question.reference).resolve(model),
-        settings,
-        x=explored.inputs_if_needed(),
+        objective,
+        dataclasses.replace(settings, sizes=(10, 50), contrast=False),
+        x=x,
         progress=progress,
-    )
-    return found.to_json()
+    ).to_json()
+    return {
+        **found,
+        "unit_kinds": found["unit_kinds"] + beside["unit_kinds"],
+        "directions": found["directions"] + beside["directions"],
+        "verdicts": {**found["verdicts"], **beside["verdicts"]},
+    }
 
 
 def _random_directions(explored: Exploration) -> Directions:

@@ -26,7 +26,9 @@ class BrainMRIConfig:
     step_mm: Annotated[float, "distance of the slices [mm]"] = 2.0
     k: Annotated[int, "features active per cell"] = 32
     expansion: Annotated[int, "features per channel; 86 slices give 19,350 correlated cells: keep it at 4 or below"] = 2
-    epochs: Annotated[int, "passes over the training slices; held-out variance peaks early, more revive silent features"] = 10
+    epochs: Annotated[
+        int, "passes over the training slices; held-out variance peaks early, more revive silent features"
+    ] = 10
     n_controls: Annotated[int, "random sets beside every set of features"] = 200
     seed: Annotated[int, "decides every random choice"] = 0
     quick: Annotated[bool, "a coarser version in about a third of the time: fewer epochs, sizes and preparations"] = (

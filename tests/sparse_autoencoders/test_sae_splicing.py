@@ -93,3 +93,15 @@ def test_the_model_is_left_as_it_was_and_mistakes_are_named():
         loss_recovered(net, Neurons("head", 2), [x], torch.zeros(2))
     with pytest.raises(ImagesError, match="no image to splice into"):
         loss_recovered(net, Neurons("body", 2), [], torch.zeros(2))
+
+
+def test_running_only_what_comes_after_the_site_gives_the_same_numbers():
+    from mechinterp.tails import Tail
+
+    net = model()
+    batches = [images((3, 0), (0, 2)), images((1, 0), (0.2, 0.3))]
+    half = Directions("body", torch.tensor([[1.0, 0.0]]), torch.zeros(2))
+    tail = Tail(net, "body", batches[0])
+    assert tail.exact
+    whole = loss_recovered(net, half, batches, torch.tensor([0.5, 0.5]))
+    assert loss_recovered(net, half, batches, torch.tensor([0.5, 0.5]), tail=tail) == whole
