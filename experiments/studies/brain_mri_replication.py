@@ -71,7 +71,7 @@ def replicate(
     size = directions[0]["size"]
     return {
         **found,
-        "text": f"{said}. The {size} features chosen on the template turn {', '.join(parts)} of its positive slices.",
+        "text": f"{said}. The {size} features chosen on the template turn {', '.join(parts)} of its positive slices (no matched random sets were run here: descriptive only).",
     }
 
 
