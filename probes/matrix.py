@@ -242,7 +242,9 @@ def match_attributes(
     chosen, held_out = np.asarray(discovery, dtype=np.int64), np.asarray(confirmation, dtype=np.int64)
     # blocks of one volume are no patients: there the images between discovery and confirmation keep them apart
     _check_sides(chosen, held_out, None if order is not None else groups)
-    rho_discovery = _over_units(features, values, chosen, groups)
+    # blocks of one volume are no patients: averaging them would leave a handful of values to choose by
+    units = None if order is not None else groups
+    rho_discovery = _over_units(features, values, chosen, units)
     strength = np.nan_to_num(np.abs(rho_discovery), nan=-1.0)
     best = np.where(strength.max(1) >= 0, strength.argmax(1), -1)
     # Patients are independent, so a choice made on some is no choice for others and only the chosen pairs are tested. Slices
@@ -258,7 +260,7 @@ def match_attributes(
     return AttributeMatrix(
         tuple(a for a, kept in zip(attributes, ordered, strict=True) if kept),
         rho_discovery,
-        _over_units(features, values, held_out, groups if order is None else None),
+        _over_units(features, values, held_out, units),
         best,
         test,
         kind,

@@ -160,7 +160,7 @@ class Exploration:
         model, site = self.model, self.model.site(self.site)
         return {
             "model": {
-                "spec": model.spec,
+                "spec": model.name,
                 "weights": model.weights,
                 "weights_hash": model.weights_hash,
                 "trained": model.trained,

