@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from experiments.cli.console import emit_table
-from experiments.cli.options import JsonFlag
+from experiments.cli.options import JsonFlag, WeightsFlag
 
 
 def run(
     model: Annotated[str, typer.Argument(help="timm:NAME, hf:DIR, onnx:FILE or py:FILE.py:FUNCTION")],
+    weights: WeightsFlag = None,
     every_module: Annotated[
         bool, typer.Option("--all", help="every module's dotted path too, not only named sites")
     ] = False,
@@ -31,7 +32,7 @@ def run(
     from mechinterp.models.loading import load_model
     from mechinterp.store.manifest import site_to_json
 
-    loaded = load_model(model, weights="random" if model.partition(":")[0] in {"timm", "hf"} else None)
+    loaded = load_model(model, weights or ("random" if model.partition(":")[0] in {"timm", "hf"} else None))
     sites = [s for s in loaded.sites.values() if search in s.name]
     named = [s for s in sites if s.name != s.module]
     shown = sites if every_module or search or not named else named
