@@ -10,17 +10,17 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from mechinterp.figures import COLOURS, apply_theme, class_colour
+from mechinterp.figures import ABLATION_COLOURS, COLOURS, apply_theme, class_colour
 
 if TYPE_CHECKING:
     from circuits.set_results import BeforeAfter, Curve, DirectionResult
 
 # a mark, a line style and a colour each: none of them alone carries the meaning
 _MARKS = {
-    "zero": (COLOURS["vermilion"], "dot", "x"),
-    "mean": (COLOURS["blue"], "solid", "circle"),
-    "resample": (COLOURS["green"], "dash", "square"),
-    "towards": (COLOURS["purple"], "dashdot", "diamond"),
+    "zero": (ABLATION_COLOURS["zero"], "dot", "x"),
+    "mean": (ABLATION_COLOURS["mean"], "solid", "circle"),
+    "resample": (ABLATION_COLOURS["resample"], "dash", "square"),
+    "towards": (ABLATION_COLOURS["towards"], "dashdot", "diamond"),
 }
 
 

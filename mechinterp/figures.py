@@ -50,6 +50,14 @@ SEQUENCE: tuple[str, ...] = tuple(
 )
 """Colours of classes in the order of the model's outputs, so that a class looks the same on every page."""
 
+ABLATION_COLOURS: dict[str, str] = {
+    "zero": COLOURS["control"],
+    "mean": COLOURS["blue"],
+    "resample": COLOURS["orange"],
+    "towards": COLOURS["green"],
+}
+"""What was put in place of features looks the same in every figure."""
+
 DIVERGING: tuple[tuple[float, str], ...] = (
     (0.0, "#0072B2"),
     (0.25, "#7fb4d6"),

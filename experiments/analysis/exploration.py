@@ -14,12 +14,11 @@ from torch import Tensor
 
 from circuits import FeatureEffects, feature_effects, mean, resample, towards, zero
 from experiments.analysis.feature_records import feature_records
+from experiments.analysis.measurements import evenly, matched_attributes, measured_decomposition, probed_attributes
 from experiments.analysis.pictures import image_facts, registration, write_pictures
 from experiments.analysis.predictions import Question, ask, positions
 from experiments.run_directory import Run
 from mechinterp.capturing import CaptureConfig, capture
-from mechinterp.errors import AttributeTableError, ConfigError
-from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.files import jsonable, read_json, write_json
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.preparation import Preparation
@@ -28,21 +27,17 @@ from mechinterp.progress import SILENT, Progress
 from mechinterp.provenance import versions
 from mechinterp.store.reader import ActivationStore
 from mechinterp.tails import Tail
-from probes import AttributeMatrix, attribute_matrix, probe_store
+from probes import AttributeMatrix
 from sparse_autoencoders import (
     FeatureSummary,
     SparseAutoencoder,
     TrainSAEConfig,
-    control_encoders,
-    evaluate_sae,
-    loss_recovered,
     summarise_features,
     train_saes,
 )
 
 MOST_CLASSES = 6
 MOST_IMAGES = 12
-MOST_SPLICED = 12
 
 
 @dataclass(frozen=True)
@@ -266,12 +261,12 @@ def analyse(
     progress: Progress = SILENT,
 ) -> Exploration:
     """Say what the features of a trained autoencoder are, what they follow, and what each does alone."""
-    metrics, controls = _decomposition(model, images, preparation, store, sae, config.seed, progress)
+    metrics, controls = measured_decomposition(model, images, preparation, store, sae, config.seed, progress)
     found = Exploration(
         run, model, images, preparation, sae.site, store, question, logits, probabilities, sae, metrics, controls,
         summarise_features(sae, store, progress=progress),
-        _matrix(sae, store, images, config.seed, progress),
-        _probes(store, sae.site, images, config.seed, progress),
+        matched_attributes(sae, store, images, config.seed, progress),
+        probed_attributes(store, sae.site, images, config.seed, progress),
         None,
         config=config,
     )  # fmt: skip
@@ -295,124 +290,6 @@ def _trained(
     return sae
 
 
-def held_out(store: ActivationStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the images to train or choose on, and those to test on: by split, or all and all where there is none."""
-    splits = store.images["split"].to_numpy(dtype=object)
-    train = np.flatnonzero([s == "train" for s in splits])
-    test = np.flatnonzero([s == "test" for s in splits])
-    everything = np.arange(len(splits))
-    return (train if len(train) else everything), (test if len(test) else everything)
-
-
-def _matrix(
-    sae: SparseAutoencoder, store: ActivationStore, images: ImageSet, seed: int, progress: Progress
-) -> AttributeMatrix | None:
-    if not images.attributes.attributes:
-        return None
-    train, test = held_out(store) if images.units_are_patients else _middle(len(images))
-    if np.intersect1d(train, test).size or min(len(train), len(test)) < 3:
-        progress.note("attributes not matched: no images are held out (give the images a split `test`)")
-        return None
-    try:
-        return attribute_matrix(
-            sae, store, images.attributes, discovery=train, confirmation=test, seed=seed, progress=progress
-        )
-    except (AttributeTableError, ConfigError) as error:
-        progress.note(f"attributes not matched: {error}")
-        return None
-
-
-def _middle(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the outer images of one volume to choose on, and its middle to test on, two images apart.
-
-    The attributes are tested by shifting them along the volume, and only slices with room on both sides can be tested: 19
-    shifts are the fewest that reach p = 0.05. A volume too short for them is matched all the same, and the test says that
-    nothing can be significant. See :mod:`mechinterp.statistics.shifts`.
-    """
-    room, gap = min(19, n // 4), 2
-    everything = np.arange(n)
-    outer = (everything < room - gap) | (everything >= n - room + gap)
-    return everything[outer], everything[room : n - room]
-
-
-def _probes(store: ActivationStore, site: str, images: ImageSet, seed: int, progress: Progress) -> list[dict[str, Any]]:
-    found = []
-    table = images.attributes
-    baseline = np.stack([[float(i.scaled().mean()), float((i.scaled() > 0.05).mean())] for i in images])
-    for attribute in progress.track(table.attributes, "probes", total=len(table.attributes)):
-        if attribute.kind == "categorical":
-            continue
-        try:
-            result = probe_store(store, site, table, attribute.name, baseline=baseline, gap=_gap(images), seed=seed)
-        except (AttributeTableError, ConfigError) as error:
-            progress.note(f"{attribute.name} not probed: {error}")
-            continue
-        found.append(probe_record(result))
-    return found
-
-
-def probe_record(result: Any) -> dict[str, Any]:
-    """Return a probe's result as pages read it."""
-    raw = result.to_json()
-    ends = result.interval.ends
-    return {
-        **{k: raw[k] for k in ("attribute", "unit", "kind", "score", "spearman", "mae", "mae_of_mean", "predicted", "images", "controls", "text", "smallest_p", "p_scheme", "site")},
-        "score_name": raw["metric"],
-        "interval": list(ends) if ends else None,
-        "interval_note": result.interval.reason or result.interval.warning,
-        "p": raw["p_value"],
-        "true": raw["truth"],
-    }  # fmt: skip
-
-
-def _gap(images: ImageSet) -> int:
-    return 0 if images.units_are_patients else 2
-
-
-def _decomposition(
-    model: VisionModel,
-    images: ImageSet,
-    preparation: Preparation,
-    store: ActivationStore,
-    sae: SparseAutoencoder,
-    seed: int,
-    progress: Progress,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Measure the autoencoder on held-out images, beside baselines with as many active features."""
-    train, test = held_out(store)
-    encoders: dict[str, FeatureEncoder] = {
-        "sae": sae,
-        **control_encoders(store, site=sae.site, width=sae.width, k=sae.k or MOST_CLASSES, images=train, seed=seed),
-    }
-    rows: dict[str, dict[str, Any]] = {}
-    for name, encoder in progress.track(list(encoders.items()), "held-out metrics, baselines", total=len(encoders)):
-        rows[name] = evaluate_sae(encoder, store, images=test).to_json()
-    some = _evenly(test, MOST_SPLICED)
-    mean = store.statistics(sae.site, train).mean
-    tail = Tail(model, sae.site, model.prepare([images[0], images[len(images) // 2]], preparation))
-    for name in ("sae", "frozen-random SAE"):
-        batches = [model.prepare([images[int(i)] for i in some], preparation)]
-        spliced = loss_recovered(model, encoders[name], batches, mean, tail=tail, progress=progress)
-        rows[name] |= {
-            "kl_spliced": spliced.reconstruction.kl,
-            "kl_zero": spliced.zero.kl,
-            "kl_mean": spliced.mean.kl,
-            "kl_identity": spliced.identity.kl,
-            "kl_recovered_against_mean": spliced.kl_recovered["mean"],
-            "cross_entropy_recovered_against_zero": spliced.cross_entropy_recovered["zero"],
-            "cross_entropy_recovered_against_mean": spliced.cross_entropy_recovered["mean"],
-            "prediction_agreement": spliced.reconstruction.agreement,
-            "images_spliced": spliced.images,
-        }
-    return rows.pop("sae"), [{"name": name, "metrics": metrics} for name, metrics in rows.items()]
-
-
-def _evenly(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return at most so many of the values, evenly spread."""
-    chosen: NDArray[np.int64] = values[np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)]
-    return chosen
-
-
 def _effects(found: Exploration, progress: Progress) -> FeatureEffects | None:
     """Measure what each feature does alone, on positive images, with values of reference images."""
     question = found.question
@@ -421,7 +298,7 @@ def _effects(found: Exploration, progress: Progress) -> FeatureEffects | None:
     if len(changed) < 2 or len(reference) < 2:
         progress.note("single effects not measured: fewer than two images of the target or of the reference")
         return None
-    changed, reference = _evenly(changed, MOST_IMAGES), _evenly(reference, MOST_IMAGES)
+    changed, reference = evenly(changed, MOST_IMAGES), evenly(reference, MOST_IMAGES)
     x = found.inputs_if_needed()
     return feature_effects(
         found.tail,

@@ -64,7 +64,9 @@ def ensure_results(folder: Path, *, progress: Progress = SILENT) -> None:
         If the folder is no run, or lacks a stage; it names the command that makes it.
 
     """
-    run = Run.open(folder)
+    # stages run from Python write no run.json: where their store stands, the run begins here
+    began = (Path(folder) / "activations" / "manifest.json").exists()
+    run = Run.create(folder) if began else Run.open(folder)
     if "study" in run.stages and run.results_path.exists():
         return
     store_folder, sae_folders = run.folder / "activations", sorted((run.folder / "saes").glob("*/cfg.json"))

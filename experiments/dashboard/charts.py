@@ -9,14 +9,13 @@ from typing import Any
 import plotly.graph_objects as go
 
 from experiments.dashboard.formatting import format_value, label_with_unit
-from mechinterp.figures import COLOURS, DIVERGING, as_text, class_colour, themed_figure
+from mechinterp.figures import ABLATION_COLOURS, COLOURS, DIVERGING, as_text, class_colour, themed_figure
 
 Numbers = Sequence[float | None]
 
 CLASS_DASHES = ("solid", "solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross", "star", "hexagon")
 GROUP_COLOURS = ("control", "orange", "sky", "purple", "green", "yellow")
-ABLATION_COLOURS = {"zero": "control", "mean": "blue", "resample": "orange", "towards": "green"}
 ABLATION_PATTERNS = {"zero": "", "mean": "/", "resample": ".", "towards": "x"}
 
 
@@ -166,7 +165,7 @@ def class_effects(effects: Mapping[str, Mapping[str, float | None]], classes: Se
             "x": [as_text(name) for name in classes],
             "y": [by_class.get(name) for name in classes],
             "marker": {
-                "color": COLOURS[ABLATION_COLOURS.get(ablation, "purple")],
+                "color": ABLATION_COLOURS.get(ablation, COLOURS["purple"]),
                 "pattern": {
                     "shape": ABLATION_PATTERNS.get(ablation, "|"), "fillmode": "overlay",
                     "fgcolor": "#ffffff", "fgopacity": 0.7, "size": 6, "solidity": 0.25,

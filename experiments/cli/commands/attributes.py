@@ -30,7 +30,7 @@ def run(
 
       mechinterp attributes runs/a/saes/topk-seed0 --activations runs/a/activations
     """
-    from experiments.analysis.exploration import held_out
+    from experiments.analysis.measurements import held_out
     from experiments.analysis.stagewise import images_of
     from mechinterp.files import write_json
     from mechinterp.store.reader import ActivationStore

@@ -26,7 +26,7 @@ def run(
 
       mechinterp evaluate-sae runs/a/saes/topk-seed0 --activations runs/a/activations
     """
-    from experiments.analysis.exploration import held_out
+    from experiments.analysis.measurements import held_out
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders import SparseAutoencoder, control_encoders, evaluate_sae
 

@@ -33,7 +33,7 @@ def run(
 
       mechinterp probe --activations runs/a/activations --attribute brain_area --site stages.2 --json
     """
-    from experiments.analysis.exploration import probe_record
+    from experiments.analysis.measurements import probe_record
     from experiments.analysis.stagewise import images_of
     from experiments.run_directory import Run
     from mechinterp.files import write_json

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import binom
 
-from experiments.analysis.exploration import _middle
+from experiments.analysis.measurements import middle_of_volume
 from mechinterp import Attribute, AttributeTable
 from probes import match_attributes
 
@@ -23,7 +23,7 @@ def smooth(rng, columns, sigma):
 def test_a_smooth_attribute_that_means_nothing_is_found_in_at_most_one_run_of_twenty(sigma):
     rng = np.random.default_rng(sigma)
     features = np.concatenate([smooth(rng, FEATURES // 3, s) for s in (2, 4, 8)], axis=1)
-    discovery, confirmation = _middle(SLICES)
+    discovery, confirmation = middle_of_volume(SLICES)
     found = 0
     for _ in range(RUNS):
         table = AttributeTable((Attribute("nothing", "mm"),), smooth(rng, 1, sigma))
@@ -35,7 +35,7 @@ def test_a_smooth_attribute_that_means_nothing_is_found_in_at_most_one_run_of_tw
 def test_a_feature_that_is_the_attribute_is_found():
     rng = np.random.default_rng(0)
     features = smooth(rng, FEATURES, 2)
-    discovery, confirmation = _middle(SLICES)
+    discovery, confirmation = middle_of_volume(SLICES)
     table = AttributeTable((Attribute("itself", "mm"),), features[:, [7]] * 3 + 1)
     matrix = match_attributes(features, table, discovery, confirmation, order=np.arange(SLICES))
     assert [f.feature for f in matrix.findings] == [7]
