@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,11 @@ def test_a_run_without_an_autoencoder_says_which_command_is_missing(scans, tmp_p
     capsys.readouterr()
     assert run("dashboard", tmp_path / "c", "--export", tmp_path / "page") == 2
     assert "train-sae" in said(capsys)
+
+
+def test_stages_run_from_python_become_a_run_where_their_store_stands(made, tmp_path):
+    folder = tmp_path / "python"
+    shutil.copytree(made, folder)
+    (folder / "run.json").unlink()
+    assert run("dashboard", folder, "--export", tmp_path / "page") == 0
+    assert (tmp_path / "page" / "index.html").exists()
