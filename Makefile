@@ -29,10 +29,10 @@ demo: $(VENV)/installed
 	$(BIN)/mechinterp study brain-mri --out $(RUN)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-all: $(VENV)/installed
-	$(BIN)/python -m pytest -m 'slow or not slow' --cov --cov-report=term
+test-all:
+	$(MAKE) --no-print-directory test PYTEST_ARGS="-m 'slow or not slow' --cov --cov-report=term"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
