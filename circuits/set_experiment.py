@@ -39,7 +39,7 @@ from mechinterp.progress import SILENT, Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetExperimentConfig:
-    """Sizes and thresholds of the set experiment, set before any result is seen."""
+    """Sizes and thresholds of the set experiment, fixed before it runs."""
 
     sizes: Annotated[tuple[int, ...], "numbers of features changed together, nested"] = (1, 2, 5, 10, 20, 40, 80)
     n_controls: Annotated[int, "random sets of the same norm beside every set"] = 200

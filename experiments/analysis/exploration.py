@@ -106,7 +106,7 @@ class Exploration:
 
     @property
     def primary_attribute(self) -> str | None:
-        """The attribute whose probe is a claim, named before any result is seen: the configured one, or the first probed."""
+        """The attribute whose probe is a claim, named before the run: the configured one, or the first probed."""
         return self.config.primary_attribute or next((p["attribute"] for p in self.probes), None)
 
     @cached_property
@@ -217,7 +217,7 @@ def explore(
     site
         Where to look.
     config
-        Settings, made before any result is seen.
+        Settings, fixed when the run starts.
     progress
         Sees every long step.
 

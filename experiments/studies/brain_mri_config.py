@@ -1,4 +1,4 @@
-"""Settings of the brain-MRI study: made before any result is seen, and part of its results."""
+"""Settings of the brain-MRI study: fixed when it starts, and part of its results."""
 
 from __future__ import annotations
 
