@@ -33,18 +33,32 @@ def _drives(explored: Exploration, experiment: dict[str, Any]) -> str:
     if said["word"] == "not run":
         return f"Whether features drive it was not tested: {said['reasons'][0]}."
     ways = [d for d in experiment["directions"] if d["kind"] == "sae" and d["ranked_by"] == "reference"]
-    zeroed = [d for d in experiment["directions"] if d["kind"] == "sae" and d["ranked_by"] == "zero"] or ways
     size = ways[0]["size"]
     mean, resample = (_flipped(ways, name, size) for name in ("mean", "resample"))
-    zero, random = _flipped(zeroed, "zero", size), _random(ways, size)
+    tested = "/".join(dict.fromkeys(str(len(d["before_after"][0]["images"])) for d in ways))
     numbers = (
-        f"{size} features chosen on one band turn {_percent(mean)} of the other band's answers when replaced by reference "
-        f"means and {_percent(resample)} when resampled (random sets of the same norm {_percent(random)}), "
-        f"{_percent(zero)} when zeroed"
+        f"{size} features chosen on one band turn {_percent(mean)} of the other's {tested} tested slices when replaced by "
+        f"reference means and {_percent(resample)} when resampled (random sets of the same norm {_percent(_random(ways, size))})"
     )
     if said["word"] == "drives":
         return f"A small set drives it: {numbers}."
-    return f"No small set does: {numbers}{', which is an artefact of zeroing' if min(zero) > 2 * max(mean + resample) else ''}."
+    return f"No small set does: {numbers}.{_zeroing(experiment)}"
+
+
+def _zeroing(experiment: dict[str, Any]) -> str:
+    """Say what zeroing would have claimed: of the set that zeroing itself ranks first, which is another one."""
+    ways = [d for d in experiment["directions"] if d["kind"] == "sae" and d["ranked_by"] == "zero"]
+    if not ways:
+        return ""
+    size = ways[0]["size"]
+    zero = _flipped(ways, "zero", size)
+    replaced = _flipped(ways, "mean", size) + _flipped(ways, "resample", size)
+    said = (
+        f" Another {size}, ranked by zeroing, turn {_percent(zero)} when zeroed and {_percent(replaced)} when replaced or "
+        "resampled"
+    )
+    artefact = bool(zero) and min(zero) > 2 * max(replaced)
+    return f"{said}{': an artefact of zeroing' if artefact else ''}."
 
 
 def _follows(explored: Exploration, experiment: dict[str, Any]) -> str:
