@@ -169,7 +169,7 @@ def matrix_tests(view: RunView, tests: Record) -> list[Block]:
     blocks: list[Block] = []
     if tests["text"]:
         words = tests["text"].text()
-        blocks.append(Text((words[0].upper() + words[1:],)))
+        blocks.append(Text((words[:1].upper() + words[1:],)))
     blocks += _findings(view, tests["findings"])
     controls = tuple(
         (c["name"].text("unnamed"), c["n_findings"].number(), _passed(c["passed"].flag()), c["detail"].text())
