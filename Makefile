@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/brain-mri
 
-.PHONY: demo test test-all lint types contracts check bench docs install clean
+.PHONY: demo test test-all evidence lint types contracts check bench docs install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  the slow tests too, with coverage"
 	@echo "make lint    ruff, mypy --strict, import contracts"
 	@echo "make bench   the benchmarks, as ratios within one run"
+	@echo "make evidence  what is claimed over hundreds of seeds, measured again where its code changed (hours)"
 	@echo "make docs    the documentation, into site/"
 
 # Stamped by what decides the environment's content, so that a second call costs nothing.
@@ -42,6 +43,9 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --all
+
+evidence: $(VENV)/installed
+	$(BIN)/python -m evidence $(NAMES)
 
 docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -e '.[docs]'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 import time
@@ -18,6 +17,7 @@ from mechinterp.phantoms.datasets import PhantomSet, fundus_phantoms
 from mechinterp.phantoms.fundus_population import FundusStudy
 from mechinterp.phantoms.planted_shortcut import PlantedShortcut
 from mechinterp.progress import SILENT, Progress
+from mechinterp.provenance import code_without_comments
 from mechinterp.reference.recipes import FULL, Kind, Recipe, check_kind
 
 if TYPE_CHECKING:
@@ -154,23 +154,8 @@ def code_version() -> str:
         found = find_spec(name)
         if found is None or found.origin is None:
             raise DamagedFileError(f"module {name} is missing: install mechinterp-vision again")
-        digest.update(f"{name}\n{_bare(Path(found.origin).read_text(encoding='utf-8'))}\n".encode())
+        digest.update(f"{name}\n{code_without_comments(Path(found.origin).read_text(encoding='utf-8'))}\n".encode())
     return digest.hexdigest()
-
-
-def _bare(source: str) -> str:
-    """Return a module's syntax tree without docstrings, as text."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:]  # type: ignore[attr-defined]
-    return ast.dump(tree)
 
 
 def _cached(kind: Kind, folder: Path) -> TrainedReference:

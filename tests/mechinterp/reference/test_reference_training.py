@@ -10,6 +10,7 @@ from mechinterp.errors import ConfigError, DamagedFileError
 from mechinterp.phantoms.fundus_population import FundusStudy
 from mechinterp.phantoms.planted_shortcut import PlantedShortcut
 from mechinterp.progress import SILENT
+from mechinterp.provenance import code_without_comments
 from mechinterp.reference import fitting, training
 from mechinterp.reference.networks import CLASS_NAMES, reference_cnn, reference_vit
 from mechinterp.reference.recipes import FULL, TINY, Recipe, check_kind
@@ -123,10 +124,9 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
 
 def test_comments_and_docstrings_do_not_train_anew_but_code_does():
     plain = "def f(x):\n    return x + 1\n"
-    assert training._bare('"""Doc."""\n' + plain.replace("    return", '    """Doc."""\n    # why\n    return')) == (
-        training._bare(plain)
-    )
-    assert training._bare(plain.replace("+ 1", "+ 2")) != training._bare(plain)
+    worded = '"""Doc."""\n' + plain.replace("    return", '    """Doc."""\n    # why\n    return')
+    assert code_without_comments(worded) == code_without_comments(plain)
+    assert code_without_comments(plain.replace("+ 1", "+ 2")) != code_without_comments(plain)
     assert len(code_version()) == 64
 
 
