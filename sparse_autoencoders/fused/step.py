@@ -1,0 +1,360 @@
+"""One training step of a sparse autoencoder of the TopK family on the CPU, its gradient written out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparse_autoencoders.fused import products, selection
+
+# half a unit in the last place of bfloat16, for the product and for the addition of the bias
+ROUNDING = 2.0**-7
+# float32 sums of up to some thousand terms
+SUMMATION = 2.0**-14
+
+
+@dataclass
+class Weights:
+    """An autoencoder or a transcoder: ``decoder(topk(encoder @ (x - in_bias) + bias)) + out_bias``.
+
+    Parameters
+    ----------
+    encoder, bias
+        What a latent reads, and its bias.
+    decoder, out_bias
+        What a latent writes, of unit norm, and what is written without any.
+    tied_bias
+        Whether the encoder reads ``x - out_bias`` (an autoencoder) or `x` itself (a transcoder).
+
+    """
+
+    encoder: Float[Tensor, "latent d_in"]
+    bias: Float[Tensor, " latent"]
+    decoder: Float[Tensor, "latent d_out"]
+    out_bias: Float[Tensor, " d_out"]
+    tied_bias: bool = True
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is trained, by name."""
+        return {"encoder": self.encoder, "bias": self.bias, "decoder": self.decoder, "out_bias": self.out_bias}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step saw, before it changed the weights.
+
+    Parameters
+    ----------
+    loss
+        What was minimised: squared error a row, the mean over nested prefixes, and the auxiliary loss.
+    squared_error
+        Squared error a row with all latents.
+    l0
+        Active latents a row.
+
+    """
+
+    loss: float
+    squared_error: float
+    l0: float
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Active latents as compressed rows, their values after the ReLU; an entry may be zero."""
+
+    starts: NDArray[np.int64]
+    columns: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
+class CoarseEncoder:
+    """The encoder in bfloat16 and the bound on its error, for :mod:`sparse_autoencoders.fused.selection`.
+
+    Where the processor has no bfloat16 products the float32 product's upper halves serve as the coarse values.
+    """
+
+    def __init__(self, encoder: Float[Tensor, "latent d_in"], bias: Float[Tensor, " latent"]) -> None:
+        self.fast = has_bfloat16()
+        self.encoder, self.bias = encoder, bias
+        self.rounded = encoder.bfloat16() if self.fast else encoder[:0].bfloat16()
+        self.norms = np.zeros((len(encoder), 2), np.float32)
+        self.norms[:, 0] = encoder.norm(dim=1).numpy()
+        if self.fast:
+            self.norms[:, 1] = (encoder - self.rounded.float()).norm(dim=1).numpy()
+        self._room: Tensor | None = None
+
+    def keys(self, x: Float[Tensor, "row d_in"]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+        """Return the coarse pre-activations' bits and, for each row, the bound on their error."""
+        largest = float(self.norms[:, 0].max())
+        norms = x.norm(dim=1)
+        slack = norms * (largest * SUMMATION)
+        shape = (len(x), len(self.encoder))
+        dtype = torch.bfloat16 if self.fast else torch.float32
+        if self._room is None or self._room.shape != shape:
+            self._room = torch.empty(shape, dtype=dtype)
+        if not self.fast:
+            torch.addmm(self.bias, x, self.encoder.t(), out=self._room)
+            # the upper half of a float32 is a bfloat16 cut off
+            return self._room.view(torch.int16).numpy()[:, 1::2], slack.numpy()
+        coarse, bias = x.bfloat16(), self.bias.bfloat16()
+        torch.addmm(bias, coarse, self.rounded.t(), out=self._room)
+        slack += (x - coarse.float()).norm(dim=1) * largest + coarse.float().norm(dim=1) * float(self.norms[:, 1].max())
+        slack += float((self.bias - bias.float()).abs().max()) + ROUNDING * float(bias.float().abs().max())
+        return self._room.view(torch.int16).numpy(), slack.numpy()
+
+
+@dataclass
+class Selector:
+    """Keep the k largest pre-activations of each row, or k a row over the whole batch; remembers where to look.
+
+    Parameters
+    ----------
+    k
+        How many.
+    whole_batch
+        Whether they are shared out over the batch (BatchTopK).
+
+    """
+
+    k: int
+    whole_batch: bool = False
+    _remembered: float | None = field(default=None, init=False)
+
+    def __call__(self, x: Float[Tensor, "row d_in"], coarse: CoarseEncoder) -> Codes:
+        """Select."""
+        keys, slack = coarse.keys(x)
+        return self._of_batch(x, coarse, keys, slack) if self.whole_batch else self._of_rows(x, coarse, keys, slack)
+
+    def _of_rows(
+        self, x: Tensor, coarse: CoarseEncoder, keys: NDArray[np.int16], slack: NDArray[np.float32]
+    ) -> Codes:
+        norms = x.norm(dim=1).clamp_min(1e-12).numpy()
+        if self._remembered is None:
+            hidden = torch.addmm(coarse.bias, x[:64], coarse.encoder.t())
+            last = hidden.topk(self.k, dim=1).values[:, -1].numpy() - 2 * slack[:64]
+            self._remembered = float(np.median(last / norms[:64]))
+        n = len(x)
+        columns, values = np.empty((n, self.k), np.int32), np.empty((n, self.k), np.float32)
+        thresholds = np.empty(n, np.float32)
+        guess = np.maximum(self._remembered * norms, np.float32(1e-6)).astype(np.float32)
+        selection.topk_of_rows(
+            keys, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), slack, np.float32(ROUNDING), guess, self.k,
+            columns, values, thresholds,
+        )  # fmt: skip
+        # where one row in twenty is scanned twice, few candidates are looked at in vain
+        self._remembered = float(np.quantile(thresholds / norms, 0.05))
+        return Codes(np.arange(0, n * self.k + 1, self.k), columns.ravel(), values.ravel())
+
+    def _of_batch(
+        self, x: Tensor, coarse: CoarseEncoder, keys: NDArray[np.int16], slack: NDArray[np.float32]
+    ) -> Codes:
+        n, wanted = len(x), self.k * len(x)
+        if self._remembered is None:
+            hidden = torch.addmm(coarse.bias, x[:64], coarse.encoder.t())
+            self._remembered = float(hidden.flatten().topk(self.k * len(hidden)).values[-1])
+        low = 0.95 * self._remembered
+        counts = np.empty(n, np.int64)
+        while low > 0:
+            # an exact value above `low` has a coarse one above this
+            needed = low - slack - ROUNDING * low
+            if needed.min() <= 0:
+                break
+            least = selection.bits(needed)
+            selection.count_above(keys, least, counts)
+            starts = np.concatenate([[0], counts.cumsum()])
+            if starts[-1] >= wanted:
+                columns, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+                selection.score_above(
+                    keys, least, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), starts, columns, values
+                )
+                threshold = np.partition(values, len(values) - wanted)[len(values) - wanted]
+                if threshold >= low:
+                    self._remembered = float(threshold)
+                    return self._kept(starts, columns, values, threshold, wanted)
+            low *= 0.8
+        hidden = torch.addmm(coarse.bias, x, coarse.encoder.t()).numpy()
+        starts = np.arange(0, hidden.size + 1, hidden.shape[1])
+        columns = np.tile(np.arange(hidden.shape[1], dtype=np.int32), n)
+        values = hidden.ravel()
+        threshold = np.partition(values, len(values) - wanted)[len(values) - wanted]
+        self._remembered = float(threshold)
+        return self._kept(starts, columns, values, threshold, wanted)
+
+    @staticmethod
+    def _kept(
+        starts: NDArray[np.int64],
+        columns: NDArray[np.int32],
+        values: NDArray[np.float32],
+        threshold: np.float32,
+        wanted: int,
+    ) -> Codes:
+        ties = wanted - int((values > threshold).sum())
+        n = selection.keep_largest(starts, columns, values, threshold, ties)
+        return Codes(starts, columns[:n].copy(), values[:n].copy())
+
+
+def has_bfloat16() -> bool:
+    """Tell whether the processor multiplies matrices in bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+class SparseStep:
+    """Adam on a sparse autoencoder's weights, one batch at a time.
+
+    Parameters
+    ----------
+    weights
+        Changed in place; float32, contiguous, on the CPU, decoder rows of unit norm.
+    k, whole_batch
+        What is kept: see :class:`Selector`.
+    prefixes
+        Numbers of latents, ascending, the last one all: the loss is the mean over the reconstructions by these first latents
+        (Matryoshka). By default all alone.
+    aux
+        Weight of the loss by which dead latents learn what the living left over (AuxK).
+    dead_after
+        Steps of silence after which a latent is dead.
+    clip
+        Largest norm of the gradient; unlimited by default.
+    betas, epsilon
+        Adam's.
+
+    References
+    ----------
+    Gao et al. Scaling and evaluating sparse autoencoders. arXiv 2406.04093, section 2.4 and appendix A.2.
+    Bussmann et al. BatchTopK sparse autoencoders. arXiv 2412.06410; Learning multi-level features with Matryoshka SAEs. arXiv 2503.17547.
+
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        k: int,
+        *,
+        whole_batch: bool = False,
+        prefixes: tuple[int, ...] | None = None,
+        aux: float = 1.0,
+        dead_after: int = 100,
+        clip: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+    ) -> None:
+        self.weights = weights
+        self.k = k
+        self.aux, self.dead_after, self.clip, self.betas, self.epsilon = aux, dead_after, clip, betas, epsilon
+        self.prefixes = np.array(prefixes or (len(weights.encoder),), np.int64)
+        self.first = {name: torch.zeros_like(value) for name, value in weights.tensors().items()}
+        self.second = {name: torch.zeros_like(value) for name, value in weights.tensors().items()}
+        self.steps = 0
+        self.silent_for = torch.zeros(len(weights.encoder), dtype=torch.long)
+        self.select = Selector(k, whole_batch)
+        self.coarse = CoarseEncoder(weights.encoder, weights.bias)
+
+    @property
+    def dead(self) -> Bool[Tensor, " latent"]:
+        """Which latents have been silent for so long that they count as dead."""
+        return self.silent_for >= self.dead_after
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Float[Tensor, "row d_in"], target: Float[Tensor, "row d_out"] | None = None, *, lr: float
+    ) -> StepResult:
+        """Take one step.
+
+        Parameters
+        ----------
+        x
+            What the encoder reads.
+        target
+            What shall be reconstructed; `x` by default.
+        lr
+            Adam's rate in this step.
+
+        """
+        w = self.weights
+        read = (x - w.out_bias if w.tied_bias else x).contiguous()
+        wanted = read if target is None and w.tied_bias else ((x if target is None else target) - w.out_bias).contiguous()
+        codes = self.select(read, self.coarse)
+        error = np.empty((len(self.prefixes), *wanted.shape), np.float32)
+        slopes = np.empty(len(codes.values), np.float32)
+        losses = np.empty((len(x), 2), np.float32)
+        products.decode(
+            codes.starts, codes.columns, codes.values, w.decoder.numpy(), self.prefixes, wanted.numpy(), error, slopes, losses
+        )
+        extra, auxiliary = self._dead_latents_gradient(read, error[-1])
+        # through what is written and, where the encoder reads x - out_bias, through what is read
+        to_out_bias = torch.from_numpy(error[0]).sum(0)
+        if w.tied_bias:
+            of_bias = np.bincount(codes.columns, slopes, len(w.encoder)).astype(np.float32)
+            to_out_bias -= torch.from_numpy(of_bias) @ w.encoder
+        self._update(codes, slopes, error, read.numpy(), extra, to_out_bias, lr)
+        squared, mean_loss = losses.mean(0, dtype=np.float64)
+        return StepResult(mean_loss + auxiliary, float(squared), float((codes.values > 0).sum() / len(x)))
+
+    def _update(
+        self, codes: Codes, slopes: NDArray[np.float32], error: NDArray[np.float32], read: NDArray[np.float32],
+        extra: tuple[NDArray[np.int64], ...], to_out_bias: Tensor, lr: float,
+    ) -> None:  # fmt: skip
+        w, first, second = self.weights, self.first, self.second
+        begins, rows, places = products.transpose(codes.starts, codes.columns, len(w.encoder))
+        gathered = (begins, rows, places, codes.values, slopes, self.prefixes, error, read, *extra)
+        factor = 1.0
+        if self.clip is not None:
+            squares = np.empty(len(w.encoder), np.float32)
+            products.squared_gradient(*gathered, squares)
+            norm = float(np.sqrt(squares.sum(dtype=np.float64) + float(to_out_bias.double().square().sum())))
+            factor = min(1.0, self.clip / max(norm, 1e-30))
+        self.steps += 1
+        beta1, beta2 = self.betas
+        rate, correction = lr / (1 - beta1**self.steps), 1 / (1 - beta2**self.steps) ** 0.5
+        fired = np.empty(len(w.encoder), np.bool_)
+        products.update(
+            *gathered, np.float32(factor),
+            w.encoder.numpy(), first["encoder"].numpy(), second["encoder"].numpy(),
+            w.bias.numpy(), first["bias"].numpy(), second["bias"].numpy(),
+            w.decoder.numpy(), first["decoder"].numpy(), second["decoder"].numpy(),
+            self.coarse.rounded.view(torch.int16).numpy(), self.coarse.norms,
+            np.float32(rate), np.float32(correction), np.float32(beta1), np.float32(beta2), np.float32(self.epsilon),
+            True, fired,
+        )  # fmt: skip
+        m, v = first["out_bias"], second["out_bias"]
+        to_out_bias = to_out_bias * factor
+        m.lerp_(to_out_bias, 1 - beta1)
+        v.mul_(beta2).addcmul_(to_out_bias, to_out_bias, value=1 - beta2)
+        w.out_bias.sub_(rate * m / (v.sqrt() * correction + self.epsilon))
+        self.silent_for += 1
+        self.silent_for[torch.from_numpy(fired)] = 0
+
+    def _dead_latents_gradient(
+        self, read: Tensor, scaled_error: NDArray[np.float32]
+    ) -> tuple[tuple[NDArray[np.int64], ...], float]:
+        """Let the dead latents reconstruct what the living ones left over; return their gradients and the loss."""
+        w = self.weights
+        dead = self.dead.nonzero().flatten()
+        of = np.full(len(w.encoder), -1, np.int64)
+        d_in, d_out = w.encoder.shape[1], w.decoder.shape[1]
+        if self.aux == 0 or not len(dead):
+            none = np.empty((0, d_in), np.float32)
+            return (of, np.empty((0, d_out), np.float32), none, np.empty(0, np.float32)), 0.0
+        of[dead.numpy()] = np.arange(len(dead))
+        encoder, bias, decoder = w.encoder[dead], w.bias[dead], w.decoder[dead]
+        codes = Selector(min(d_out // 2, len(dead)))(read, CoarseEncoder(encoder, bias))
+        n, levels = len(read), len(self.prefixes)
+        left_over = torch.from_numpy(scaled_error).mul(-n * levels / 2)
+        error, slopes = np.empty((1, n, d_out), np.float32), np.empty(len(codes.values), np.float32)
+        losses = np.empty((n, 2), np.float32)
+        every = np.array([len(dead)], np.int64)
+        products.decode(codes.starts, codes.columns, codes.values, decoder.numpy(), every, left_over.numpy(), error, slopes, losses)
+        begins, rows, places = products.transpose(codes.starts, codes.columns, len(dead))
+        to_decoder, to_encoder = np.empty_like(decoder.numpy()), np.empty_like(encoder.numpy())
+        to_bias = np.empty(len(dead), np.float32)
+        products.gradients(begins, rows, places, codes.values, slopes, error[0], read.numpy(), to_decoder, to_encoder, to_bias)
+        # few dead latents must not count as much as many
+        weight = np.float32(self.aux * min(len(dead) / (d_out // 2), 1.0))
+        return (of, to_decoder * weight, to_encoder * weight, to_bias * weight), float(weight * losses[:, 0].mean(dtype=np.float64))
