@@ -14,7 +14,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,9 +79,9 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call, unuse
     Parameters
     ----------
     image
-        The batch of images that a module is about to be given.
+        The batch of images, or of volumes, that a module is about to be given.
     layout
-        Order of its axes.
+        Order of its axes: channels first (NCHW, NCDHW) or last.
 
     Examples
     --------
@@ -97,11 +97,11 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call, unuse
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._seen: MutableMapping[Tensor, Seen] = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call, unused-ignore]
         self._overwritten: dict[int, tuple[Any, Seen]] = {}
-        rows, columns = (2, 3) if layout == "NCHW" else (1, 2)
-        self.size = (int(image.shape[rows]), int(image.shape[columns]))
+        first = 2 if layout == "NCHW" else 1
+        self.size = tuple(int(n) for n in image.shape[first : first + image.dim() - 2])
         dims = [plain(int(n)) for n in image.shape]
-        for axis, dim in enumerate((rows, columns)):
-            dims[dim] = row(Span(axis, self.size[axis], 1.0, 0.0, 1.0))
+        for axis, n in enumerate(self.size):
+            dims[first + axis] = row(Span(axis, n, 1.0, 0.0, 1.0))
         self._seen[image] = Seen(Geometry(tuple(dims)))
 
     def __torch_dispatch__(
@@ -134,7 +134,7 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call, unuse
             self._seen[tensor] = Seen(seen.geometry, seen.passed | 1 << bit, seen.maker)
 
     def laid_out(self, tensor: Tensor) -> Laid | None:
-        """Return how a tensor of three or four axes lies over the image; ``None`` where its cells have no regular place.
+        """Return how a tensor of tokens or a map lies over the image; ``None`` where its cells have no regular place.
 
         Where a map's cells have been mixed over the whole image (a gate from a global mean, attention, group norm), their
         extent holds the whole image. Tokens keep the place of their patch whatever was mixed into them.
@@ -142,16 +142,18 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call, unuse
         geometry = self.geometry(tensor)
         if geometry is None:
             return None
-        if tensor.dim() == 4:
+        rank = len(self.size)
+        axes = list(range(rank))
+        if tensor.dim() == rank + 2:
             layouts: tuple[tuple[MapLayout, int], ...] = (("map", 2), ("channels_last", 1))
             for layout, first in layouts:
-                spans = tuple(single_row(geometry.dims[d]) for d in (first, first + 1))
-                if spans[0] is not None and spans[1] is not None and (spans[0].axis, spans[1].axis) == (0, 1):
-                    return Laid(layout, self._grid(spans[0], spans[1], geometry.everywhere))
+                spans = [s for d in axes if (s := single_row(geometry.dims[first + d])) is not None]
+                if [s.axis for s in spans] == axes:
+                    return Laid(layout, self._grid(spans, geometry.everywhere))
         if tensor.dim() == 3:
             found = rows_and_prefix(geometry.dims[1])
-            if found is not None and [s.axis for s in found[0]] == [0, 1]:
-                return Laid("tokens", self._grid(found[0][0], found[0][1], frozenset()), found[1])
+            if found is not None and [s.axis for s in found[0]] == axes:
+                return Laid("tokens", self._grid(found[0], frozenset()), found[1])
         return None
 
     def misplaced(self, tensor: Tensor) -> bool:
@@ -159,16 +161,16 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call, unuse
         geometry = self.geometry(tensor)
         return geometry is not None and self.laid_out(tensor) is None and bool(_laid_axes(geometry))
 
-    def _grid(self, rows: Span, columns: Span, everywhere: frozenset[int]) -> TokenGrid:
-        spans = (rows, columns)
+    def _grid(self, spans: Sequence[Span], everywhere: frozenset[int]) -> TokenGrid:
         # from any centre inside the image, twice its size reaches beyond both edges
         extent = [2.0 * self.size[s.axis] if s.axis in everywhere else s.high - s.low for s in spans]
         return TokenGrid(
-            rows=rows.n,
-            columns=columns.n,
-            stride=(rows.step, columns.step),
-            first_centre=((rows.low + rows.high) / 2, (columns.low + columns.high) / 2),
-            extent=(extent[0], extent[1]),
+            rows=spans[-2].n,
+            columns=spans[-1].n,
+            stride=tuple(s.step for s in spans),
+            first_centre=tuple((s.low + s.high) / 2 for s in spans),
+            extent=tuple(extent),
+            depth=spans[0].n if len(spans) == 3 else None,
         )
 
     def _follow(

@@ -35,11 +35,31 @@ _FAMILIES: tuple[tuple[Rule, str], ...] = (
     (mixing.attention, "_scaled_dot_product_attention_math"),
     (mixing.multi_head_attention, "_native_multi_head_attention _transformer_encoder_layer_fwd"),
     (windows.convolution, "convolution mkldnn_convolution cudnn_convolution"),
-    (windows.pooling, "max_pool2d_with_indices max_pool2d avg_pool2d avg_pool1d mkldnn_max_pool2d"),
-    (windows.adaptive_pooling, "_adaptive_avg_pool2d adaptive_max_pool2d adaptive_avg_pool2d"),
-    (windows.nearest, "upsample_nearest2d _upsample_nearest_exact2d"),
-    (windows.interpolated, "upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
-    (windows.padded, "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d"),
+    (
+        windows.pooling,
+        "max_pool2d_with_indices max_pool3d_with_indices max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
+        "mkldnn_max_pool2d mkldnn_max_pool3d",
+    ),
+    (
+        windows.adaptive_pooling,
+        "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d adaptive_avg_pool1d "
+        "adaptive_avg_pool2d adaptive_avg_pool3d",
+    ),
+    (
+        windows.nearest,
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+        "_upsample_nearest_exact3d",
+    ),
+    (
+        windows.interpolated,
+        "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa "
+        "_upsample_bicubic2d_aa",
+    ),
+    (
+        windows.padded,
+        "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+        "replication_pad3d",
+    ),
     (rearranging.reshaped, "view _unsafe_view reshape _reshape_copy _reshape_alias view_copy unsqueeze squeeze"),
     (rearranging.restrided, "as_strided"),
     (rearranging.expanded, "expand"),

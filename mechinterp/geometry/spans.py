@@ -24,7 +24,7 @@ class Span:
     Parameters
     ----------
     axis
-        0 for the image's rows, 1 for its columns.
+        0 for an image's rows, 1 for its columns; 0, 1, 2 for a volume's depth, rows, columns.
     n
         Number of cells.
     step

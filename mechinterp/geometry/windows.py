@@ -40,7 +40,7 @@ def convolution(call: Call) -> Geometry:
 def pooling(call: Call) -> Geometry:
     """Maxima or means in sliding windows over the last axes."""
     _, geometry = call.first()
-    rank = 1 if call.name.endswith("1d") else 2
+    rank = _rank(call)
     kernel = _each(call.given["kernel_size"], rank)
     stride = _each(call.given["stride"] or kernel, rank)
     padding = _each(call.given["padding"], rank)
@@ -105,15 +105,20 @@ def padded(call: Call) -> Geometry:
     return geometry.with_dims(new)
 
 
+def _rank(call: Call) -> int:
+    """Return how many axes an operator slides over, as its name says: ``avg_pool3d``."""
+    return next(rank for rank in (1, 2, 3) if f"{rank}d" in call.name)
+
+
 def _each(value: Any, rank: int) -> list[int]:
     values = [int(value)] if isinstance(value, int) else [int(v) for v in value]
     return values * rank if len(values) == 1 else values
 
 
 def _resampled(call: Call, geometry: Geometry, source: Callable[[Any, int, int], tuple[Any, Any]]) -> Geometry:
-    """Return the geometry after the last two axes were resampled; `source` gives the first and last cell read."""
+    """Return the geometry after the last axes were resampled; `source` gives the first and last cell read."""
     new = {}
-    for axis in (len(call.shape) - 2, len(call.shape) - 1):
+    for axis in range(len(call.shape) - _rank(call), len(call.shape)):
         span, m = single_row(geometry.dims[axis]), call.shape[axis]
         if span is None:
             new[axis] = plain(m)

@@ -57,7 +57,7 @@ def check_model(model: VisionModel, expected: Tensor | None = None) -> None:
 
 def _run(model: VisionModel, x: Tensor) -> Tensor:
     x = x.to(model.device)
-    output = first_tensor(model.module(x.permute(0, 2, 3, 1) if model.contract.layout == "NHWC" else x))
+    output = first_tensor(model.module(x.movedim(1, -1) if model.contract.layout == "NHWC" else x))
     assert output is not None  # the probe has seen to that
     return output
 

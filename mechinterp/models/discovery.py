@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from mechinterp.models.vision_model import InputContract
 from mechinterp.models.vit_blocks import block_places
 from mechinterp.sites import Layout, Site
 
-LAYOUTS: dict[int, Layout] = {2: "vector", 3: "tokens", 4: "map"}
+LAYOUTS: dict[int, Layout] = {2: "vector", 3: "tokens", 4: "map", 5: "map"}
 
 
 def discover_sites(module: nn.Module, contract: InputContract) -> dict[str, Site]:
@@ -62,7 +63,7 @@ def site_of(trace: Trace, name: str, path: str, take: str = "output") -> Site | 
     if part.calls != 1 or passed is None or passed.misplaced:
         return None
     shape, laid = passed.shape, passed.laid
-    if len(shape) not in LAYOUTS or shape[0] != len(trace.x) or 0 in shape:
+    if not 2 <= len(shape) <= trace.x.dim() or shape[0] != len(trace.x) or 0 in shape:
         return None
     layout: Layout = laid.layout if laid else LAYOUTS[len(shape)]
     return Site(
@@ -71,9 +72,7 @@ def site_of(trace: Trace, name: str, path: str, take: str = "output") -> Site | 
         take="output" if take == "output" else "input",
         layout=layout,
         width=shape[1] if layout == "map" else shape[-1],
-        tokens={"vector": 1, "tokens": shape[1], "map": shape[-1] * shape[-2], "channels_last": shape[1] * shape[-2]}[
-            layout
-        ],
+        tokens=math.prod({"vector": (), "tokens": shape[1:2], "map": shape[2:], "channels_last": shape[1:-1]}[layout]),
         prefix_tokens=laid.prefix if laid else 0,
         grid=laid.grid if laid else None,
     )
@@ -86,14 +85,14 @@ def find_stages(trace: Trace, sites: dict[str, Site]) -> list[str]:
     last activation before the pooling.
     """
     stages: list[str] = []
-    resolution: tuple[int, int] | None = None
+    resolution: tuple[int, ...] = ()
     for path, part in trace.parts.items():
         site = sites.get(path)
         if site is None or site.grid is None or site.grid.cells == 1 or not trace.on_every_path >> part.bit & 1:
             continue
-        if not stages or resolution != (site.grid.rows, site.grid.columns):
+        if not stages or resolution != site.grid.shape:
             stages.append(path)
-            resolution = (site.grid.rows, site.grid.columns)
+            resolution = site.grid.shape
         elif site.layout in {
             sites[stages[-1]].layout,
             "tokens",

@@ -100,9 +100,9 @@ class Trace:
 def probe_input(contract: InputContract, batch: int = 2, seed: int = 0) -> Float[Tensor, "batch channel height width"]:
     """Return random images as the contract wants them: uniform in the value range, then normalised."""
     generator = torch.Generator().manual_seed(seed)
-    u = torch.rand(batch, contract.channels, contract.height, contract.width, generator=generator)
+    u = torch.rand(batch, contract.channels, *contract.size, generator=generator)
     low, high = contract.value_range
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (contract.mean, contract.std))
+    mean, std = (torch.tensor(v).view(1, -1, *(1 for _ in contract.size)) for v in (contract.mean, contract.std))
     return (u * (high - low) + low - mean) / std
 
 
@@ -149,7 +149,7 @@ def trace_module(module: nn.Module, contract: InputContract, spec: str = "the mo
 def _traced(module: nn.Module, contract: InputContract, spec: str, seed: int) -> Trace:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     x = probe_input(contract, seed=seed).to(device)
-    fed = x.permute(0, 2, 3, 1).contiguous() if contract.layout == "NHWC" else x
+    fed = x.movedim(1, -1).contiguous() if contract.layout == "NHWC" else x
     with following(fed, contract.layout) as fields, _Recorder(module, fields) as recorder:
         try:
             returned = module(fed)
@@ -176,7 +176,7 @@ def _failure(module: nn.Module, fed: Tensor, contract: InputContract, error: Exc
     try:
         module(fed[:1])
     except Exception:  # noqa: BLE001 - whatever it raises, it does not take one image either
-        size = f"{contract.channels} × {contract.height} × {contract.width}"
+        size = " × ".join(str(n) for n in (contract.channels, *contract.size))
         return f"fails on a batch of two images of {size}: {type(error).__name__}: {first_line(error)}"
     return f"fails on a batch of two images: {ONE_AT_A_TIME}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,15 @@ class InputContract:
         Per channel, applied after scaling to `value_range`.
     layout
         Order of the axes the module is called with. Everything else in the toolkit uses NCHW.
+    depth
+        Number of slices, for a model of volumes: its batches are (batch, channel, depth, height, width). ``None`` for a
+        model of images.
+    resize
+        How the model's own processor brings an image to its input: ``stretch`` resizes both sides to it, ``crop`` the
+        shorter one, ``pad`` the longer one.
+    crop_fraction
+        What the model's own processor shows of what it resized: it resizes to the input's size divided by this, and cuts
+        out the centre.
 
     """
 
@@ -46,6 +56,14 @@ class InputContract:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
+    depth: int | None = None
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    crop_fraction: float = 1.0
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Size of the input: (height, width), or (depth, height, width)."""
+        return (self.height, self.width) if self.depth is None else (self.depth, self.height, self.width)
 
 
 @dataclass
@@ -119,7 +137,7 @@ class VisionModel:
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
     def site(self, name: str) -> Site:
-        """Return a site by name.
+        """Return a site by name; ``NAME[3]`` is head 3 of a site that is divided into heads.
 
         Raises
         ------
@@ -127,6 +145,9 @@ class VisionModel:
             If the model has none of that name; the nearest names are proposed.
 
         """
+        one_head = re.fullmatch(r"(.+)\[(\d+)\]", name)
+        if one_head and name not in self.sites and one_head[1] in self.sites:
+            return self.sites[one_head[1]].head(int(one_head[2]))
         try:
             return self.sites[name]
         except KeyError:
@@ -160,7 +181,7 @@ class VisionModel:
         """Call the module on an NCHW batch, in the layout it wants, and return what it returns."""
         x = x.to(self.device)
         if self.contract.layout == "NHWC":
-            x = x.permute(0, 2, 3, 1)
+            x = x.movedim(1, -1)
         out = self.module(x)
         return out if isinstance(out, Tensor) else _first_tensor(out)
 

@@ -138,32 +138,9 @@ def site_folder(name: str) -> str:
 
 def site_to_json(site: Site) -> dict[str, Any]:
     """Return a site as plain JSON."""
-    grid = site.grid
-    return {
-        "name": site.name,
-        "module": site.module,
-        "take": site.take,
-        "layout": site.layout,
-        "width": site.width,
-        "tokens": site.tokens,
-        "prefix_tokens": site.prefix_tokens,
-        "grid": None
-        if grid is None
-        else {
-            "rows": grid.rows,
-            "columns": grid.columns,
-            "stride": [float(v) for v in grid.stride],
-            "first_centre": [float(v) for v in grid.first_centre],
-            "extent": [float(v) for v in grid.extent],
-        },
-    }
+    return site.to_json()
 
 
 def site_from_json(raw: Mapping[str, Any]) -> Site:
     """Undo :func:`site_to_json`."""
-    return Site(**{**raw, "grid": None if raw["grid"] is None else _grid(raw["grid"])})
-
-
-def _grid(raw: Mapping[str, Any]) -> TokenGrid:
-    stride, first_centre, extent = ((float(raw[k][0]), float(raw[k][1])) for k in ("stride", "first_centre", "extent"))
-    return TokenGrid(raw["rows"], raw["columns"], stride, first_centre, extent)
+    return Site.from_json(raw)
