@@ -11,7 +11,6 @@ from urllib.parse import quote
 from mechinterp.errors import DamagedFileError
 from mechinterp.files import read_json, read_sealed_json, sha256_json, write_sealed_json
 from mechinterp.sites import Site
-from mechinterp.token_grid import TokenGrid
 
 FORMAT_VERSION = 1
 
