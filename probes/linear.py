@@ -10,21 +10,25 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from mechinterp.attributes.table import AttributeTable
+from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.claims import Control
-from mechinterp.errors import AttributeTableError, ConfigError, ShapeError
+from mechinterp.errors import AttributeTableError, ConfigError, ShapeError, nearest
 from mechinterp.statistics.bootstrap import Interval, bootstrap_groups
 from mechinterp.statistics.shifts import Bound
-from probes.folds import Folds, make_folds
-from probes.logistic import nested_logistic
+from probes.calibration import calibration_of
+from probes.control_task import read_control_tasks
+from probes.description_length import description_length
+from probes.folds import make_folds
 from probes.pooling import Pooling, TokenStore, patients_of, pooled_activations
+from probes.reading import read_attribute
 from probes.results import ProbeResult
-from probes.ridge import ALPHAS, nested_ridge
-from probes.scores import ProbeKind, Reading, rank_correlation
+from probes.rivals import against
+from probes.scores import METRICS, ProbeKind, Reading, rank_correlation
 from probes.shuffles import compare_by_groups, compare_by_shifts
 
 Matrix = Float[NDArray[Any], "image width"]
-_FEWEST_IMAGES = 10
+CONTROL_TASK = "control task"
+_FEWEST_IMAGES, _MOST_CLASSES = 10, 20
 
 
 def fit_probe(
@@ -42,6 +46,9 @@ def fit_probe(
     baseline: Matrix | None = None,
     untrained: Matrix | None = None,
     n_shuffles: int = 200,
+    n_control_tasks: int = 3,
+    types: Sequence[Any] | NDArray[Any] | None = None,
+    code_length: bool = True,
     n_boot: int = 2000,
     bound: Bound = "guaranteed",
     units_are_patients: bool = True,
@@ -65,7 +72,8 @@ def fit_probe(
     folds
         Number of outer folds, or the fold of each image. Inside each, the penalty is chosen over the other folds.
     kind
-        ``continuous`` (ridge) or ``binary`` (logistic); by default binary where there are two values, 0 and 1.
+        ``continuous`` (ridge), ``binary`` or ``categorical`` (logistic regression), ``ordinal`` (proportional odds); by
+        default binary where there are two values, 0 and 1, and continuous otherwise.
     name, unit, site
         What is read, in which unit, where from: for texts.
     baseline
@@ -74,6 +82,14 @@ def fit_probe(
         Image × width: activations of the same images under random weights; another such control.
     n_shuffles
         Permutations of whole patients for the p-value; 0 asks for none. The shifts of a volume are as many as there are.
+    n_control_tasks
+        Random labels of input types that the probe must read worse than the attribute, see
+        :func:`~probes.control_task.read_control_tasks`; 0 asks for none. Not for a volume.
+    types
+        Type of each image for the control tasks, where there is a natural one.
+    code_length
+        Whether to measure the attribute's description length, see
+        :func:`~probes.description_length.description_length`. Not for a volume.
     n_boot
         Draws of patients for the interval.
     bound
@@ -101,29 +117,22 @@ def fit_probe(
 
     Notes
     -----
-    The permuted targets go through the same nested cross-validation. For a binary attribute that test scores the ridge
-    of the classes, which is fitted to all permutations at once, for the true classes and the permuted ones alike.
+    The permuted targets go through the same nested cross-validation. For classes and levels that test scores their
+    ridge, which is fitted to all permutations at once, for the true classes and the permuted ones alike.
 
     """
     values = np.asarray(attribute, dtype=np.float64)
-    n = len(values)
     matrices = {"activations": activations, "baseline": baseline, "untrained": untrained}
-    for what, matrix in matrices.items():
-        if matrix is not None and (np.ndim(matrix) != 2 or len(matrix) != n):
-            raise ShapeError(f"{what} have shape {np.shape(matrix)} for {n} values of '{name}': one row per image")
+    _check_lengths(matrices, values, name)
     if not units_are_patients and order is None:
         raise ConfigError(
             "the groups are parts of one subject: give order, the position of each image along the volume"
         )
-    kept = np.flatnonzero(~np.isnan(values))
+    # an image without a region has no activations of it, so it is left out like one without a value
+    there = [np.isfinite(np.asarray(m)).all(1) for m in matrices.values() if m is not None]
+    kept = np.flatnonzero(~np.isnan(values) & np.all(there, axis=0))
     y = values[kept]
-    if len(kept) < _FEWEST_IMAGES:
-        raise AttributeTableError(f"'{name}' has {len(kept)} values: a probe needs {_FEWEST_IMAGES} at least")
-    if np.ptp(y) == 0:
-        raise AttributeTableError(f"'{name}' is {y[0]:g} on every image: there is nothing to read")
-    kind = kind or ("binary" if set(np.unique(y)) == {0.0, 1.0} else "continuous")
-    if kind == "binary" and set(np.unique(y)) != {0.0, 1.0}:
-        raise AttributeTableError(f"'{name}' has values besides 0 and 1: code the classes so, or read it as continuous")
+    kind = _checked_kind(y, kind, name)
     unit_of = np.arange(len(kept)) if groups is None else np.asarray(groups, dtype=object)[kept]
     places = None if order is None else np.asarray(order)[kept]
     outer = make_folds(
@@ -132,20 +141,19 @@ def fit_probe(
         groups=None if groups is None else unit_of,
         order=places,
         gap=gap,
-        classes=y if kind == "binary" else None,
+        classes=None if kind == "continuous" else y,
         seed=seed,
     )
     x = np.asarray(activations, dtype=np.float64)[kept]
-    reading = _read(x, y, outer, kind, name)
-    continuous = kind == "continuous"
+    reading = read_attribute(x, y, outer, kind, name)
 
     def over_patients(statistic: Callable[[NDArray[np.int64]], float]) -> Interval:
         return bootstrap_groups(
             statistic, unit_of, n_boot, seed, units_are_patients=units_are_patients and order is None
         )
 
-    controls = []
-    test = None
+    controls: list[Control] = []
+    test = described = None
     if n_shuffles:
         if places is None:
             test = compare_by_groups(x, y, outer, kind, unit_of, n_shuffles, seed)
@@ -154,30 +162,95 @@ def fit_probe(
         controls.append(test.control)
     for what, matrix in (("pixel baseline", baseline), ("untrained network", untrained)):
         if matrix is not None:
-            rival = _read(np.asarray(matrix, dtype=np.float64)[kept], y, outer, kind, name)
-            controls.append(_against(what, reading, rival, over_patients))
+            rival = read_attribute(np.asarray(matrix, dtype=np.float64)[kept], y, outer, kind, name)
+            controls.append(against(what, reading, [rival], over_patients))
+    # along one volume neighbours share whatever type they have: both would measure its smoothness
+    if places is None and n_control_tasks:
+        of_type = None if types is None else np.unique(np.asarray(types)[kept], return_inverse=True)[1].reshape(-1)
+        tasks = read_control_tasks(x, y, outer, kind, n_tasks=n_control_tasks, types=of_type, seed=seed)
+        if tasks:
+            controls.append(against(CONTROL_TASK, reading, tasks, over_patients))
+    if places is None and code_length:
+        described = description_length(x, y, kind, unit_of, name=name, seed=seed)
+        if described:
+            controls.append(described.control)
+    levels = np.unique(y) if kind != "continuous" else None
+    error = _errors(reading, y, kind)
     return ProbeResult(
         attribute=name,
         unit=unit,
         site=site,
         kind=kind,
-        metric="R²" if continuous else "AUROC",
+        metric=METRICS[kind],
         score=float(reading.scores()[0]),
-        spearman=float(rank_correlation(reading.truth, reading.predicted)[0]),
-        mae=float(np.abs(reading.truth - reading.predicted).mean()) if continuous else None,
-        mae_of_mean=float(np.abs(reading.truth - reading.reference).mean()) if continuous else None,
+        spearman=float("nan") if kind == "categorical" else float(rank_correlation(y[:, None], reading.predicted)[0]),
+        mae=error[0],
+        mae_of_mean=error[1],
         interval=over_patients(reading.score_of),
         p_value=test.p_value if test else None,
         smallest_p=test.smallest_p if test else 1.0,
         p_scheme=test.scheme if test else "",
         truth=y,
-        predicted=reading.predicted[:, 0],
+        predicted=_shown(reading, levels),
         fold=outer.fold,
         images=kept,
         penalties=reading.penalties,
         n_units=len(kept) if places is not None else len(set(unit_of.tolist())),
         controls=tuple(controls),
+        calibration=calibration_of(reading),
+        description=described,
+        log_p=reading.log_p,
+        levels=None if levels is None else tuple(float(v) for v in levels),
     )
+
+
+def kind_of(about: Attribute) -> ProbeKind | None:
+    """Return how an attribute is read by what its table says of it; ``None`` leaves that to its values."""
+    return None if about.kind == "continuous" else about.kind
+
+
+def _check_lengths(matrices: dict[str, Matrix | None], values: NDArray[np.float64], name: str) -> None:
+    for what, matrix in matrices.items():
+        if matrix is not None and (np.ndim(matrix) != 2 or len(matrix) != len(values)):
+            raise ShapeError(
+                f"{what} have shape {np.shape(matrix)} for {len(values)} values of '{name}': one row per image"
+            )
+
+
+def _checked_kind(y: NDArray[np.float64], kind: ProbeKind | None, name: str) -> ProbeKind:
+    if len(y) < _FEWEST_IMAGES:
+        raise AttributeTableError(f"'{name}' has {len(y)} values: a probe needs {_FEWEST_IMAGES} at least")
+    if np.ptp(y) == 0:
+        raise AttributeTableError(f"'{name}' is {y[0]:g} on every image: there is nothing to read")
+    distinct = np.unique(y)
+    kind = kind or ("binary" if set(distinct) == {0.0, 1.0} else "continuous")
+    if kind not in METRICS:
+        raise ConfigError(f"kind is '{kind}': {nearest(kind, METRICS)}")
+    if kind == "binary" and set(distinct) != {0.0, 1.0}:
+        raise AttributeTableError(f"'{name}' has values besides 0 and 1: code the classes so, or read it as continuous")
+    if kind in ("ordinal", "categorical") and len(distinct) > _MOST_CLASSES:
+        raise AttributeTableError(
+            f"'{name}' has {len(distinct)} distinct values, too many for classes (at most {_MOST_CLASSES}): "
+            "read it as continuous"
+        )
+    return kind
+
+
+def _errors(reading: Reading, y: NDArray[np.float64], kind: ProbeKind) -> tuple[float | None, float | None]:
+    """Return the mean absolute error in the attribute's unit (in levels), and that of a constant answer."""
+    if kind == "continuous":
+        return float(np.abs(y - reading.predicted[:, 0]).mean()), float(np.abs(y - reading.reference[:, 0]).mean())
+    if kind == "ordinal":
+        return float(np.abs(y - reading.predicted[:, 0]).mean()), float(np.abs(y - np.median(y)).mean())
+    return None, None
+
+
+def _shown(reading: Reading, levels: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Return one number an image: of a categorical attribute the class that is likeliest."""
+    if reading.kind == "categorical" and levels is not None:
+        found: NDArray[np.float64] = levels[reading.predicted.argmax(1)]
+        return found
+    return reading.predicted[:, 0]
 
 
 def probe_store(
@@ -224,33 +297,7 @@ def probe_store(
         settings.setdefault("order", chosen)
     settings.setdefault("groups", None if groups is None else groups[chosen])
     settings.setdefault("units_are_patients", are_patients)
+    settings.setdefault("kind", kind_of(about))
     found = pooled_activations(store, site, images=chosen, pooling=pooling)
     result = fit_probe(found, values[chosen], name=name, unit=about.unit, site=site, **settings)
     return replace(result, images=chosen[result.images])
-
-
-def _read(x: NDArray[np.float64], y: NDArray[np.float64], folds: Folds, kind: ProbeKind, name: str) -> Reading:
-    """Predict every image from the other folds."""
-    if kind == "continuous":
-        predicted, reference, chosen = nested_ridge(x, y[:, None], folds)
-        return Reading(kind, y[:, None], predicted, reference, tuple(ALPHAS[i] for i in chosen[:, 0]))
-    logits, penalties = nested_logistic(x, y, folds, name)
-    return Reading(kind, y[:, None], logits[:, None], np.zeros((len(y), 1)), penalties)
-
-
-def _against(
-    what: str,
-    reading: Reading,
-    rival: Reading,
-    over_patients: Callable[[Callable[[NDArray[np.int64]], float]], Interval],
-) -> Control:
-    """Return the control that fails unless the probe scores above its rival, by more than chance where that is known."""
-
-    def advantage(images: NDArray[np.int64]) -> float:
-        return reading.score_of(images) - rival.score_of(images)
-
-    ahead = advantage(np.arange(len(reading.truth)))
-    interval = over_patients(advantage)
-    passed = ahead > 0 and (interval.low is None or interval.low > 0)
-    detail = f"the probe scores {ahead:+.2f} against it; {interval.text}"
-    return Control(what, float(rival.scores()[0]), bool(passed), detail)

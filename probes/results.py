@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from mechinterp.claims import Claim, Control
 from mechinterp.files import jsonable
 from mechinterp.statistics.bootstrap import Interval
-from probes.scores import ProbeKind
+from probes.calibration import Calibration
+from probes.description_length import DescriptionLength
+from probes.scores import CHANCE, ProbeKind
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,17 @@ class ProbeResult:
     site
         Where from; may be empty.
     kind
-        ``continuous`` (ridge) or ``binary`` (logistic).
+        ``continuous``, ``binary``, ``ordinal`` or ``categorical``.
     metric
-        ``R²`` or ``AUROC``.
+        ``R²``, ``AUROC``, ``C-index`` or ``mean one-vs-rest AUROC``.
     score
         Its value over all out-of-fold predictions. For R², 0 is what the training images' mean gives.
     spearman
         Rank correlation of predictions and truth.
     mae
-        Mean absolute error in the attribute's unit; ``None`` for a binary attribute.
+        Mean absolute error in the attribute's unit, in levels for an ordinal one; ``None`` for classes.
     mae_of_mean
-        The same of always predicting the training images' mean.
+        The same of always predicting the training images' mean, or the median level.
     interval
         Of the score, over patients.
     p_value
@@ -46,7 +48,8 @@ class ProbeResult:
     p_scheme
         What was permuted, in words.
     truth, predicted, fold
-        Per image with a value, in the order of `images`. Binary predictions are log-odds.
+        Per image with a value, in the order of `images`. Binary predictions are log-odds, ordinal ones expected levels,
+        categorical ones the likeliest class.
     images
         Positions of those images.
     penalties
@@ -54,7 +57,13 @@ class ProbeResult:
     n_units
         Number of patients, or of slices of one volume.
     controls
-        Shuffled attribute, baselines, untrained network: all that were run.
+        Shuffled attribute, baselines, untrained network, control task, description length: all that were run.
+    calibration
+        Of the out-of-fold predictions.
+    description
+        The attribute's description length; ``None`` where it was not asked for or there are too few patients.
+    log_p, levels
+        Image × class: log-probabilities of the values in `levels`; ``None`` for a continuous attribute.
 
     """
 
@@ -78,14 +87,26 @@ class ProbeResult:
     penalties: tuple[float, ...]
     n_units: int
     controls: tuple[Control, ...] = field(default_factory=tuple)
+    calibration: Calibration | None = None
+    description: DescriptionLength | None = None
+    log_p: Float[NDArray[np.float64], "image class"] | None = None
+    levels: tuple[float, ...] | None = None
 
     @property
     def text(self) -> str:
         """One sentence with the numbers."""
-        error = "" if self.mae is None else f", mean absolute error {self.mae:.3g}{_unit(self.unit)}"
-        error += "" if self.mae_of_mean is None else f" (always the mean: {self.mae_of_mean:.3g}{_unit(self.unit)})"
+        unit = " levels" if self.kind == "ordinal" else _unit(self.unit)
+        always = "median" if self.kind == "ordinal" else "mean"
+        error = "" if self.mae is None else f", mean absolute error {self.mae:.3g}{unit}"
+        error += "" if self.mae_of_mean is None else f" (always the {always}: {self.mae_of_mean:.3g}{unit})"
         p = "" if self.p_value is None else f", p {self.p_value:.2g}"
         return f"{self.attribute}: {self.metric} {self.score:.2f}{error}; {self.interval.text}{p}"
+
+    @property
+    def selectivity(self) -> float | None:
+        """Score minus that of the control tasks; ``None`` where none were run."""
+        of_tasks = next((c.value for c in self.controls if c.name == "control task"), None)
+        return None if of_tasks is None else self.score - of_tasks
 
     def claim(self, threshold: float | None = None, *, trained: bool = True, alpha: float = 0.05) -> Claim:
         """Return the claim that the attribute can be read here, to be judged by its controls.
@@ -93,14 +114,14 @@ class ProbeResult:
         Parameters
         ----------
         threshold
-            Score that was set beforehand; 0 for R² and 0.5 for AUROC by default.
+            Score that was set beforehand; 0 for R² and 0.5 for the others by default.
         trained
             False when the activations are those of random weights.
         alpha
             Level of the p-value.
 
         """
-        limit = threshold if threshold is not None else (0.0 if self.kind == "continuous" else 0.5)
+        limit = threshold if threshold is not None else CHANCE[self.kind]
         significant = self.p_value is not None and self.p_value <= alpha
         where = f" from {self.site}" if self.site else ""
         return Claim(
@@ -122,7 +143,15 @@ class ProbeResult:
         controls = [{"name": c.name, "value": c.value, "passed": c.passed, "detail": c.detail} for c in self.controls]
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         found: dict[str, Any] = jsonable(
-            {**values, "interval": self.interval.to_json(), "controls": controls, "text": self.text}
+            {
+                **values,
+                "interval": self.interval.to_json(),
+                "controls": controls,
+                "text": self.text,
+                "calibration": None if self.calibration is None else vars(self.calibration),
+                "description": None if self.description is None else vars(self.description),
+                "selectivity": self.selectivity,
+            }
         )
         return found
 

@@ -89,7 +89,7 @@ def nested_ridge(
     with threadpool_limits(1 if x.size < _SMALL else None, user_api="blas"):
         for k in range(folds.n):
             train, test = folds.split(k)
-            best = _choose(x[train], y[train], folds.subset(train), alphas)
+            best = choose_penalty(x[train], y[train], folds.subset(train), alphas)
             path = ridge_path(x[train], y[train], x[test], alphas)
             predictions[test] = np.take_along_axis(path, best[None, None, :], axis=0)[0]
             references[test] = y[train].mean(0)
@@ -97,7 +97,7 @@ def nested_ridge(
     return predictions, references, chosen
 
 
-def _choose(
+def choose_penalty(
     x: NDArray[np.float64], y: NDArray[np.float64], folds: Folds, alphas: tuple[float, ...]
 ) -> NDArray[np.int64]:
     """Return, for each target, the penalty with the least squared error over the inner folds."""

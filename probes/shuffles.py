@@ -110,8 +110,13 @@ def _scores(
     x: NDArray[np.float64], targets: NDArray[np.float64], folds: Folds, kind: ProbeKind
 ) -> Float[NDArray[np.float64], " target"]:
     """Score each target by its ridge; a target without a score (one class) counts as the lowest."""
-    predicted, reference, _ = nested_ridge(x, targets, folds)
-    return np.nan_to_num(Reading(kind, targets, predicted, reference).scores(), nan=-np.inf)
+    columns, classes = targets, 1
+    if kind == "categorical":
+        levels = np.unique(targets)
+        classes = len(levels)
+        columns = (targets[:, :, None] == levels).reshape(len(targets), -1).astype(np.float64)
+    predicted, reference, _ = nested_ridge(x, columns, folds)
+    return np.nan_to_num(Reading(kind, columns, predicted, reference, classes=classes).scores(), nan=-np.inf)
 
 
 def _usual(scores: NDArray[np.float64]) -> float:

@@ -41,7 +41,8 @@ def test_a_planted_quantity_is_read_in_its_unit_with_an_interval_and_controls():
     assert result.interval.n == result.n_units == 60
     assert result.p_value == pytest.approx(0.01)
     assert {c.name: c.passed for c in result.controls} == {
-        "shuffled attribute": True, "pixel baseline": True, "untrained network": True,
+        "shuffled attribute": True, "pixel baseline": True, "untrained network": True, "control task": True,
+        "description length": True,
     }  # fmt: skip
     claim = result.claim()
     assert claim.verdict == "met"
@@ -93,7 +94,7 @@ def test_a_binary_attribute_is_read_by_logistic_regression():
 def test_missing_values_are_left_out_and_the_images_kept_are_named():
     x, area, groups = patients(n=20)
     area[[0, 7]] = np.nan
-    result = fit_probe(x, area, groups=groups, n_shuffles=0, n_boot=100)
+    result = fit_probe(x, area, groups=groups, n_shuffles=0, n_control_tasks=0, code_length=False, n_boot=100)
     assert len(result.truth) == 58
     assert {0, 7}.isdisjoint(result.images.tolist())
     assert result.p_value is None

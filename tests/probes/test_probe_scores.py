@@ -12,9 +12,10 @@ from threadpoolctl import threadpool_limits
 
 from mechinterp.errors import AttributeTableError
 from probes import make_folds
-from probes.logistic import STRENGTHS, nested_logistic
+from probes.classifiers import STRENGTHS, nested_classes
+from probes.logistic import logistic_path
 from probes.ridge import ALPHAS, nested_ridge, ridge_path
-from probes.scores import auroc, r_squared, rank_correlation
+from probes.scores import Reading, auroc, concordance, one_hot, r_squared, rank_correlation
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -78,7 +79,8 @@ def test_nested_logistic_equals_scikit_learn_with_the_penalty_of_the_least_log_l
         x = rng.normal(size=(36, width))
         y = (x[:, 0] + rng.normal(size=36) > 0).astype(float)
         folds = make_folds(36, 3, classes=y)
-        found, chosen = nested_logistic(x, y, folds, "tumour")
+        log_p, chosen = nested_classes(logistic_path, x, y.astype(int), 2, folds, "tumour")
+        found = log_p[:, 1] - log_p[:, 0]
         for k in range(3):
             train, test = folds.split(k)
             loss = []
@@ -98,7 +100,9 @@ def test_nested_logistic_equals_scikit_learn_with_the_penalty_of_the_least_log_l
 def test_a_training_set_of_one_class_says_which_attribute_and_what_to_do():
     y = np.r_[np.zeros(10), np.ones(10)]
     with pytest.raises(AttributeTableError, match=r"'tumour' has one class only .* use fewer folds"):
-        nested_logistic(np.random.default_rng(0).normal(size=(20, 2)), y, make_folds(20, y), "tumour")
+        nested_classes(
+            logistic_path, np.random.default_rng(0).normal(size=(20, 2)), y.astype(int), 2, make_folds(20, y), "tumour"
+        )
 
 
 def test_r_squared_is_one_for_perfect_zero_for_the_training_mean_and_below_for_worse():
@@ -124,3 +128,29 @@ def test_the_rank_correlation_of_a_constant_prediction_has_no_answer():
     truth = np.array([[1.0], [2], [3]])
     assert rank_correlation(truth, truth**3)[0] == pytest.approx(1)
     assert np.isnan(rank_correlation(truth, np.ones((3, 1)))[0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(2, 30), levels=st.integers(1, 5), seed=st.integers(0, 99))
+def test_concordance_equals_the_loop_over_pairs_and_with_two_levels_the_auroc(n, levels, seed):
+    rng = np.random.default_rng(seed)
+    truth, score = rng.integers(0, levels, size=n).astype(float), rng.integers(0, 6, size=n).astype(float)
+    pairs = [(a, b) for a in range(n) for b in range(n) if truth[a] < truth[b]]
+    found = concordance(truth[:, None], score[:, None])[0]
+    if not pairs:
+        assert np.isnan(found)
+        return
+    slow = np.mean([1.0 if score[b] > score[a] else 0.5 if score[b] == score[a] else 0.0 for a, b in pairs])
+    assert found == pytest.approx(slow)
+    if levels == 2:
+        assert found == pytest.approx(auroc(truth[:, None], score[:, None])[0])
+
+
+def test_the_score_of_classes_is_scikit_learns_mean_of_one_against_the_rest():
+    rng = np.random.default_rng(0)
+    codes, p = rng.integers(0, 3, size=60), rng.dirichlet(np.ones(3), size=60)
+    reading = Reading("categorical", one_hot(codes, 3), np.log(p), np.zeros((60, 3)), classes=3)
+    expected = roc_auc_score(codes, p, multi_class="ovr", average="macro")
+    assert reading.scores()[0] == pytest.approx(expected)
+    assert reading.score_of(np.arange(60)) == pytest.approx(expected)
+    assert np.isnan(reading.score_of(np.flatnonzero(codes < 2)))  # a class that was not drawn has no score
