@@ -32,6 +32,18 @@ class ImagesError(MechinterpError):
     """Images that cannot be read, or do not fit what is asked of them."""
 
 
+class UnreadableImageError(ImagesError):
+    """One image that cannot be read, where others of its set may be; `reason` names no path and no patient."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(f"image {name} cannot be read ({reason}): replace it, or take it out of the set")
+        self.name, self.reason = str(name), reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[str, str]]:
+        """Let the error travel between processes, which by default call the class with the message alone."""
+        return type(self), (self.name, self.reason)
+
+
 class AttributeTableError(MechinterpError):
     """An attribute that is not there, has no unit, or has too few values."""
 

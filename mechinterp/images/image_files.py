@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mechinterp.errors import ImagesError
+from mechinterp.errors import ImagesError, UnreadableImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _TIFF = (".tif", ".tiff")
@@ -177,9 +177,9 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _unreadable(path: Path, error: Exception) -> ImagesError:
+def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ImagesError(f"image {path} cannot be read ({reason}): replace it, or take it out of the set")
+    return UnreadableImageError(path, reason.replace(repr(str(path)), "it").replace(str(path), "it"))
 
 
 def _refuse_deep_colour(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import ImagesError, LeakageError
+from mechinterp.images.findings import Flag, SetAside
 
 if TYPE_CHECKING:
     from mechinterp.images.volume import Axis
+
+Masks = Mapping[str, NDArray[np.bool_]]
+_PER_IMAGE = ("spacing_mm", "labels", "groups", "splits", "cases", "intensity_ranges", "pixel_units")
 
 
 @dataclass(frozen=True)
@@ -28,25 +32,34 @@ class MedicalImage:
     id
         Name of the image in its set; never a patient's.
     pixels
-        Height × width, or height × width × channel, in the recording's own units.
+        Height × width, or height × width × channel, in the recording's own units; depth × height × width for a volume.
     intensity_range
         The values shown as black and as white.
     spacing_mm
-        Millimetres per pixel, (row, column); ``None`` when unknown.
+        Millimetres per pixel, (row, column), or per voxel, (z, y, x); ``None`` when unknown.
     label, group, split
         Class, patient, and ``train``/``validation``/``test``; ``None`` when unknown.
+    case
+        The examination it belongs to, where one has several views or slices; ``None`` when unknown.
+    unit
+        Unit of the pixels, such as ``HU``; ``None`` when unknown.
+    axes
+        2 for a picture, 3 for a volume.
 
     """
 
     id: str
-    pixels: Float[NDArray[np.float32], "height width *channel"]
+    pixels: Float[NDArray[np.float32], "*space_and_channel"]
     intensity_range: tuple[float, float] = (0.0, 1.0)
-    spacing_mm: tuple[float, float] | None = None
+    spacing_mm: tuple[float, ...] | None = None
     label: str | None = None
     group: str | None = None
     split: str | None = None
+    case: str | None = None
+    unit: str | None = None
+    axes: int = 2
 
-    def scaled(self) -> Float[NDArray[np.float32], "height width *channel"]:
+    def scaled(self) -> Float[NDArray[np.float32], "*space_and_channel"]:
         """Return the pixels scaled so that black is 0 and white is 1, clipped."""
         low, high = self.intensity_range
         scaled: NDArray[np.float32] = np.clip((self.pixels.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
@@ -66,7 +79,7 @@ class ImageSet:
     intensity_range
         The values shown as black and as white, for all images.
     spacing_mm
-        Per image, (row, column), or ``None``.
+        Per image, (row, column), or (z, y, x) of volumes, or ``None``.
     labels, groups, splits
         Per image, or ``None``. Groups are patients (or blocks of a volume): none may straddle two splits.
     attributes
@@ -77,13 +90,29 @@ class ImageSet:
         What is shown on pages.
     units_are_patients
         False where the groups are parts of one subject: no interval over patients can be given then.
+    axes
+        2 for pictures, 3 for volumes of depth × height × width.
+    cases
+        Per image, the examination it belongs to, or ``None``; see :mod:`mechinterp.images.cases`.
+    intensity_ranges
+        Black and white per image, where they differ; they go before `intensity_range`.
+    pixel_units
+        Unit of the pixels per image, such as ``HU``, or ``None``.
+    read_masks
+        Returns the masks of image ``i`` by name, each of the image's height × width (× depth, first).
+    set_aside
+        Files that are no images of this set, each with its reason.
+    flags
+        Images that may show who the patient is.
+    notes
+        What a reader should know about how they were read, one sentence each; no path, no patient.
 
     """
 
     ids: tuple[str, ...]
     read: Callable[[int], NDArray[Any]]
     intensity_range: tuple[float, float] = (0.0, 1.0)
-    spacing_mm: tuple[tuple[float, float] | None, ...] | None = None
+    spacing_mm: tuple[tuple[float, ...] | None, ...] | None = None
     labels: tuple[str | None, ...] | None = None
     groups: tuple[str | None, ...] | None = None
     splits: tuple[str | None, ...] | None = None
@@ -92,6 +121,14 @@ class ImageSet:
     name: str = "images"
     licence: str | None = None
     units_are_patients: bool = True
+    axes: int = 2
+    cases: tuple[str | None, ...] | None = None
+    intensity_ranges: tuple[tuple[float, float], ...] | None = None
+    pixel_units: tuple[str | None, ...] | None = None
+    read_masks: Callable[[int], Masks] | None = None
+    set_aside: tuple[SetAside, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -99,7 +136,7 @@ class ImageSet:
             raise ImagesError(f"'{self.name}' holds no image")
         if len(set(self.ids)) != n:
             raise ImagesError(f"'{self.name}' names an image twice: ids must be unique")
-        for what in ("spacing_mm", "labels", "groups", "splits"):
+        for what in _PER_IMAGE:
             values = getattr(self, what)
             if values is not None and len(values) != n:
                 raise ImagesError(f"'{self.name}' has {n} images but {len(values)} {what}")
@@ -119,31 +156,61 @@ class ImageSet:
         return MedicalImage(
             id=self.ids[i],
             pixels=np.asarray(self.read(i), dtype=np.float32),
-            intensity_range=self.intensity_range,
+            intensity_range=self.intensity_ranges[i] if self.intensity_ranges else self.intensity_range,
             spacing_mm=self.spacing_mm[i] if self.spacing_mm else None,
             label=self.labels[i] if self.labels else None,
             group=self.groups[i] if self.groups else None,
             split=self.splits[i] if self.splits else None,
+            case=self.cases[i] if self.cases else None,
+            unit=self.pixel_units[i] if self.pixel_units else None,
+            axes=self.axes,
         )
+
+    def masks(self, i: int) -> Masks:
+        """Return the masks of image `i` by name: true where a pixel belongs to what the name says.
+
+        Raises
+        ------
+        ImagesError
+            If the set comes without masks, or one cannot be read or is of another size than its image.
+
+        """
+        if self.read_masks is None:
+            raise ImagesError(
+                f"'{self.name}' comes without masks: see docs/images.md for where a reader looks for them"
+            )
+        return self.read_masks(i)
 
     def subset(self, images: Sequence[int] | NDArray[np.int64]) -> ImageSet:
         """Return some of the images, in the given order. The subset cannot be opened again from its source."""
         chosen = [int(i) for i in images]
+        kept = {self.ids[i] for i in chosen}
+        read_masks = self.read_masks
 
-        def pick(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        def pick(values: tuple[Any, ...] | None) -> Any:
             return None if values is None else tuple(values[i] for i in chosen)
 
+        per_image: dict[str, Any] = {what: pick(getattr(self, what)) for what in _PER_IMAGE}
         return replace(
             self,
             ids=tuple(self.ids[i] for i in chosen),
             read=lambda i: self.read(chosen[i]),
-            spacing_mm=pick(self.spacing_mm),
-            labels=pick(self.labels),
-            groups=pick(self.groups),
-            splits=pick(self.splits),
             attributes=self.attributes.select(chosen),
             source={},
+            read_masks=None if read_masks is None else lambda i: read_masks(chosen[i]),
+            flags=tuple(f for f in self.flags if f.image in kept),
+            **per_image,
         )
+
+    def without(self, ids: Iterable[str]) -> ImageSet:
+        """Return the set without some images; it can be opened again where the whole set can."""
+        gone = set(ids)
+        if not gone & set(self.ids):
+            return self
+        subset = self.subset([i for i, name in enumerate(self.ids) if name not in gone])
+        if not self.source:
+            return subset
+        return replace(subset, source={**self.source, "without": sorted(gone.union(self.source.get("without", ())))})
 
     @classmethod
     def from_folder(
@@ -174,13 +241,20 @@ class ImageSet:
 
         return from_nifti(path, axis=axis, step_mm=step_mm, **settings)
 
+    @classmethod
+    def from_dicom(cls, path: str | Path, **settings: Any) -> ImageSet:
+        """Open DICOM files; see :func:`mechinterp.images.dicom.reading.from_dicom`."""
+        from mechinterp.images.dicom.reading import from_dicom
+
+        return from_dicom(path, **settings)
+
     def mapped(
         self,
         change: Callable[[MedicalImage], NDArray[Any]],
         name: str,
-        spacing_mm: Callable[[tuple[float, float]], tuple[float, float]] | None = None,
+        spacing_mm: Callable[[tuple[float, ...]], tuple[float, ...]] | None = None,
     ) -> ImageSet:
-        """Return the same images with other pixels. It cannot be opened again from a source.
+        """Return the same images with other pixels and no masks. It cannot be opened again from a source.
 
         Parameters
         ----------
@@ -197,7 +271,12 @@ class ImageSet:
         if spacing_mm is not None and spacings is not None:
             spacings = tuple(None if s is None else spacing_mm(s) for s in spacings)
         return replace(
-            self, read=lambda i: change(self[i]), spacing_mm=spacings, source={}, name=f"{self.name}, {name}"
+            self,
+            read=lambda i: change(self[i]),
+            read_masks=None,
+            spacing_mm=spacings,
+            source={},
+            name=f"{self.name}, {name}",
         )
 
     def where(self, split: str) -> NDArray[np.int64]:
@@ -214,6 +293,12 @@ class ImageSet:
             known = sorted({s for s in self.splits or () if s})
             raise ImagesError(f"'{self.name}' has no split '{split}': it has {known or 'none'}")
         return np.asarray(found)
+
+    @property
+    def scale(self) -> list[Any]:
+        """What pixels are shown as and how large they are: the values a store's ``scale_hash`` is made of."""
+        known: list[Any] = [self.intensity_range, self.spacing_mm]
+        return known if self.intensity_ranges is None else [*known, self.intensity_ranges]
 
     @property
     def hash(self) -> str:

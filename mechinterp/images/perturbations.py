@@ -174,5 +174,5 @@ def _recorded(scaled: Pixels, image: MedicalImage) -> Pixels:
     return result
 
 
-def _swapped(spacing_mm: tuple[float, float]) -> tuple[float, float]:
+def _swapped(spacing_mm: tuple[float, ...]) -> tuple[float, ...]:
     return spacing_mm[1], spacing_mm[0]
