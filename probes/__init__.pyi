@@ -1,4 +1,17 @@
+from .confounders import ConfounderGraph as ConfounderGraph
+from .confounders import confounder_figure as confounder_figure
+from .confounders import confounder_graph as confounder_graph
 from .controls import baseline_encoders as baseline_encoders
+from .deconfounding import AdjustedEffect as AdjustedEffect
+from .deconfounding import deconfounded as deconfounded
+from .deconfounding import matched_effect as matched_effect
+from .deconfounding import naive_effect as naive_effect
+from .deconfounding import partial_correlation as partial_correlation
+from .deconfounding import residualised_effect as residualised_effect
+from .description_length import DescriptionLength as DescriptionLength
+from .erasure import ErasureCheck as ErasureCheck
+from .erasure import check_erasure as check_erasure
+from .erasure import leace as leace
 from .figures import attribute_matrix_figure as attribute_matrix_figure
 from .figures import feature_attribute_figure as feature_attribute_figure
 from .figures import probe_figure as probe_figure

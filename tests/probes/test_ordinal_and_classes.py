@@ -98,7 +98,10 @@ def test_a_grade_is_read_with_its_order_and_its_error_in_levels():
     assert result.calibration.error < 0.1
     assert result.claim().verdict == "met"
     shuffled = np.random.default_rng(0).permutation(codes)
-    assert fit_probe(x, shuffled, kind="ordinal", n_shuffles=19, n_control_tasks=0, n_boot=100).claim().verdict == "not met"
+    assert (
+        fit_probe(x, shuffled, kind="ordinal", n_shuffles=19, n_control_tasks=0, n_boot=100).claim().verdict
+        == "not met"
+    )
 
 
 def test_a_camera_is_read_among_several_classes():
