@@ -7,7 +7,8 @@ from typing import Annotated, Literal, get_args
 
 from mechinterp.errors import ConfigError, nearest
 
-Architecture = Literal["topk", "batchtopk", "jumprelu", "standard"]
+Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "gated", "standard"]
+Schedule = Literal["constant", "cosine"]
 Initialisation = Literal["auto", "neurons", "data", "random"]
 
 
@@ -17,7 +18,9 @@ class TrainSAEConfig:
 
     arch: Annotated[Architecture, "what makes the codes sparse; standard is ReLU with an L1 penalty"] = "topk"
     k: Annotated[
-        int, "features active in a token; on average for batchtopk, aimed at by jumprelu, unused by standard"
+        int,
+        "features active in a token; on average for batchtopk and matryoshka, aimed at by jumprelu, unused by gated and "
+        "standard",
     ] = 32
     expansion: Annotated[float, "features per unit of the site's width"] = 4.0
     seeds: Annotated[tuple[int, ...], "one SAE is trained for each; a seed decides initialisation and data order"] = (
@@ -29,22 +32,37 @@ class TrainSAEConfig:
     lr: Annotated[float, "Adam's highest learning rate"] = 1e-3
     warm_up: Annotated[float, "share of the steps in which the learning rate rises from zero"] = 0.05
     decay: Annotated[float, "share of the steps, at the end, in which it falls to zero"] = 0.3
+    schedule: Annotated[Schedule, "what the learning rate does in between"] = "constant"
+    anneal_k: Annotated[float, "how many times k the training starts with; it falls to k by half of the steps"] = 1.0
+    prefixes: Annotated[
+        tuple[float, ...], "shares of the dictionary that each reconstruct alone (matryoshka), ascending to 1"
+    ] = (0.0625, 0.125, 0.25, 0.5, 1.0)
+    clip: Annotated[float | None, "largest norm of a step's gradient; unlimited if left out"] = None
+    ema: Annotated[
+        float, "weight of the past in an average over the steps that is saved in place of the last; 0: none"
+    ] = 0.0
+    patience: Annotated[
+        int, "epochs without a better explained variance of held-out groups after which training stops; 0: never"
+    ] = 0
+    checkpoint_minutes: Annotated[float, "minutes between checkpoints, which a later run goes on from"] = 5.0
     init: Annotated[
         Initialisation,
         "where decoder and (tied) encoder start: the site's own units and their opposites, training tokens, at random; "
         "auto takes the units where most activations are zero, else training tokens",
     ] = "auto"
-    aux: Annotated[float, "weight of the loss that revives dead features (topk, batchtopk)"] = 1.0
+    aux: Annotated[float, "weight of the loss that revives dead features (topk, batchtopk, matryoshka)"] = 1.0
     dead_after: Annotated[float, "epochs of silence after which a feature counts as dead in training"] = 0.25
     restarts: Annotated[
         int, "times that silent features start anew at the worst reconstructed tokens: after the first, second, … epoch"
     ] = 4
-    sparsity: Annotated[float, "weight of the L1 penalty (standard) or of the distance to k (jumprelu)"] = 1.0
+    sparsity: Annotated[float, "weight of the L1 penalty (standard, gated) or of the distance to k (jumprelu)"] = 1.0
     device: Annotated[str, "where to train: cpu, cuda, cuda:1, …"] = "cpu"
 
     def __post_init__(self) -> None:
         if self.arch not in get_args(Architecture):
             raise ConfigError(f"unknown architecture '{self.arch}': {nearest(self.arch, get_args(Architecture))}")
+        if self.schedule not in get_args(Schedule):
+            raise ConfigError(f"unknown schedule '{self.schedule}': {nearest(self.schedule, get_args(Schedule))}")
         if self.init not in get_args(Initialisation):
             raise ConfigError(f"unknown initialisation '{self.init}': {nearest(self.init, get_args(Initialisation))}")
         for name in ("k", "epochs", "batch_size"):
@@ -52,10 +70,20 @@ class TrainSAEConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}: it must be at least 1")
-        for name in ("expansion", "lr", "dead_after"):
+        for name in ("expansion", "lr", "dead_after", "anneal_k", "checkpoint_minutes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("aux", "restarts", "sparsity"):
+        if self.clip is not None and not self.clip > 0:
+            raise ConfigError(f"clip is {self.clip}: it must be above 0, or left out")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is {self.ema}: it must be at least 0 and below 1")
+        if list(self.prefixes) != sorted(set(self.prefixes)) or not self.prefixes or self.prefixes[-1] != 1:
+            raise ConfigError(
+                f"prefixes are {', '.join(map(str, self.prefixes))}: each larger than the last, the last 1"
+            )
+        if self.prefixes[0] <= 0:
+            raise ConfigError(f"the first prefix is {self.prefixes[0]}: it must be above 0")
+        for name in ("aux", "restarts", "sparsity", "patience"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
         if self.warm_up < 0 or self.decay < 0 or self.warm_up + self.decay > 1:

@@ -1,34 +1,29 @@
-"""What is asked of SAELens: its trainer, its architectures. Importing this module takes six seconds."""
+"""Architectures of SAELens as learners: its classes give the loss, autograd the gradient. Importing this takes six seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from sae_lens.config import SAETrainerConfig
+from jaxtyping import Bool, Float
+from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
 from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
-from sae_lens.saes.sae import TrainingSAE
+from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
 from sae_lens.saes.topk_sae import TopKTrainingSAEConfig
-from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
-from sparse_autoencoders.architectures.topk import SparseStepBatchTopK, SparseStepTopK
+from sparse_autoencoders.architectures.topk import SparseStepBatchTopK, SparseStepMatryoshka, SparseStepTopK
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.initialisation import Start
+from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
+from sparse_autoencoders.sparse_learner import prefixes_of
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
-def make_trainer(
-    begin: Start,
-    config: TrainSAEConfig,
-    batches: Iterator[Tensor],
-    batch_size: int,
-    steps: int,
-    dead_window: int,
-    seed: int,
-) -> SAETrainer[Any, Any]:
-    """Return SAELens' trainer, ready for its first step.
+class SAELensLearner:
+    """A learner of any architecture, on any device; see :class:`~sparse_autoencoders.learner.Learner`.
 
     Parameters
     ----------
@@ -36,55 +31,142 @@ def make_trainer(
         Where the weights start.
     config
         How to train.
-    batches
-        Normalised activations, without end.
-    batch_size, steps
-        Tokens in a step, and how many steps.
-    dead_window
-        Steps of silence after which a latent counts as dead. SAELens' default of 1,000 is longer than many whole trainings
-        on small sets.
+    dead_after
+        Steps of silence after which a feature is dead. SAELens' default of 1,000 is longer than many whole trainings on small
+        sets.
     seed
         Of whatever SAELens draws while it builds the model.
 
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sae = _training_sae(begin, config)
-    with torch.no_grad():
-        sae.W_enc.data = begin.W_enc.clone().to(config.device)
-        sae.W_dec.data = begin.W_dec.clone().to(config.device)
-    decay = round(config.decay * steps)
-    trainer: SAETrainer[Any, Any] = SAETrainer(
-        SAETrainerConfig(
-            total_training_samples=steps * batch_size,
-            train_batch_size_samples=batch_size,
-            lr=config.lr,
-            lr_end=config.lr,  # left out, it becomes a tenth of lr, and the decay starts from there
-            lr_scheduler_name="constant",
-            lr_warm_up_steps=round(config.warm_up * steps),
-            lr_decay_steps=decay,
-            dead_feature_window=dead_window,
-            feature_sampling_window=steps + 1,
-            device=config.device,
-        ),
-        sae,
-        batches,
-    )
-    for group in trainer.optimizer.param_groups:
-        group["fused"] = True  # the same update in one pass over the weights instead of six
-    return trainer
+
+    def __init__(self, begin: Start, config: TrainSAEConfig, dead_after: int, seed: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.sae = _training_sae(begin, config)
+        with torch.no_grad():
+            self.sae.W_enc.data = begin.W_enc.clone().to(config.device)
+            self.sae.W_dec.data = begin.W_dec.clone().to(config.device)
+        self.config, self.dead_after = config, dead_after
+        self.silent_for = torch.zeros(len(begin.W_dec), dtype=torch.long)
+        # the same update in one pass over the weights instead of six
+        self._optimiser = torch.optim.Adam(self.sae.parameters(), betas=(0.9, 0.999), fused=True)
+        self._steps = 0
+
+    def step(self, x: Float[Tensor, "row d_in"], *, lr: float, k: int) -> StepResult:
+        """Take one step."""
+        if self.config.arch in {"topk", "batchtopk", "matryoshka"}:
+            self.sae.cfg.k = k
+        for group in self._optimiser.param_groups:
+            group["lr"] = lr
+        dead = (self.silent_for >= self.dead_after).to(self.sae.device)
+        weights = {"l1": self.config.sparsity, "l0": self.config.sparsity}
+        output = self.sae.training_forward_pass(
+            TrainStepInput(x.to(self.sae.device), weights, dead if bool(dead.any()) else None, self._steps, False)
+        )
+        self._optimiser.zero_grad(set_to_none=True)
+        output.loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.config.clip or float("inf"))
+        self._optimiser.step()
+        self._steps += 1
+        active = output.feature_acts.detach() != 0
+        self.silent_for += 1
+        self.silent_for[active.any(0).cpu()] = 0
+        error = (output.sae_in - output.sae_out).detach().square().sum(-1).mean()
+        return StepResult(float(output.loss.detach()), float(error), float(active.sum(-1).float().mean()))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_in"]:
+        """Reconstruct rows as training does."""
+        output = self.sae.training_forward_pass(
+            TrainStepInput(x.to(self.sae.device), {"l1": 0.0, "l0": 0.0}, None, self._steps, False)
+        )
+        reconstruction: Tensor = output.sae_out.cpu()
+        return reconstruction
+
+    @torch.no_grad()
+    def restart(self, silent: Bool[Tensor, " feature"], directions: Float[Tensor, "silent d_in"], quiet: float) -> None:
+        """Point some features elsewhere."""
+        sae, at, directions = self.sae, silent.to(self.sae.device), directions.to(self.sae.device)
+        living = sae.W_enc[:, ~at].norm(dim=0).mean()
+        sae.W_dec.data[at] = directions * sae.W_dec[~at].norm(dim=-1).mean()
+        sae.W_enc.data[:, at] = quiet * living * directions.T
+        for name, parameter in sae.named_parameters():
+            if name == "b_dec":
+                continue
+            if name.startswith("b_"):
+                parameter.data[at] = 0
+            moments = self._optimiser.state[parameter]
+            for moment in (moments["exp_avg"], moments["exp_avg_sq"]):
+                (moment.T if name == "W_enc" else moment)[at] = 0
+        self.silent_for[silent] = 0
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return the tensors that training changes."""
+        return {name: parameter.data for name, parameter in self.sae.named_parameters()}
+
+    def refresh(self) -> None:
+        """Do nothing: nothing is kept beside the weights."""
+
+    @torch.no_grad()
+    def learnt(self) -> LearntWeights:
+        """Return what is saved, decoder norms folded in; what is chosen over a batch waits for its calibrated thresholds."""
+        sae, arch = self.sae, self.config.arch
+        tensors = {name: tensor.detach().cpu().double() for name, tensor in sae.named_parameters()}
+        W_enc, W_dec = tensors["W_enc"], tensors["W_dec"]
+        norms = W_dec.norm(dim=-1).clamp_min(_TINY)
+        threshold = tensors.get("threshold")
+        if arch == "gated":
+            # a gate open where x W + b_gate > 0 is a threshold on exp(r) x W + b_mag
+            gain = tensors["r_mag"].exp()
+            W_enc, b_enc = W_enc * gain, tensors["b_mag"]
+            threshold = b_enc - gain * tensors["b_gate"]
+        else:
+            b_enc = tensors["b_enc"]
+        # TopK chooses by the pre-activations as they are; its directions have unit norm but for the last step's update
+        scale = torch.ones_like(norms) if arch in {"topk", "batchtopk", "matryoshka"} else norms
+        if arch in {"batchtopk", "matryoshka"}:
+            threshold = torch.zeros(len(norms), dtype=torch.float64)
+        return LearntWeights(
+            "topk" if arch == "topk" else "standard" if arch == "standard" else "jumprelu",
+            (W_enc * scale).float().contiguous(),
+            (b_enc * scale).float(),
+            (W_dec / norms.unsqueeze(-1)).float().contiguous(),
+            tensors["b_dec"].float(),
+            self.config.k if arch == "topk" else None,
+            None if threshold is None else (threshold.clamp_min(0) * scale).float(),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that the next step depends on."""
+        state = {**self.trained(), "silent_for": self.silent_for, "steps": torch.tensor([self._steps])}
+        for name, parameter in self.sae.named_parameters():
+            for key, tensor in self._optimiser.state.get(parameter, {}).items():
+                state[f"{key}.{name}"] = tensor
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go back to a state."""
+        copy_into(self.trained(), state)
+        self.silent_for.copy_(state["silent_for"])
+        self._steps = int(state["steps"])
+        for name, parameter in self.sae.named_parameters():
+            self._optimiser.state[parameter] = {
+                key: state[f"{key}.{name}"].to(parameter.device).clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in state
+            }
 
 
 def _training_sae(begin: Start, config: TrainSAEConfig) -> TrainingSAE[Any]:
     width, d_in = begin.W_dec.shape
     size = {"d_in": d_in, "d_sae": width, "device": config.device, "decoder_init_norm": None}
-    if config.arch in {"topk", "batchtopk"}:
-        made = SparseStepTopK if config.arch == "topk" else SparseStepBatchTopK
-        return made(
-            TopKTrainingSAEConfig(
-                **size, k=config.k, aux_loss_coefficient=config.aux, rescale_acts_by_decoder_norm=False
-            )
+    if config.arch in {"topk", "batchtopk", "matryoshka"}:
+        topk = TopKTrainingSAEConfig(
+            **size, k=config.k, aux_loss_coefficient=config.aux, rescale_acts_by_decoder_norm=False
         )
+        if config.arch == "matryoshka":
+            return SparseStepMatryoshka(topk, prefixes_of(config, width))
+        return (SparseStepTopK if config.arch == "topk" else SparseStepBatchTopK)(topk)
     if config.arch == "jumprelu":
         return JumpReLUTrainingSAE(
             JumpReLUTrainingSAEConfig(
@@ -95,32 +177,6 @@ def _training_sae(begin: Start, config: TrainSAEConfig) -> TrainingSAE[Any]:
                 jumprelu_ste_to_input=True,
             )
         )
+    if config.arch == "gated":
+        return GatedTrainingSAE(GatedTrainingSAEConfig(**size, l1_coefficient=config.sparsity))
     return StandardTrainingSAE(StandardTrainingSAEConfig(**size, l1_coefficient=config.sparsity))
-
-
-@torch.no_grad()
-def inference_weights(sae: TrainingSAE[Any], config: TrainSAEConfig, mean: Tensor, scale: float) -> dict[str, Any]:
-    r"""Return the weights that read raw activations, normalisation and decoder norms folded in.
-
-    With :math:`\tilde x = (x - \mu) / \sigma`, the codes of :math:`x` are :math:`\sigma` times those of :math:`\tilde x`:
-    ReLU, TopK and a threshold scaled alike commute with :math:`\sigma`. So the encoder and the decoder stay,
-    :math:`b_{enc} \to \sigma b_{enc}`, :math:`b_{dec} \to \sigma b_{dec} + \mu`.
-    """
-    W_enc, b_enc, W_dec, b_dec = (t.detach().cpu().double() for t in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
-    norms = W_dec.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
-    # TopK chooses by the pre-activations as they are; its directions have unit norm but for the last step's update
-    encoder_norms = torch.ones_like(norms) if config.arch in {"topk", "batchtopk"} else norms
-    threshold = sae.threshold.detach().cpu().double() if config.arch == "jumprelu" else None
-    weights: dict[str, Any] = {
-        "architecture": {"topk": "topk", "standard": "standard"}.get(config.arch, "jumprelu"),
-        "W_enc": (W_enc * encoder_norms).float().contiguous(),
-        "b_enc": (b_enc * encoder_norms * scale).float(),
-        "W_dec": (W_dec / norms.unsqueeze(-1)).float().contiguous(),
-        "b_dec": (b_dec * scale + mean.double()).float(),
-        "k": config.k if config.arch == "topk" else None,
-    }
-    if config.arch == "batchtopk":
-        weights["threshold"] = torch.zeros(len(norms))  # calibrated afterwards
-    elif threshold is not None:
-        weights["threshold"] = (threshold.clamp_min(0) * norms * scale).float()
-    return weights

@@ -1,10 +1,10 @@
-"""Train sparse autoencoders on a store's activations, through SAELens' trainer."""
+"""Train sparse autoencoders on a store's activations: many on one stream, in checkpoints, the same bits every time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +14,55 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechinterp.errors import ConfigError, ImagesError, nearest
+from mechinterp.errors import ConfigError, nearest
+from mechinterp.files import sha256_json
 from mechinterp.progress import SILENT, Progress
 from sparse_autoencoders.autoencoder import SparseAutoencoder, only_site
 from sparse_autoencoders.calibration import threshold_for_l0
+from sparse_autoencoders.checkpoint import FOLDER, load_checkpoint, remove_checkpoint, save_checkpoint
 from sparse_autoencoders.config import TrainSAEConfig
-from sparse_autoencoders.initialisation import start, suited
-from sparse_autoencoders.metrics import evaluate_sae, training_images
+from sparse_autoencoders.explained_variance import ExplainedVariance
+from sparse_autoencoders.initialisation import Start, start, suited
+from sparse_autoencoders.learner import Learner, copy_into
+from sparse_autoencoders.metrics import evaluate_sae
+from sparse_autoencoders.resampling import restart_silent
+from sparse_autoencoders.schedules import active_features, learning_rate
+from sparse_autoencoders.stream import TrainingStream
 
 if TYPE_CHECKING:
     from mechinterp.store import ActivationStore
 
 _CURVE_POINTS = 200
-_SAMPLE_ROWS = 1 << 15
 _RESTART_ROWS = 1 << 12
+# what all trainings of one stream must share
+_SHARED = ("batch_size", "epochs", "steps", "patience", "checkpoint_minutes")
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """Where a training stands, for whoever watches it.
+
+    Parameters
+    ----------
+    step, steps
+        Steps taken, and all.
+    rows_per_second
+        Tokens that all autoencoders together learnt from, since this process began.
+    curves
+        Of each autoencoder by its name: ``step``, ``loss``, ``explained_variance``, ``l0``, ``dead``.
+    silent_epochs
+        Of each autoencoder: for how many epochs each feature has been silent.
+
+    """
+
+    step: int
+    steps: int
+    rows_per_second: float
+    curves: dict[str, dict[str, list[float]]]
+    silent_epochs: dict[str, NDArray[np.float64]]
+
+
+Watch = Callable[[TrainingStatus], None]
 
 
 def train_saes(
@@ -38,12 +73,13 @@ def train_saes(
     out: str | Path | None = None,
     config: TrainSAEConfig | None = None,
     progress: Progress = SILENT,
+    watch: Watch | None = None,
     **settings: Any,
 ) -> list[SparseAutoencoder]:
     """Train one sparse autoencoder for each seed.
 
     Activations are centred and scaled by the statistics of the training images, and that is folded into the weights: what is
-    returned and saved reads raw activations.
+    returned and saved reads raw activations. A training that was interrupted goes on from its last checkpoint, to the same bits.
 
     Parameters
     ----------
@@ -59,6 +95,8 @@ def train_saes(
         How to train.
     progress
         Sees one step per optimiser step.
+    watch
+        Called at every checkpoint and at the end.
     **settings
         Fields of :class:`TrainSAEConfig`, over those of `config`: ``arch="batchtopk", k=16, seeds=(0, 1)``.
 
@@ -77,18 +115,69 @@ def train_saes(
     >>> sae = train_saes(store, k=32, expansion=4, seeds=(0, 1, 2), out="runs/a/saes")[0]  # doctest: +SKIP
 
     """
-    chosen_config = configured(config, settings)
-    _check_device(chosen_config.device)
-    data = _TrainingData.of(store, only_site(store, site), images, chosen_config)
-    trained = []
-    for seed in chosen_config.seeds:
-        sae = _train_one(data, chosen_config, seed, progress)
-        metrics = evaluate_sae(sae, store, data.images)
-        sae = replace(sae, provenance={**sae.provenance, "metrics": {"train": metrics.to_json()}})
-        if out is not None:
-            sae.save(Path(out) / f"seed-{seed}")
-        trained.append(sae)
-    return trained
+    chosen = {"": configured(config, settings)}
+    return train_sweep(store, chosen, site=site, images=images, out=out, progress=progress, watch=watch)
+
+
+def train_sweep(
+    store: ActivationStore,
+    configs: dict[str, TrainSAEConfig],
+    *,
+    site: str | None = None,
+    images: Sequence[int] | NDArray[np.int64] | None = None,
+    out: str | Path | None = None,
+    progress: Progress = SILENT,
+    watch: Watch | None = None,
+) -> list[SparseAutoencoder]:
+    """Train autoencoders of several settings on one stream of activations, which is read and normalised once.
+
+    Parameters
+    ----------
+    configs
+        By the name of the folder that each one's seeds are saved in. They may differ in all but batch size, length and patience.
+    store, site, images, out, progress, watch
+        As for :func:`train_saes`.
+
+    Returns
+    -------
+    list of SparseAutoencoder
+        Config after config, seed after seed.
+
+    Raises
+    ------
+    ConfigError, SiteError, ImagesError, DiskError
+        As :func:`train_saes` does, and if two configs cannot share a stream.
+
+    """
+    first, *others = configs.values()
+    for other in others:
+        for name in _SHARED:
+            if getattr(other, name) != getattr(first, name):
+                raise ConfigError(
+                    f"{name} is {getattr(first, name)} and {getattr(other, name)}: autoencoders on one stream share it; "
+                    "train them one after the other"
+                )
+    for config in configs.values():
+        _check_device(config.device)
+    stream = TrainingStream.of(store, only_site(store, site), images, first)
+    for config in others:
+        config.width(store.width(stream.site))
+    trainings = [
+        _Training.begun(f"{name}/seed-{seed}".lstrip("/"), stream, config, seed)
+        for name, config in configs.items()
+        for seed in config.seeds
+    ]
+    folder = None if out is None else Path(out)
+    _Loop(stream, trainings, folder, progress, watch).run()
+    finished = []
+    for training in trainings:
+        sae = training.finished(stream)
+        if folder is not None:
+            sae.save(folder / training.name)
+        finished.append(sae)
+    if folder is not None:
+        remove_checkpoint(folder / FOLDER)
+    return finished
 
 
 def configured(config: TrainSAEConfig | None, settings: dict[str, Any]) -> TrainSAEConfig:
@@ -118,143 +207,235 @@ def _check_device(name: str) -> None:
         raise ConfigError(f"no device '{name}': torch sees {torch.cuda.device_count()} CUDA devices")
 
 
-@dataclass(frozen=True)
-class _TrainingData:
-    """The training images' activations, and what they are centred and scaled by."""
+def make_learner(begin: Start, config: TrainSAEConfig, dead_after: int, seed: int) -> Learner:
+    """Return what takes the steps: sparse kernels on the CPU for the TopK family, SAELens' classes for all else."""
+    from sparse_autoencoders.sparse_learner import ARCHITECTURES, SparseLearner
 
-    store: ActivationStore
-    site: str
-    images: NDArray[np.int64]
-    mean: Float[Tensor, " width"]
-    scale: float
-    batch_size: int
-    steps: int
+    if config.arch in ARCHITECTURES and config.device == "cpu":
+        return SparseLearner(begin, config, dead_after)
+    from sparse_autoencoders.saelens import SAELensLearner
+
+    return SAELensLearner(begin, config, dead_after, seed)
+
+
+@dataclass
+class _Training:
+    """One autoencoder on its way."""
+
+    name: str
+    config: TrainSAEConfig
+    seed: int
+    learner: Learner
+    begin: tuple[str, float]
+    generator: torch.Generator
+    sample: Float[Tensor, "row width"]
+    curve: dict[str, list[float]]
+    average: dict[str, Tensor]
+    best: dict[str, Tensor] = field(default_factory=dict)
+    progress: dict[str, float] = field(
+        default_factory=lambda: {"restarted": 0, "best_variance": -np.inf, "best_step": 0, "stopped": 0}
+    )
 
     @classmethod
-    def of(
-        cls,
-        store: ActivationStore,
-        site: str,
-        images: Sequence[int] | NDArray[np.int64] | None,
-        config: TrainSAEConfig,
-    ) -> _TrainingData:
-        chosen = training_images(store) if images is None else np.asarray(images, dtype=np.int64)
-        rows = len(chosen) * store.tokens(site)
-        if rows < 2:
-            raise ImagesError(f"{len(chosen)} training images with {rows} tokens at site '{site}': capture more images")
-        config.width(store.width(site))
-        moments = store.statistics(site, chosen)
-        variance = float(moments.variance.mean())
-        if not np.isfinite(variance):
-            raise ImagesError(
-                f"activations of site '{site}' are NaN or infinite for {_not_finite(store, site, chosen)}: "
-                "capture again, or leave it out"
+    def begun(cls, name: str, stream: TrainingStream, config: TrainSAEConfig, seed: int) -> _Training:
+        generator = torch.Generator().manual_seed(seed)
+        raw = stream.sample(generator)
+        init = suited(raw) if config.init == "auto" else config.init
+        sample = stream.normalised(raw)
+        begin = start(init, sample, config.width(sample.shape[1]), config.k, generator)
+        dead_after = max(1, round(config.dead_after * stream.steps_per_epoch))
+        learner = make_learner(begin, config, dead_after, seed)
+        average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}
+        curve: dict[str, list[float]] = {n: [] for n in ("step", "loss", "explained_variance", "l0", "dead")}
+        kept = sample[:_RESTART_ROWS]
+        return cls(name, config, seed, learner, (begin.name, begin.explained_variance), generator, kept, curve, average)
+
+    def step(self, x: Float[Tensor, "row width"], step: int, stream: TrainingStream) -> None:
+        config, steps = self.config, stream.steps
+        width = len(self.learner.silent_for)
+        result = self.learner.step(
+            x, lr=learning_rate(step, steps, config), k=active_features(step, steps, config, width)
+        )
+        if not np.isfinite(result.loss):
+            raise ConfigError(
+                f"the loss of {config.arch}, seed {self.seed}, is {result.loss} at step {step + 1}: take a smaller lr than "
+                f"{config.lr:g}"
             )
-        if variance == 0:
-            raise ImagesError(f"activations of site '{site}' are the same for all {rows} tokens: choose another site")
-        batch_size = min(config.batch_size, rows)
-        per_epoch = rows // batch_size
-        steps = config.steps or config.epochs * per_epoch
-        return cls(store, site, chosen, moments.mean.float(), variance**0.5, batch_size, steps)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass."""
-        return len(self.images) * self.store.tokens(self.site) // self.batch_size
-
-    def stream(self, seed: int) -> Iterator[Float[Tensor, "row width"]]:
-        """Yield normalised batches without end; the order depends on the seed alone."""
-        epoch = 0
-        while True:
-            for x in self.store.batches(self.site, self.batch_size, seed=seed, epoch=epoch, images=self.images):
-                yield self.normalised(x)
-            epoch += 1
-
-    def sample(self, generator: torch.Generator) -> Float[Tensor, "row width"]:
-        """Return tokens of randomly drawn training images, in random order, as they are."""
-        tokens = self.store.tokens(self.site)
-        order = torch.randperm(len(self.images), generator=generator)[: -(-_SAMPLE_ROWS // tokens)]
-        rows = self.store.read(self.site, self.images[np.sort(order.numpy())]).flatten(0, 1)
-        return rows[torch.randperm(len(rows), generator=generator)]
-
-    def normalised(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
-        return (x - self.mean) / self.scale
-
-
-def _not_finite(store: ActivationStore, site: str, images: NDArray[np.int64]) -> str:
-    """Name the first image with a value that is not finite."""
-    for position in images:
-        if not bool(store.read(site, [int(position)]).isfinite().all()):
-            return f"image '{store.images['id'].iloc[int(position)]}'"
-    return "their sum (values too large)"
-
-
-def _train_one(data: _TrainingData, config: TrainSAEConfig, seed: int, progress: Progress) -> SparseAutoencoder:
-    from mechinterp.provenance import versions
-    from sparse_autoencoders.resampling import restart_silent
-    from sparse_autoencoders.saelens import inference_weights, make_trainer
-
-    d_in = data.store.width(data.site)
-    generator = torch.Generator().manual_seed(seed)
-    sample = data.sample(generator)
-    chosen = suited(sample) if config.init == "auto" else config.init
-    sample = data.normalised(sample)
-    begin = start(chosen, sample, config.width(d_in), config.k, generator)
-    dead_window = max(1, round(config.dead_after * data.steps_per_epoch))
-    trainer = make_trainer(begin, config, data.stream(seed), data.batch_size, data.steps, dead_window, seed)
-    every = max(1, data.steps // _CURVE_POINTS)
-    curve: dict[str, list[float]] = {name: [] for name in ("step", "loss", "explained_variance", "l0", "dead")}
-    # none in the second half: a restarted feature needs time to learn
-    restarts = {
-        e * data.steps_per_epoch for e in range(1, config.restarts + 1) if 2 * e * data.steps_per_epoch <= data.steps
-    }
-    restarted = 0
-    started = time.perf_counter()
-    for step in progress.track(range(data.steps), f"training {config.arch}, seed {seed}", total=data.steps):
-        output = trainer.step(next(trainer.data_provider))
-        trainer.n_training_steps += 1
-        if step + 1 in restarts:
-            silent = trainer.n_forward_passes_since_fired >= data.steps_per_epoch
-            restarted += restart_silent(trainer, silent, sample[:_RESTART_ROWS], generator)
-        if step % every == 0 or step == data.steps - 1:
-            loss = float(output.loss.detach())
-            if not np.isfinite(loss):
-                raise ConfigError(f"the loss is {loss} at step {step + 1}: take a smaller lr than {config.lr:g}")
-            curve["step"].append(step + 1)
-            curve["loss"].append(loss)
+        for name, average in self.average.items():
+            average.lerp_(self.learner.trained()[name], 1 - config.ema)
+        epoch, within = divmod(step + 1, stream.steps_per_epoch)
+        # none in the second half: a restarted feature needs time to learn
+        if within == 0 and epoch <= config.restarts and 2 * (step + 1) <= steps:
+            silent = self.learner.silent_for >= stream.steps_per_epoch
+            self.progress["restarted"] += restart_silent(self.learner, silent, self.sample, self.generator)
+        if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
             # the scaled activations have a mean squared norm of d_in about their mean
-            curve["explained_variance"].append(1 - float(output.losses["mse_loss"].detach()) / d_in)
-            curve["l0"].append(float((output.feature_acts != 0).sum(-1).float().mean()))
-            curve["dead"].append(float(trainer.dead_neurons.float().mean()))
-    seconds = time.perf_counter() - started
-    manifest = data.store.manifest
-    sae = SparseAutoencoder(
-        site=data.site,
-        **inference_weights(trainer.sae, config, data.mean, data.scale),
-        provenance={
+            dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())
+            explained = 1 - result.squared_error / x.shape[1]
+            for name, value in zip(self.curve, (step + 1, result.loss, explained, result.l0, dead), strict=True):
+                self.curve[name].append(value)
+
+    def look_at_held_out(self, rows: Float[Tensor, "row width"], step: int, patience_steps: int) -> None:
+        """Keep the best weights so far; stop where none came for too long."""
+        variance = ExplainedVariance()
+        variance.update(rows, self.learner.reconstruct(rows))
+        if variance.compute() > self.progress["best_variance"]:
+            self.progress |= {"best_variance": variance.compute(), "best_step": step}
+            self.best = {name: tensor.clone() for name, tensor in (self.average or self.learner.trained()).items()}
+        elif step - self.progress["best_step"] >= patience_steps:
+            self.progress["stopped"] = 1
+
+    def finished(self, stream: TrainingStream) -> SparseAutoencoder:
+        from mechinterp.provenance import versions
+
+        chosen = self.best or self.average
+        if chosen:
+            copy_into(self.learner.trained(), chosen)
+            self.learner.refresh()
+        learnt = self.learner.learnt().unfolded(stream.mean, stream.scale)
+        manifest = stream.store.manifest
+        provenance = {
             "model": {
                 "spec": manifest.model_spec,
                 "weights_hash": manifest.weights_hash,
                 "trained": manifest.trained,
             },
             "preparation_hash": manifest.preparation_hash,
-            "store_hash": data.store.hash,
-            "training_images": [str(data.store.images["id"].iloc[i]) for i in data.images],
-            "seed": seed,
-            "config": {**asdict(config), "seeds": [seed]},
-            "start": {"name": begin.name, "explained_variance": begin.explained_variance},
-            "steps": data.steps,
-            "restarted": restarted,
-            "curve": curve,
+            "store_hash": stream.store.hash,
+            "training_images": [str(stream.store.images["id"].iloc[i]) for i in stream.images],
+            "seed": self.seed,
+            "config": {**asdict(self.config), "seeds": [self.seed]},
+            "start": {"name": self.begin[0], "explained_variance": self.begin[1]},
+            "steps": int(self.progress["best_step"]) if self.best else stream.steps,
+            "restarted": int(self.progress["restarted"]),
+            "curve": self.curve,
             "versions": versions(),
-        },
-    )
-    progress.note(f"{config.arch}, seed {seed}: {data.steps} steps in {seconds:.0f} s")
-    return _calibrated(sae, data, config) if config.arch == "batchtopk" else sae
+        }
+        sae = SparseAutoencoder(stream.site, provenance=provenance, **vars(learnt))
+        if self.config.arch in {"batchtopk", "matryoshka"}:
+            sae = _calibrated(sae, stream, self.config.k)
+        metrics = evaluate_sae(sae, stream.store, stream.images)
+        return replace(sae, provenance={**sae.provenance, "metrics": {"train": metrics.to_json()}})
+
+    def record(self) -> dict[str, Any]:
+        return {"curve": self.curve, "progress": self.progress}
+
+    def tensors(self) -> dict[str, Tensor]:
+        parts = {"learner": self.learner.state(), "average": self.average, "best": self.best}
+        flat = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        return {**flat, "generator": self.generator.get_state()}
+
+    def go_on_from(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        def part(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
+
+        self.learner.load_state(part("learner"))
+        self.average, self.best = part("average"), part("best")
+        self.curve, self.progress = record["curve"], record["progress"]
+        # JSON has no infinity
+        self.progress["best_variance"] = -np.inf if (v := self.progress["best_variance"]) is None else v
+        self.generator.set_state(tensors["generator"])
 
 
-def _calibrated(sae: SparseAutoencoder, data: _TrainingData, config: TrainSAEConfig) -> SparseAutoencoder:
-    """Set a BatchTopK's threshold so that its L0 on the training tokens is k."""
-    hidden = (sae.preactivations(data.store.read(data.site, [int(i)])[0]) for i in data.images)
-    threshold = threshold_for_l0(hidden, config.k)
+@dataclass
+class _Loop:
+    """All trainings' steps on one stream, with checkpoints."""
+
+    stream: TrainingStream
+    trainings: list[_Training]
+    out: Path | None
+    progress: Progress
+    watch: Watch | None
+    _began: float = field(default_factory=time.perf_counter, init=False)
+    _first: int = field(default=0, init=False)
+
+    def run(self) -> None:
+        stream, trainings = self.stream, self.trainings
+        self._first = self._go_on()
+        held_out = stream.held_out_sample()
+        patience = trainings[0].config.patience * stream.steps_per_epoch
+        last_saved = time.perf_counter()
+        names = ", ".join(dict.fromkeys(t.config.arch for t in trainings))
+        what = f"training {names}" + (
+            f", {len(trainings)} at once" if len(trainings) > 1 else f", seed {trainings[0].seed}"
+        )
+        step = self._first
+        for step in self.progress.track(self._steps(), what, total=stream.steps - self._first):
+            if patience and step % stream.steps_per_epoch == 0:
+                for training in trainings:
+                    if not training.progress["stopped"]:
+                        training.look_at_held_out(held_out, step, patience)
+                if all(training.progress["stopped"] for training in trainings):
+                    self.progress.note(f"stopped after {step} of {stream.steps} steps: held-out tokens gain no more")
+                    break
+            if time.perf_counter() - last_saved > 60 * trainings[0].config.checkpoint_minutes:
+                self._save(step)
+                last_saved = time.perf_counter()
+        self._save(step, only_watch=self.out is None)
+
+    def _steps(self) -> Iterator[int]:
+        """Take every step that is left, and yield how many there have been."""
+        stream, size = self.stream, self.stream.batch_size
+        if self._first >= stream.steps:
+            return
+        for begin, rows in stream.blocks(self._first):
+            orders = [torch.from_numpy(stream.order(t.seed, begin, len(rows))) for t in self.trainings]
+            for offset in range(len(rows) // size):
+                step = begin + offset
+                if step < self._first:
+                    continue
+                for training, order in zip(self.trainings, orders, strict=True):
+                    if not training.progress["stopped"]:
+                        training.step(rows[order[offset * size : (offset + 1) * size]], step, stream)
+                yield step + 1
+                if step + 1 == stream.steps:
+                    return
+
+    @property
+    def _made_from(self) -> str:
+        settings = [{"name": t.name, "seed": t.seed, "config": asdict(t.config)} for t in self.trainings]
+        for training in settings:
+            # how often it is saved decides nothing
+            training["config"].pop("checkpoint_minutes")  # type: ignore[attr-defined]
+            training["config"].pop("seeds")  # type: ignore[attr-defined]
+        images = [self.stream.images.tolist(), self.stream.held_out.tolist()]
+        return sha256_json(
+            {"trainings": settings, "store": self.stream.store.hash, "site": self.stream.site, "images": images}
+        )
+
+    def _go_on(self) -> int:
+        found = None if self.out is None else load_checkpoint(self.out / FOLDER, self._made_from)
+        if found is None:
+            return 0
+        record, tensors = found
+        for at, training in enumerate(self.trainings):
+            prefix = f"{at}."
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            training.go_on_from(record["trainings"][at], own)
+        self.progress.note(f"going on from step {record['step']} of {self.stream.steps}")
+        return int(record["step"])
+
+    def _save(self, step: int, *, only_watch: bool = False) -> None:
+        if self.out is not None and not only_watch:
+            tensors = {f"{at}.{name}": t for at, tr in enumerate(self.trainings) for name, t in tr.tensors().items()}
+            record = {"step": step, "trainings": [training.record() for training in self.trainings]}
+            save_checkpoint(self.out / FOLDER, self._made_from, record, tensors)
+        if self.watch is not None:
+            seconds = time.perf_counter() - self._began
+            rows = (step - self._first) * self.stream.batch_size * len(self.trainings)
+            self.watch(
+                TrainingStatus(
+                    step,
+                    self.stream.steps,
+                    rows / max(seconds, 1e-9),
+                    {t.name: t.curve for t in self.trainings},
+                    {t.name: t.learner.silent_for.numpy() / self.stream.steps_per_epoch for t in self.trainings},
+                )
+            )
+
+
+def _calibrated(sae: SparseAutoencoder, stream: TrainingStream, k: int) -> SparseAutoencoder:
+    """Set the threshold of what was chosen over a batch so that its L0 on the training tokens is k."""
+    hidden = (sae.preactivations(stream.store.read(stream.site, [int(i)])[0]) for i in stream.images)
+    threshold = threshold_for_l0(hidden, k)
     return replace(sae, threshold=torch.full((sae.width,), threshold))

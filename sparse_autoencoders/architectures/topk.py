@@ -18,7 +18,7 @@ from functools import partial
 
 import torch
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
-from sae_lens.saes.topk_sae import TopKTrainingSAE
+from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from torch import Tensor
 
 from sparse_autoencoders.kernels import Select, autoencode, topk_of_batch, topk_of_row
@@ -81,3 +81,39 @@ class SparseStepBatchTopK(SparseStepTopK):
     def select(self) -> Select:
         """Which pre-activations of a batch are kept."""
         return partial(topk_of_batch, k=self.cfg.k)
+
+
+class SparseStepMatryoshka(SparseStepBatchTopK):
+    """BatchTopK whose first latents must reconstruct alone too: the loss is the mean over nested prefixes of the dictionary.
+
+    References
+    ----------
+    Bussmann et al. Learning multi-level features with Matryoshka sparse autoencoders. arXiv 2503.17547.
+
+    """
+
+    def __init__(self, cfg: TopKTrainingSAEConfig, prefixes: tuple[int, ...]) -> None:
+        super().__init__(cfg)
+        self.prefixes = prefixes
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """Return reconstruction, codes and loss of one batch."""
+        self.project_decoder()
+        x = step_input.sae_in
+        centred = x - self.b_dec
+        _, codes, hidden = autoencode(centred.detach(), self.W_enc, self.b_enc, self.W_dec, self.select)
+        kept = torch.where(codes > 0, (centred @ self.W_enc + self.b_enc), 0.0)
+        errors: list[Tensor] = []
+        for begin, end in zip((0, *self.prefixes), self.prefixes, strict=False):
+            before = errors[-1] if errors else centred
+            errors.append(before - kept[:, begin:end] @ self.W_dec[begin:end])
+        mse = torch.stack([error.square().sum(-1).mean() for error in errors]).mean()
+        auxiliary = self._dead_latents_loss(centred.detach(), errors[-1].detach(), step_input.dead_neuron_mask)
+        return TrainStepOutput(
+            sae_in=x,
+            sae_out=x - errors[-1],
+            feature_acts=codes,
+            hidden_pre=hidden,
+            loss=mse + auxiliary,
+            losses={"mse_loss": mse, "auxiliary_reconstruction_loss": auxiliary},
+        )

@@ -17,12 +17,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from sparse_autoencoders.fused.selection import REORDER, dot
-
-_OPTIONS = {"parallel": True, "fastmath": REORDER, "cache": True, "nogil": True}
+from sparse_autoencoders.fused.selection import dot, kernel
 
 
-@njit(**_OPTIONS)
+@kernel
 def decode(starts, columns, values, decoder, prefixes, target, error, code_gradient, losses):  # type: ignore[no-untyped-def]
     """Decode, and take the gradient of the codes.
 
@@ -77,7 +75,9 @@ def decode(starts, columns, values, decoder, prefixes, target, error, code_gradi
         for entry in range(starts[row], starts[row + 1]):
             while columns[entry] >= prefixes[level]:
                 level += 1
-            code_gradient[entry] = dot(error[level, row], decoder[columns[entry]]) if values[entry] > 0 else error.dtype.type(0)
+            code_gradient[entry] = (
+                dot(error[level, row], decoder[columns[entry]]) if values[entry] > 0 else error.dtype.type(0)
+            )
 
 
 @njit(cache=True)
@@ -134,7 +134,7 @@ def _gather(entries, rows, places, values, code_gradient, error, x, to_decoder, 
     return to_bias
 
 
-@njit(**_OPTIONS)
+@kernel
 def gradients(begins, rows, places, values, code_gradient, error, x, to_decoder, to_encoder, to_bias):  # type: ignore[no-untyped-def]
     """Write each latent's gradients; parameters are those of :func:`update`, `error` of one level."""
     for latent in prange(len(to_bias)):
@@ -144,7 +144,7 @@ def gradients(begins, rows, places, values, code_gradient, error, x, to_decoder,
         )
 
 
-@njit(**_OPTIONS)
+@kernel
 def squared_gradient(begins, rows, places, values, code_gradient, prefixes, error, x, extra_of, extra_decoder, extra_encoder, extra_bias, squares):  # type: ignore[no-untyped-def]  # fmt: skip
     """Write each latent's squared gradient norm, for clipping; parameters are those of :func:`update`."""
     tasks = min(len(squares), 128)
@@ -163,12 +163,12 @@ def squared_gradient(begins, rows, places, values, code_gradient, prefixes, erro
             squares[latent] = dot(to_decoder, to_decoder) + dot(to_encoder, to_encoder) + to_bias * to_bias
 
 
-@njit(**_OPTIONS)
-def update(
+@kernel
+def update(  # type: ignore[no-untyped-def]
     begins, rows, places, values, code_gradient, prefixes, error, x, extra_of, extra_decoder, extra_encoder, extra_bias,
     factor, encoder, encoder_first, encoder_second, bias, bias_first, bias_second, decoder, decoder_first, decoder_second,
     coarse, norms, rate, correction, beta1, beta2, epsilon, unit_norm, fired,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Gather each latent's gradient over the rows it was active in, and take Adam's step with it.
 
     Parameters
@@ -218,14 +218,44 @@ def update(
                 to_decoder *= factor
                 to_encoder *= factor
                 to_bias *= factor
-            _adam(encoder[latent], to_encoder, encoder_first[latent], encoder_second[latent], rate, correction, beta1, beta2, epsilon)
-            _adam(decoder[latent], to_decoder, decoder_first[latent], decoder_second[latent], rate, correction, beta1, beta2, epsilon)
+            _adam(
+                encoder[latent],
+                to_encoder,
+                encoder_first[latent],
+                encoder_second[latent],
+                rate,
+                correction,
+                beta1,
+                beta2,
+                epsilon,
+            )
+            _adam(
+                decoder[latent],
+                to_decoder,
+                decoder_first[latent],
+                decoder_second[latent],
+                rate,
+                correction,
+                beta1,
+                beta2,
+                epsilon,
+            )
             to_encoder[0] = to_bias
-            _adam(bias[latent : latent + 1], to_encoder[:1], bias_first[latent : latent + 1], bias_second[latent : latent + 1], rate, correction, beta1, beta2, epsilon)
+            _adam(
+                bias[latent : latent + 1],
+                to_encoder[:1],
+                bias_first[latent : latent + 1],
+                bias_second[latent : latent + 1],
+                rate,
+                correction,
+                beta1,
+                beta2,
+                epsilon,
+            )
             if unit_norm:
                 decoder[latent] /= max(np.sqrt(dot(decoder[latent], decoder[latent])), x.dtype.type(1e-30))
+            norms[latent, 0] = np.sqrt(dot(encoder[latent], encoder[latent]))
             if len(coarse):
-                norms[latent, 0] = np.sqrt(dot(encoder[latent], encoder[latent]))
                 lost = np.float32(0)
                 for i in range(encoder.shape[1]):
                     rounded = _bfloat16(encoder[latent, i])

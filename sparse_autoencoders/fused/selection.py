@@ -15,6 +15,8 @@ is scanned again.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -22,7 +24,8 @@ from numpy.typing import NDArray
 BLOCK = 32
 # float32 sums may be reordered into vector lanes; nothing else is relaxed: a NaN stays one
 REORDER = {"reassoc", "contract"}
-_OPTIONS = {"parallel": True, "fastmath": REORDER, "cache": True, "nogil": True}
+# compiled once on a machine; rows or latents are shared out over the threads
+kernel: Any = njit(parallel=True, fastmath=REORDER, cache=True, nogil=True)
 
 
 @njit(fastmath=REORDER, inline="always")
@@ -90,7 +93,7 @@ def _scan(keys, least, found):  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(**_OPTIONS)
+@kernel
 def topk_of_rows(keys, x, weights, bias, slack, relative, guess, k, columns, values, thresholds):  # type: ignore[no-untyped-def]
     """Keep the k largest pre-activations of each row.
 
@@ -164,6 +167,9 @@ def topk_of_rows(keys, x, weights, bias, slack, relative, guess, k, columns, val
                 above += scores[i] > last
             ties = k - above
             kept = 0
+            # a NaN is above nothing: what is not kept must still name a latent
+            columns[row] = width - 1
+            values[row] = last
             for i in range(n):
                 if scores[i] > last or (scores[i] == last and ties > 0):
                     ties -= scores[i] == last
@@ -172,7 +178,7 @@ def topk_of_rows(keys, x, weights, bias, slack, relative, guess, k, columns, val
                     kept += 1
 
 
-@njit(**_OPTIONS)
+@kernel
 def count_above(keys, least, counts):  # type: ignore[no-untyped-def]
     """Write how many of each row's keys are at least the row's bound (int16 (row,))."""
     for row in prange(len(keys)):
@@ -182,7 +188,7 @@ def count_above(keys, least, counts):  # type: ignore[no-untyped-def]
         counts[row] = n
 
 
-@njit(**_OPTIONS)
+@kernel
 def score_above(keys, least, x, weights, bias, starts, columns, values):  # type: ignore[no-untyped-def]
     """Score in float32 what :func:`count_above` counted: compressed rows from `starts` on."""
     width = keys.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_autoencoders.fused import products, selection
+from sparse_autoencoders.learner import StepResult
 
 # half a unit in the last place of bfloat16, for the product and for the addition of the bias
 ROUNDING = 2.0**-7
 # float32 sums of up to some thousand terms
 SUMMATION = 2.0**-14
+_EVERY_KEY = np.int16(-(2**15))
 
 
 @dataclass
@@ -45,32 +48,31 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What a step saw, before it changed the weights.
-
-    Parameters
-    ----------
-    loss
-        What was minimised: squared error a row, the mean over nested prefixes, and the auxiliary loss.
-    squared_error
-        Squared error a row with all latents.
-    l0
-        Active latents a row.
-
-    """
-
-    loss: float
-    squared_error: float
-    l0: float
-
-
-@dataclass(frozen=True)
 class Codes:
     """Active latents as compressed rows, their values after the ReLU; an entry may be zero."""
 
     starts: NDArray[np.int64]
     columns: NDArray[np.int32]
     values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExtraGradient:
+    """Gradients of some latents that come from elsewhere than the main loss.
+
+    Parameters
+    ----------
+    of
+        For each latent its row in the others, or -1.
+    decoder, encoder, bias
+        The gradients.
+
+    """
+
+    of: NDArray[np.int64]
+    decoder: NDArray[np.float32]
+    encoder: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
 
 class CoarseEncoder:
@@ -82,12 +84,17 @@ class CoarseEncoder:
     def __init__(self, encoder: Float[Tensor, "latent d_in"], bias: Float[Tensor, " latent"]) -> None:
         self.fast = has_bfloat16()
         self.encoder, self.bias = encoder, bias
-        self.rounded = encoder.bfloat16() if self.fast else encoder[:0].bfloat16()
+        self.rounded = torch.empty_like(encoder if self.fast else encoder[:0], dtype=torch.bfloat16)
         self.norms = np.zeros((len(encoder), 2), np.float32)
-        self.norms[:, 0] = encoder.norm(dim=1).numpy()
-        if self.fast:
-            self.norms[:, 1] = (encoder - self.rounded.float()).norm(dim=1).numpy()
         self._room: Tensor | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Round the encoder anew; :func:`sparse_autoencoders.fused.products.update` does so itself."""
+        self.norms[:, 0] = self.encoder.norm(dim=1).numpy()
+        if self.fast:
+            self.rounded.copy_(self.encoder)
+            self.norms[:, 1] = (self.encoder - self.rounded.float()).norm(dim=1).numpy()
 
     def keys(self, x: Float[Tensor, "row d_in"]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """Return the coarse pre-activations' bits and, for each row, the bound on their error."""
@@ -124,48 +131,42 @@ class Selector:
 
     k: int
     whole_batch: bool = False
-    _remembered: float | None = field(default=None, init=False)
+    remembered: float | None = field(default=None, init=False)
 
     def __call__(self, x: Float[Tensor, "row d_in"], coarse: CoarseEncoder) -> Codes:
         """Select."""
         keys, slack = coarse.keys(x)
         return self._of_batch(x, coarse, keys, slack) if self.whole_batch else self._of_rows(x, coarse, keys, slack)
 
-    def _of_rows(
-        self, x: Tensor, coarse: CoarseEncoder, keys: NDArray[np.int16], slack: NDArray[np.float32]
-    ) -> Codes:
+    def _of_rows(self, x: Tensor, coarse: CoarseEncoder, keys: NDArray[np.int16], slack: NDArray[np.float32]) -> Codes:
         norms = x.norm(dim=1).clamp_min(1e-12).numpy()
-        if self._remembered is None:
+        if self.remembered is None:
             hidden = torch.addmm(coarse.bias, x[:64], coarse.encoder.t())
             last = hidden.topk(self.k, dim=1).values[:, -1].numpy() - 2 * slack[:64]
-            self._remembered = float(np.median(last / norms[:64]))
+            self.remembered = float(np.median(last / norms[:64]))
         n = len(x)
         columns, values = np.empty((n, self.k), np.int32), np.empty((n, self.k), np.float32)
         thresholds = np.empty(n, np.float32)
-        guess = np.maximum(self._remembered * norms, np.float32(1e-6)).astype(np.float32)
+        guess = np.maximum(self.remembered * norms, np.float32(1e-6)).astype(np.float32)
         selection.topk_of_rows(
             keys, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), slack, np.float32(ROUNDING), guess, self.k,
             columns, values, thresholds,
         )  # fmt: skip
         # where one row in twenty is scanned twice, few candidates are looked at in vain
-        self._remembered = float(np.quantile(thresholds / norms, 0.05))
+        self.remembered = float(np.quantile(thresholds / norms, 0.05))
         return Codes(np.arange(0, n * self.k + 1, self.k), columns.ravel(), values.ravel())
 
-    def _of_batch(
-        self, x: Tensor, coarse: CoarseEncoder, keys: NDArray[np.int16], slack: NDArray[np.float32]
-    ) -> Codes:
+    def _of_batch(self, x: Tensor, coarse: CoarseEncoder, keys: NDArray[np.int16], slack: NDArray[np.float32]) -> Codes:
         n, wanted = len(x), self.k * len(x)
-        if self._remembered is None:
+        if self.remembered is None:
             hidden = torch.addmm(coarse.bias, x[:64], coarse.encoder.t())
-            self._remembered = float(hidden.flatten().topk(self.k * len(hidden)).values[-1])
-        low = 0.95 * self._remembered
-        counts = np.empty(n, np.int64)
-        while low > 0:
-            # an exact value above `low` has a coarse one above this
+            self.remembered = float(hidden.flatten().topk(self.k * len(hidden)).values[-1])
+        low = max(0.95 * self.remembered, 0.0)
+        smallest, counts = low / 8, np.empty(n, np.int64)
+        while True:
+            # an exact value above `low` has a coarse one above this; where that says nothing, a whole row is scored
             needed = low - slack - ROUNDING * low
-            if needed.min() <= 0:
-                break
-            least = selection.bits(needed)
+            least = np.where(needed > 0, selection.bits(needed), _EVERY_KEY)
             selection.count_above(keys, least, counts)
             starts = np.concatenate([[0], counts.cumsum()])
             if starts[-1] >= wanted:
@@ -174,17 +175,10 @@ class Selector:
                     keys, least, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), starts, columns, values
                 )
                 threshold = np.partition(values, len(values) - wanted)[len(values) - wanted]
-                if threshold >= low:
-                    self._remembered = float(threshold)
+                if threshold >= low or low == 0:
+                    self.remembered = float(threshold)
                     return self._kept(starts, columns, values, threshold, wanted)
-            low *= 0.8
-        hidden = torch.addmm(coarse.bias, x, coarse.encoder.t()).numpy()
-        starts = np.arange(0, hidden.size + 1, hidden.shape[1])
-        columns = np.tile(np.arange(hidden.shape[1], dtype=np.int32), n)
-        values = hidden.ravel()
-        threshold = np.partition(values, len(values) - wanted)[len(values) - wanted]
-        self._remembered = float(threshold)
-        return self._kept(starts, columns, values, threshold, wanted)
+            low = 0.8 * low if low > smallest else 0.0
 
     @staticmethod
     def _kept(
@@ -279,13 +273,26 @@ class SparseStep:
         """
         w = self.weights
         read = (x - w.out_bias if w.tied_bias else x).contiguous()
-        wanted = read if target is None and w.tied_bias else ((x if target is None else target) - w.out_bias).contiguous()
+        wanted = (
+            read if target is None and w.tied_bias else ((x if target is None else target) - w.out_bias).contiguous()
+        )
+        if not (bool(read.isfinite().all()) and bool(np.isfinite(self.coarse.norms).all())):
+            # nothing can be ordered any more; the weights stay as they are, for whoever asks what happened
+            return StepResult(float("nan"), float("nan"), 0.0)
         codes = self.select(read, self.coarse)
         error = np.empty((len(self.prefixes), *wanted.shape), np.float32)
         slopes = np.empty(len(codes.values), np.float32)
         losses = np.empty((len(x), 2), np.float32)
         products.decode(
-            codes.starts, codes.columns, codes.values, w.decoder.numpy(), self.prefixes, wanted.numpy(), error, slopes, losses
+            codes.starts,
+            codes.columns,
+            codes.values,
+            w.decoder.numpy(),
+            self.prefixes,
+            wanted.numpy(),
+            error,
+            slopes,
+            losses,
         )
         extra, auxiliary = self._dead_latents_gradient(read, error[-1])
         # through what is written and, where the encoder reads x - out_bias, through what is read
@@ -295,15 +302,31 @@ class SparseStep:
             to_out_bias -= torch.from_numpy(of_bias) @ w.encoder
         self._update(codes, slopes, error, read.numpy(), extra, to_out_bias, lr)
         squared, mean_loss = losses.mean(0, dtype=np.float64)
-        return StepResult(mean_loss + auxiliary, float(squared), float((codes.values > 0).sum() / len(x)))
+        return StepResult(float(mean_loss) + auxiliary, float(squared), float((codes.values > 0).sum() / len(x)))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_out"]:
+        """Reconstruct rows with the latents that a step would keep; what is remembered for the next step stays."""
+        w = self.weights
+        read = (x - w.out_bias if w.tied_bias else x).contiguous()
+        codes = Selector(self.select.k, self.select.whole_batch)(read, CoarseEncoder(w.encoder, w.bias))
+        error = np.empty((1, len(x), w.decoder.shape[1]), np.float32)
+        nothing, every = np.zeros(error.shape[1:], np.float32), np.array([len(w.encoder)], np.int64)
+        products.decode(
+            codes.starts, codes.columns, codes.values, w.decoder.numpy(), every, nothing, error,
+            np.empty(len(codes.values), np.float32), np.empty((len(x), 2), np.float32),
+        )  # fmt: skip
+        # with nothing to reconstruct the error is the reconstruction, scaled by 2 / rows
+        return torch.from_numpy(error[0]) * (len(x) / 2) + w.out_bias
 
     def _update(
         self, codes: Codes, slopes: NDArray[np.float32], error: NDArray[np.float32], read: NDArray[np.float32],
-        extra: tuple[NDArray[np.int64], ...], to_out_bias: Tensor, lr: float,
+        extra: ExtraGradient, to_out_bias: Tensor, lr: float,
     ) -> None:  # fmt: skip
         w, first, second = self.weights, self.first, self.second
         begins, rows, places = products.transpose(codes.starts, codes.columns, len(w.encoder))
-        gathered = (begins, rows, places, codes.values, slopes, self.prefixes, error, read, *extra)
+        gathered: tuple[Any, ...] = (begins, rows, places, codes.values, slopes, self.prefixes, error, read)
+        gathered += (extra.of, extra.decoder, extra.encoder, extra.bias)
         factor = 1.0
         if self.clip is not None:
             squares = np.empty(len(w.encoder), np.float32)
@@ -331,17 +354,15 @@ class SparseStep:
         self.silent_for += 1
         self.silent_for[torch.from_numpy(fired)] = 0
 
-    def _dead_latents_gradient(
-        self, read: Tensor, scaled_error: NDArray[np.float32]
-    ) -> tuple[tuple[NDArray[np.int64], ...], float]:
+    def _dead_latents_gradient(self, read: Tensor, scaled_error: NDArray[np.float32]) -> tuple[ExtraGradient, float]:
         """Let the dead latents reconstruct what the living ones left over; return their gradients and the loss."""
         w = self.weights
         dead = self.dead.nonzero().flatten()
         of = np.full(len(w.encoder), -1, np.int64)
         d_in, d_out = w.encoder.shape[1], w.decoder.shape[1]
         if self.aux == 0 or not len(dead):
-            none = np.empty((0, d_in), np.float32)
-            return (of, np.empty((0, d_out), np.float32), none, np.empty(0, np.float32)), 0.0
+            none = (np.empty(shape, np.float32) for shape in ((0, d_out), (0, d_in), 0))
+            return ExtraGradient(of, *none), 0.0
         of[dead.numpy()] = np.arange(len(dead))
         encoder, bias, decoder = w.encoder[dead], w.bias[dead], w.decoder[dead]
         codes = Selector(min(d_out // 2, len(dead)))(read, CoarseEncoder(encoder, bias))
@@ -350,11 +371,17 @@ class SparseStep:
         error, slopes = np.empty((1, n, d_out), np.float32), np.empty(len(codes.values), np.float32)
         losses = np.empty((n, 2), np.float32)
         every = np.array([len(dead)], np.int64)
-        products.decode(codes.starts, codes.columns, codes.values, decoder.numpy(), every, left_over.numpy(), error, slopes, losses)
+        products.decode(
+            codes.starts, codes.columns, codes.values, decoder.numpy(), every, left_over.numpy(), error, slopes, losses
+        )
         begins, rows, places = products.transpose(codes.starts, codes.columns, len(dead))
         to_decoder, to_encoder = np.empty_like(decoder.numpy()), np.empty_like(encoder.numpy())
         to_bias = np.empty(len(dead), np.float32)
-        products.gradients(begins, rows, places, codes.values, slopes, error[0], read.numpy(), to_decoder, to_encoder, to_bias)
+        products.gradients(
+            begins, rows, places, codes.values, slopes, error[0], read.numpy(), to_decoder, to_encoder, to_bias
+        )
         # few dead latents must not count as much as many
         weight = np.float32(self.aux * min(len(dead) / (d_out // 2), 1.0))
-        return (of, to_decoder * weight, to_encoder * weight, to_bias * weight), float(weight * losses[:, 0].mean(dtype=np.float64))
+        to_decoder, to_encoder, to_bias = to_decoder * weight, to_encoder * weight, to_bias * weight
+        loss = float(weight * losses[:, 0].mean(dtype=np.float64))
+        return ExtraGradient(of, to_decoder, to_encoder, to_bias), loss

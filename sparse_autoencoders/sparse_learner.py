@@ -1,0 +1,124 @@
+"""TopK, BatchTopK and Matryoshka as they learn on the CPU: :class:`sparse_autoencoders.fused.step.SparseStep`."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sparse_autoencoders.config import TrainSAEConfig
+from sparse_autoencoders.fused.step import SparseStep, Weights
+from sparse_autoencoders.initialisation import Start
+from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
+
+ARCHITECTURES = frozenset({"topk", "batchtopk", "matryoshka"})
+
+
+class SparseLearner:
+    """A learner whose step costs one coarse product; see :class:`~sparse_autoencoders.learner.Learner`.
+
+    Parameters
+    ----------
+    begin
+        Where the weights start.
+    config
+        How to train; its architecture is one of :data:`ARCHITECTURES`.
+    dead_after
+        Steps of silence after which a feature is dead.
+
+    """
+
+    def __init__(self, begin: Start, config: TrainSAEConfig, dead_after: int) -> None:
+        width, d_in = begin.W_dec.shape
+        weights = Weights(
+            begin.W_enc.t().contiguous().clone(),
+            torch.zeros(width),
+            begin.W_dec.contiguous().clone(),
+            torch.zeros(d_in),
+        )
+        self.arch, self.dead_after = config.arch, dead_after
+        self._step = SparseStep(
+            weights,
+            config.k,
+            whole_batch=config.arch != "topk",
+            prefixes=prefixes_of(config, width) if config.arch == "matryoshka" else None,
+            aux=config.aux,
+            dead_after=dead_after,
+            clip=config.clip,
+        )
+
+    @property
+    def silent_for(self) -> Tensor:
+        """Steps since each feature was last active."""
+        return self._step.silent_for
+
+    def step(self, x: Float[Tensor, "row d_in"], *, lr: float, k: int) -> StepResult:
+        """Take one step."""
+        self._step.select.k = k
+        return self._step(x, lr=lr)
+
+    def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_in"]:
+        """Reconstruct rows as training does."""
+        return self._step.reconstruct(x)
+
+    def restart(self, silent: Bool[Tensor, " feature"], directions: Float[Tensor, "silent d_in"], quiet: float) -> None:
+        """Point some features elsewhere."""
+        step, w = self._step, self._step.weights
+        w.decoder[silent] = directions
+        w.encoder[silent] = quiet * w.encoder[~silent].norm(dim=1).mean() * directions
+        w.bias[silent] = 0
+        for name in ("encoder", "decoder", "bias"):
+            step.first[name][silent] = 0
+            step.second[name][silent] = 0
+        step.silent_for[silent] = 0
+        self.refresh()
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return the tensors that training changes."""
+        return self._step.weights.tensors()
+
+    def refresh(self) -> None:
+        """Follow weights that were written from outside."""
+        decoder = self._step.weights.decoder
+        decoder /= decoder.norm(dim=1, keepdim=True).clamp_min(torch.finfo(decoder.dtype).tiny)
+        self._step.coarse.refresh()
+
+    def learnt(self) -> LearntWeights:
+        """Return what is saved; thresholds of what is chosen over a batch are zero until they are calibrated."""
+        w = self._step.weights
+        topk = self.arch == "topk"
+        return LearntWeights(
+            "topk" if topk else "jumprelu",
+            w.encoder.t().contiguous(),
+            w.bias.clone(),
+            w.decoder.clone(),
+            w.out_bias.clone(),
+            self._step.k if topk else None,
+            None if topk else torch.zeros(len(w.bias)),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that the next step depends on."""
+        step = self._step
+        moments = {f"{which}.{n}": t for which in ("first", "second") for n, t in getattr(step, which).items()}
+        counts = torch.tensor([step.steps])
+        guess = torch.tensor(
+            [float("nan") if step.select.remembered is None else step.select.remembered], dtype=torch.float64
+        )
+        return {**self.trained(), **moments, "silent_for": step.silent_for, "steps": counts, "guess": guess}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go back to a state."""
+        step = self._step
+        copy_into(self.trained(), state)
+        for which in ("first", "second"):
+            copy_into(getattr(step, which), {n: state[f"{which}.{n}"] for n in step.first})
+        step.silent_for.copy_(state["silent_for"])
+        step.steps = int(state["steps"])
+        step.select.remembered = None if bool(state["guess"].isnan()) else float(state["guess"])
+        step.coarse.refresh()
+
+
+def prefixes_of(config: TrainSAEConfig, width: int) -> tuple[int, ...]:
+    """Return the numbers of features that the shares stand for, each at least one and none twice."""
+    return tuple(sorted({max(1, round(share * width)) for share in config.prefixes}))
