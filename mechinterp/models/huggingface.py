@@ -15,10 +15,11 @@ from torch import nn
 
 from mechinterp.errors import DamagedFileError, ModelError, WeightsError
 from mechinterp.files import read_json
+from mechinterp.models.fitting import load_into
 from mechinterp.models.hub import WEIGHT_FILES, cache_folder, cached_file, network
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.vision_model import InputContract
-from mechinterp.models.weights import first_line, load_into, read_state_dict, some
+from mechinterp.models.weights import first_line, read_state_dict, some
 
 LOADING_ERRORS = (
     OSError,
@@ -112,8 +113,8 @@ def _config(request: Request) -> Any:
         raise ModelError(f"'{request.spec}' has no usable config.json: {first_line(error)}") from None
     if request.classes is not None and request.random:
         config.num_labels = request.classes
-    if request.input_size is not None and hasattr(_of_images(config), "image_size"):
-        height, width = request.input_size
+    if request.height_and_width is not None and hasattr(_of_images(config), "image_size"):
+        height, width = request.height_and_width
         _of_images(config).image_size = height if height == width else [height, width]
     return config
 
@@ -186,7 +187,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _contract(config: Any, processor: dict[str, Any], request: Request) -> InputContract:
-    size = request.input_size or _size(processor, config)
+    size = request.height_and_width or _size(processor, config)
     if size is None:
         raise ModelError(f"'{request.spec}' does not say its input size: give input_size=(HEIGHT, WIDTH)")
     channels = int(getattr(_of_images(config), "num_channels", 3))

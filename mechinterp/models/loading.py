@@ -12,13 +12,39 @@ import torch
 from mechinterp.errors import ConfigError, ModelError, nearest
 from mechinterp.models.checking import check_model
 from mechinterp.models.discovery import sites_of
+from mechinterp.models.options import split_spec
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.tracing import Trace, trace_module
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.models.weights import first_line, some
 
-SOURCES = {"timm": "timm_models", "hf": "huggingface", "onnx": "onnx_file", "py": "python_file"}
-EXAMPLES = {"timm": "timm:resnet18", "hf": "hf:FOLDER", "onnx": "onnx:FILE.onnx", "py": "py:FILE.py:FUNCTION"}
+SOURCES = {
+    "timm": "timm_models",
+    "hf": "huggingface",
+    "torchvision": "torchvision_models",
+    "xrv": "torchxrayvision_models",
+    "monai": "monai_models",
+    "open-clip": "open_clip_models",
+    "onnx": "onnx_file",
+    "py": "python_file",
+}
+EXAMPLES = {
+    "timm": "timm:resnet18",
+    "hf": "hf:FOLDER",
+    "torchvision": "torchvision:resnet50",
+    "xrv": "xrv:densenet121-res224-all",
+    "monai": "monai:DenseNet121?spatial_dims=3",
+    "open-clip": "open-clip:ViT-B-32",
+    "onnx": "onnx:FILE.onnx",
+    "py": "py:FILE.py:FUNCTION",
+}
+# how weights are asked for is the same for every source
+RESERVED = {
+    "weights": "--weights FILE",
+    "pretrained": "--weights FILE",
+    "pretrained_cfg": "--weights FILE",
+    "checkpoint_path": "--weights FILE",
+}
 
 
 def load_model(
@@ -27,7 +53,7 @@ def load_model(
     *,
     download: bool = False,
     class_names: Sequence[str] | None = None,
-    input_size: int | tuple[int, int] | None = None,
+    input_size: int | tuple[int, ...] | None = None,
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> VisionModel:
@@ -36,8 +62,8 @@ def load_model(
     Parameters
     ----------
     spec
-        ``timm:NAME``, ``hf:NAME_OR_FOLDER``, ``onnx:FILE``, or ``py:FILE.py:FUNCTION``, a function without arguments that
-        returns an ``nn.Module`` (see :mod:`mechinterp.models.python_file`).
+        ``SOURCE:NAME``, as in `EXAMPLES`; behind a ``?`` stand the keyword arguments to build the model with, as
+        ``timm:vit_large_patch16_224?init_values=1e-5&dynamic_img_size=true``, and ``input_size`` for any source.
     weights
         A ``.safetensors`` file or a checkpoint of tensors; ``"random"`` for an untrained network, which every result made
         from it will say; ``None`` for the source's own weights, if they are on this machine.
@@ -46,7 +72,7 @@ def load_model(
     class_names
         Names of the outputs, where the source knows none or others are wanted.
     input_size
-        Side, or (height, width), of the input, for models that take several.
+        Side, (height, width) or (depth, height, width) of the input, for models that take several.
     device
         Where the module shall run.
     seed
@@ -73,18 +99,22 @@ def load_model(
     (16.0, 16.0)
 
     """
-    kind, _, name = spec.partition(":")
+    kind, name, options = split_spec(spec)
     if kind not in SOURCES or not name:
         example = f"write {EXAMPLES[kind]}" if kind in EXAMPLES else nearest(kind, EXAMPLES.values())
         raise ModelError(f"'{spec}' names no model: {example}")
+    for option in options.keys() & RESERVED.keys():
+        raise ConfigError(f"'{spec}': '{option}' is no option of a model, use {RESERVED[option]}")
+    stated = options.pop("input_size", None)
     request = Request(
         spec=spec,
         name=name,
         weights=weights,
         download=download,
         classes=len(class_names) if class_names is not None else None,
-        input_size=_height_and_width(input_size),
+        input_size=_size(stated if input_size is None else input_size, spec),
         seed=seed,
+        options=options,
     )
     loaded: Loaded = importlib.import_module(f"mechinterp.models.{SOURCES[kind]}").load(request)
     module = loaded.module.eval().to(_device(device))
@@ -100,7 +130,7 @@ def load_model(
         trained=loaded.trained,
         weights=loaded.weights,
         logits_module=logits_module,
-        activation=trace.squash or "softmax",
+        activation=trace.squash or loaded.activation or "softmax",
         licence=loaded.licence,
         notes=(*loaded.notes, *output_notes, *_repeated(trace)),
     )
@@ -112,13 +142,15 @@ def load_model(
     return model
 
 
-def _height_and_width(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def _size(size: object, spec: str) -> tuple[int, ...] | None:
     if size is None:
         return None
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ConfigError(f"input size {height} × {width} is no size: both must be at least 1")
-    return height, width
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, tuple) or len(sides) not in {2, 3} or not all(isinstance(n, int) for n in sides):
+        raise ConfigError(f"'{spec}': input size {size!r} is no size: give SIDE, HEIGHT,WIDTH or DEPTH,HEIGHT,WIDTH")
+    if min(sides) < 1:
+        raise ConfigError(f"input size {' × '.join(map(str, sides))} is no size: every side must be at least 1")
+    return sides
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -123,7 +123,7 @@ def _contract(graph: Any, request: Request) -> InputContract:
         raise ModelError(
             f"'{request.spec}' does not say which axis holds the channels: export it with a fixed number of them"
         )
-    wanted = request.input_size or (None, None)
+    wanted = request.height_and_width or (None, None)
     for stated, asked in ((height, wanted[0]), (width, wanted[1])):
         if stated and asked and stated != asked:
             raise ModelError(f"'{request.spec}' takes images of {height} × {width} pixels only: leave input_size out")

@@ -29,10 +29,11 @@ import torch
 from torch import nn
 
 from mechinterp.errors import ModelError, nearest
+from mechinterp.models.fitting import load_into
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.tracing import probe_input
 from mechinterp.models.vision_model import InputContract
-from mechinterp.models.weights import first_line, load_into, read_state_dict, some
+from mechinterp.models.weights import first_line, read_state_dict, some
 
 SIZES = (224, 256, 128, 64, 32, 28, 96, 299, 384, 512)
 CHANNELS = (3, 1)
@@ -174,7 +175,7 @@ def _contract(module: nn.Module, declared: _Declared, request: Request) -> tuple
     layout: Literal["NCHW", "NHWC"] = declared.get("layout") or "NCHW"
     if layout not in {"NCHW", "NHWC"}:
         raise ModelError(f"'{request.spec}': layout is {layout!r}, not 'NCHW' or 'NHWC'")
-    size = request.input_size or (None if stated is None else (int(stated[-2]), int(stated[-1])))
+    size = request.height_and_width or (None if stated is None else (int(stated[-2]), int(stated[-1])))
     mean, std = declared.numbers("mean"), declared.numbers("std")
     channels = _channels(module, stated, mean, std)
     attempts = [

@@ -1,36 +1,37 @@
 """``timm:NAME_OR_FOLDER``: a model of timm, with weights from a file, a folder, the hub's local cache, or random.
 
-A folder is what timm saves for the hub, and what many medical encoders come as: ``config.json`` beside the weights.
+A folder is what timm saves for the hub, and what many medical encoders come as: ``config.json`` beside the weights. An option that
+is a layer is named by its class: ``?mlp_layer=SwiGLUPacked&act_layer=SiLU``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from mechinterp.errors import ModelError, WeightsError, nearest
+from mechinterp.models.fitting import Fit, fit, load_into
 from mechinterp.models.hub import cache_folder, cached_file, network
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.vision_model import InputContract
-from mechinterp.models.weights import StateDict, first_line, load_into, read_state_dict, without_prefix
+from mechinterp.models.weights import StateDict, read_state_dict
 
-CREATION_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AssertionError,
-    OSError,
-    SafetensorError,
-    UnpicklingError,
-)
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+CROP_MODES: Mapping[str, Literal["stretch", "crop", "pad"]] = {"squash": "stretch", "border": "pad"}
+# Which option a checkpoint was trained with, told by a name that its file has or lacks.
+TELLTALES = (
+    ("unexpected", r"\.ls1\.gamma$", "?init_values=1e-5"),
+    ("unexpected", r"^reg_token$", "?reg_tokens={}"),
+    ("missing", r"^fc_norm\.", "?global_pool=token"),
+    ("unexpected", r"^fc_norm\.", "?global_pool=avg"),
+    ("missing", r"\.ls1\.gamma$", "?init_values=none"),
+    ("reshaped", r"\.mlp\.fc1\.weight$", "?mlp_ratio=N, and ?mlp_layer=SwiGLUPacked for a gated one"),
+    ("reshaped", r"^pos_embed$", "?img_size=N, or ?no_embed_class=true"),
+)
 
 
 def load(request: Request) -> Loaded:
@@ -58,8 +59,8 @@ def load(request: Request) -> Loaded:
     elif request.weights_file is not None:
         state, weights = read_state_dict(request.weights_file), str(request.weights)
         module = _create(request)
-        module = _create(request, **sizes) if (sizes := _sizes_of(state, module)) else module
-        notes = load_into(module, state, weights)
+        module = _create(request, **sizes) if (sizes := _sizes_of(state, module, weights)) else module
+        notes = load_into(module, state, weights, _remedy)
     elif _is_folder(request):
         module, weights = _with_weights_beside(request)
     else:
@@ -84,12 +85,19 @@ def contract_of(module: nn.Module, request: Request) -> InputContract:
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None:  # the configuration states the architecture's default
         channels = first.in_channels
-    if request.input_size is not None:
-        height, width = request.input_size
+    height, width = request.height_and_width or (height, width)
     mean, std = (tuple(float(v) for v in config[k]) for k in ("mean", "std"))
     if len(mean) != channels:  # a model for another number of channels keeps the statistics of colour images
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
-    return InputContract(height=height, width=width, channels=channels, mean=mean, std=std)
+    return InputContract(
+        height=height,
+        width=width,
+        channels=channels,
+        mean=mean,
+        std=std,
+        resize=CROP_MODES.get(str(config["crop_mode"]), "crop"),
+        crop_fraction=float(config["crop_pct"]),
+    )
 
 
 def _is_folder(request: Request) -> bool:
@@ -144,27 +152,38 @@ def _create(request: Request, **options: Any) -> nn.Module:
         if not (Path(name) / "config.json").is_file():
             raise ModelError(f"'{request.spec}': there is no config.json in '{name}'")
         name = f"local-dir:{name}"
-    options = {k: v for k, v in options.items() if v is not None}
-    if request.input_size is not None:
-        options["img_size"] = request.input_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(request.seed)
+    options = {k: v for k, v in options.items() if v is not None} | _with_layers(request)
+    if request.height_and_width is not None:
+        options["img_size"] = request.height_and_width
+    with request.building():
         try:
-            try:
-                return timm.create_model(name, **options)
-            except TypeError as error:  # convolutional networks take any size and have no such option
-                if not re.search(r"unexpected keyword argument 'img_size'", str(error)):
-                    raise
-                options.pop("img_size")
-                return timm.create_model(name, **options)
-        except CREATION_ERRORS as error:
-            raise ModelError(f"'{request.spec}' cannot be built: {first_line(error)}") from None
+            return timm.create_model(name, **options)
+        except TypeError as error:  # convolutional networks take any size and have no such option
+            if "img_size" in request.options or not re.search(r"unexpected keyword argument 'img_size'", str(error)):
+                raise
+            options.pop("img_size")
+            return timm.create_model(name, **options)
 
 
-def _sizes_of(state: StateDict, module: nn.Module) -> dict[str, int]:
+def _with_layers(request: Request) -> dict[str, Any]:
+    """Return the spec's options, with the classes of layers in place of their names."""
+    from timm import layers
+
+    options: dict[str, Any] = dict(request.options)
+    for key, value in request.options.items():
+        if key.endswith("_layer") and isinstance(value, str):
+            options[key] = getattr(layers, value, None) or getattr(nn, value, None)
+            if options[key] is None:
+                raise ModelError(
+                    f"'{request.spec}': neither timm nor torch has a layer '{value}', {nearest(value, dir(layers))}"
+                )
+    return options
+
+
+def _sizes_of(state: StateDict, module: nn.Module, origin: str) -> dict[str, int]:
     """Return what the shapes in a state dict say about the numbers of classes and of input channels, if not the default."""
     own = module.state_dict()
-    fitted, _ = without_prefix(state, own)
+    fitted = fit(state, own, origin).state
     found: dict[str, int] = {}
     for key, axis, option in (("classifier", 0, "num_classes"), ("first_conv", 1, "in_chans")):
         paths = _config_of(module).get(key)
@@ -174,6 +193,16 @@ def _sizes_of(state: StateDict, module: nn.Module) -> dict[str, int]:
         elif key == "classifier" and name in own and name not in fitted and own.keys() & fitted.keys():
             found[option] = 0  # an encoder without a head
     return found
+
+
+def _remedy(found: Fit) -> str | None:
+    """Return the options that the names of a file tell of."""
+    told = []
+    for where, pattern, option in TELLTALES:
+        name = next((n for n in getattr(found, where) if re.search(pattern, n)), None)
+        if name is not None:
+            told.append(option.format(found.state[name].shape[1] if "{}" in option else ""))
+    return f"build the model as it was trained, its name tells of {' and '.join(told)}" if told else None
 
 
 def _config_of(module: nn.Module) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Read a weights file and put it into a module, or say in one line why it does not fit."""
+"""Read the tensors of a weights file, or say in one line why it cannot be read."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mechinterp.errors import WeightsError
 
 StateDict = dict[str, Tensor]
 
-# what training scripts put around a state dict, and in front of its names
-WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "net", "teacher", "student")
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "encoder.", "net.")
+# what training scripts put around a state dict
+WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "net", "network_weights", "teacher", "student")
 
 
 def read_state_dict(file: str | Path) -> StateDict:
@@ -54,70 +53,6 @@ def read_state_dict(file: str | Path) -> StateDict:
             ) from None
         raise WeightsError(f"'{path}' is no readable weights file: {first_line(error)}") from None
     return _unwrap(content, path)
-
-
-def load_into(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> tuple[str, ...]:
-    """Put a state dict into a module, stripping a prefix all names carry.
-
-    Parameters
-    ----------
-    module
-        The module.
-    state
-        Names and tensors.
-    origin
-        Where they came from, for messages.
-
-    Returns
-    -------
-    tuple of str
-        Notes: the prefix that was stripped, if any.
-
-    Raises
-    ------
-    WeightsError
-        If names or shapes differ: the first few of each are listed.
-
-    """
-    own = module.state_dict()
-    fitted, prefix = without_prefix(state, own)
-    # counters of batch norms are absent from many checkpoints and change nothing in evaluation
-    missing = sorted(k for k in own.keys() - fitted.keys() if not k.endswith("num_batches_tracked"))
-    unexpected = sorted(fitted.keys() - own.keys())
-    reshaped = sorted(k for k in own.keys() & fitted.keys() if own[k].shape != fitted[k].shape)
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} missing ({some(missing)})")
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected ({some(unexpected)})")
-    if reshaped:
-        shapes = [f"{k} {tuple(fitted[k].shape)} for {tuple(own[k].shape)}" for k in reshaped]
-        problems.append(f"{len(reshaped)} of another shape ({some(shapes)})")
-    if problems:
-        raise WeightsError(
-            f"'{origin}' does not fit the model: {', '.join(problems)}: "
-            f"of {len(own)} tensors in the model, {len(own.keys() & fitted.keys())} have a match by name"
-        )
-    module.load_state_dict(dict(fitted), strict=False)
-    return (f"prefix '{prefix}' stripped from the names in {Path(origin).name}",) if prefix else ()
-
-
-def without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
-    """Return the state dict with the prefix stripped that makes most names fit, and that prefix.
-
-    Prefixes stack: ``module.model.`` is found as well.
-    """
-    best, best_prefix, prefix = state, "", ""
-    current = dict(state)
-    while current:
-        found = next((p for p in PREFIXES if all(k.startswith(p) for k in current)), None)
-        if found is None:
-            break
-        current = {k.removeprefix(found): v for k, v in current.items()}
-        prefix += found
-        if len(current.keys() & own.keys()) > len(best.keys() & own.keys()):
-            best, best_prefix = current, prefix
-    return best, best_prefix
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:

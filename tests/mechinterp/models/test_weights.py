@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mechinterp.errors import WeightsError
-from mechinterp.models.weights import first_line, load_into, read_state_dict, some, without_prefix
+from mechinterp.models.weights import first_line, read_state_dict, some
 
 
 @pytest.fixture
@@ -96,48 +96,6 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
         read_state_dict(tmp_path / "missing.safetensors")
     with pytest.raises(WeightsError, match="is a folder"):
         read_state_dict(tmp_path)
-
-
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "model.", "module.model.", "_orig_mod.module."])
-def test_a_prefix_that_all_names_carry_is_stripped_and_noted(net, trained, prefix):
-    notes = load_into(net, {prefix + k: v for k, v in trained.items()}, "w.pt")
-    assert all(net.state_dict()[k].equal(v) for k, v in trained.items())
-    assert notes == ((f"prefix '{prefix}' stripped from the names in w.pt",) if prefix else ())
-
-
-def test_a_prefix_that_belongs_to_the_model_is_kept():
-    module = nn.ModuleDict({"model": nn.Linear(2, 2)})
-    state = {k: torch.ones_like(v) for k, v in module.state_dict().items()}
-    assert without_prefix(state, module.state_dict()) == (state, "")
-    assert load_into(module, state, "w") == ()
-
-
-def test_what_does_not_fit_is_counted_and_listed(net, trained):
-    wrong = {k: v for k, v in trained.items() if not k.startswith("1.")} | {
-        "3.weight": torch.zeros(5, 8),
-        "head.a": torch.zeros(1),
-    }
-    with pytest.raises(WeightsError) as caught:
-        load_into(net, wrong, "other.safetensors")
-    message = str(caught.value)
-    assert message.startswith(
-        "'other.safetensors' does not fit the model: 4 missing (1.bias, 1.running_mean, 1.running_var, …)"
-    )
-    assert "1 unexpected (head.a)" in message
-    assert "1 of another shape (3.weight (5, 8) for (3, 8))" in message
-    assert "\n" not in message
-
-
-def test_nothing_is_loaded_when_something_does_not_fit(net, trained):
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    with pytest.raises(WeightsError):
-        load_into(net, trained | {"extra": torch.zeros(1)}, "w")
-    assert all(net.state_dict()[k].equal(v) for k, v in before.items())
-
-
-def test_a_batch_norms_counter_may_be_missing(net, trained):
-    load_into(net, {k: v for k, v in trained.items() if "num_batches" not in k}, "w")
-    assert net[0].weight.equal(trained["0.weight"])
 
 
 def test_messages_are_cut_to_one_line():
