@@ -41,7 +41,13 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed
+# the peers pin packages that fit no environment together: they lie in a folder of their own, without dependencies
+PEERS := overcomplete==0.3.0 dictionary-learning==0.1.0 opencv-python-headless einops
+.bench/installed: Makefile
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .bench $(PEERS)
+	touch $@
+
+bench: $(VENV)/installed .bench/installed
 	$(BIN)/python -m benchmarks --all
 
 evidence: $(VENV)/installed

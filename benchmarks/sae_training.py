@@ -1,52 +1,119 @@
-"""One training step of a TopK autoencoder: sparse kernels against dense autograd, and against the encoder's product alone."""
+"""Sparse autoencoder training against the peers: the same data, seeds and step count, interleaved, on two threads.
+
+Every toolkit steps by its own code. Peers run in float32 and under bfloat16 autocast; the faster of the two counts. Beside it
+stands the floor: the encoder's dense float32 product alone. Explained variance is that of tokens that no step saw, after the same
+number of steps, and after the time that ours took for them.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from benchmarks import sae_peers
+from benchmarks.sae_peers import PEERS, Candidate, Task
 from benchmarks.timing import interleaved_medians
+
+SIZES = {"192": (192, 3072, 32, 4096), "768": (768, 12288, 32, 2048)}
+QUICK_SIZES = {"192": (192, 768, 32, 1024)}
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    """Time forward and backward at (d_in 192, d_sae 3072, k 32, batch 4096), a quarter of it when quick, on two threads."""
-    from sparse_autoencoders.kernels import autoencode, topk_of_row
-
+    """Time TopK and BatchTopK at both sizes; explained variance at the first."""
     torch.set_num_threads(2)
-    d_in, d_sae, k, batch = (192, 768, 32, 1024) if quick else (192, 3072, 32, 4096)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, d_in, generator=generator)
-    W_enc = (torch.randn(d_in, d_sae, generator=generator) / d_in**0.5).requires_grad_()
-    b_enc = torch.zeros(d_sae, requires_grad=True)
-    W_dec = (torch.randn(d_sae, d_in, generator=generator) / d_sae**0.5).requires_grad_()
+    ratios: dict[str, float] = {}
+    seconds: dict[str, dict[str, float]] = {}
+    variance: dict[str, dict[str, float]] = {}
+    for size, (d_in, d_sae, k, batch) in (QUICK_SIZES if quick else SIZES).items():
+        batches = synthetic(d_in, batch, 4 if quick else 12)
+        for arch in ("topk", "batchtopk"):
+            task = Task(arch, d_in, d_sae, k, batch, steps=300)
+            name = f"{arch}/{size}"
+            seconds[name] = _step_seconds(task, batches, repeats=3 if quick else 5)
+            ratios |= _ratios(name, seconds[name])
+            if size == "192":
+                variance[name] = _explained(task, 20 if quick else 300)
+                ratios |= {f"{name}/explained_variance/{who}": value for who, value in variance[name].items()}
+    return {"seconds_a_step": seconds, "explained_variance": variance, "ratios": ratios}
 
-    def clear() -> None:
-        for parameter in (W_enc, b_enc, W_dec):
-            parameter.grad = None
 
-    def sparse() -> None:
-        clear()
-        reconstruction = autoencode(x, W_enc, b_enc, W_dec, lambda hidden: topk_of_row(hidden, k))[0]
-        (reconstruction - x).square().mean().backward()
+def synthetic(d_in: int, batch: int, n: int, seed: int = 0) -> list[Tensor]:
+    """Return batches of sparse sums of unit directions about a mean, of mean squared norm `d_in`."""
+    g = torch.Generator().manual_seed(seed)
+    directions = torch.nn.functional.normalize(torch.randn(1024, d_in, generator=g), dim=1)
+    frequency = 1 / torch.arange(1, 1025) ** 0.5
+    batches = []
+    for _ in range(n):
+        active = torch.multinomial(frequency.expand(batch, -1), 20, generator=g)
+        values = 0.5 + torch.rand(batch, 20, generator=g)
+        batches.append(
+            (directions[active] * values.unsqueeze(-1)).sum(1) + 0.05 * torch.randn(batch, d_in, generator=g)
+        )
+    mean = torch.cat(batches).mean(0)
+    scale = torch.cat(batches).sub(mean).square().mean().sqrt()
+    return [(x - mean) / scale for x in batches]
 
-    def dense() -> None:
-        clear()
-        pre = x @ W_enc + b_enc
-        values, at = pre.topk(k, dim=-1)
-        codes = torch.zeros_like(pre).scatter(-1, at, values.relu())
-        (codes @ W_dec - x).square().mean().backward()
 
-    def floor() -> None:
-        with torch.no_grad():
-            x @ W_enc
+def _candidates(task: Task, sample: Tensor) -> dict[str, Candidate]:
+    made = {"ours": sae_peers.ours(task, sample)}
+    for name in sae_peers.available():
+        made[name] = PEERS[name](task, sample)
+        made[f"{name}, bfloat16"] = PEERS[name](task, sample, bfloat16=True)
+    return made
 
-    medians = interleaved_medians({"sparse": sparse, "dense": dense, "floor": floor}, 5)
-    return {
-        "samples_per_second": batch / medians["sparse"],
-        "seconds": medians,
-        "ratios": {
-            "topk/192/dense_autograd_vs_ours": medians["dense"] / medians["sparse"],
-            "topk/192/vs_floor": medians["sparse"] / medians["floor"],
-        },
-    }
+
+def _step_seconds(task: Task, batches: list[Tensor], repeats: int) -> dict[str, float]:
+    candidates = _candidates(task, batches[0])
+    weights = torch.randn(task.d_sae, task.d_in)
+
+    def some_steps(step: Callable[[Tensor], Any]) -> None:
+        for x in batches[:3]:
+            step(x)
+
+    timed = {name: partial(some_steps, candidate.step) for name, candidate in candidates.items()}
+    timed["floor"] = partial(some_steps, lambda x: x @ weights.t())
+    return {name: t / 3 for name, t in interleaved_medians(timed, repeats).items()}
+
+
+def _ratios(name: str, seconds: dict[str, float]) -> dict[str, float]:
+    def best(peer: str) -> float:
+        return min(t for who, t in seconds.items() if who.startswith(peer))
+
+    peers = sae_peers.available()
+    found = {f"{name}/vs_{peer}": best(peer) / seconds["ours"] for peer in peers}
+    found[f"{name}/vs_fastest_peer"] = min(best(peer) for peer in peers) / seconds["ours"]
+    found[f"{name}/vs_floor"] = seconds["ours"] / seconds["floor"]
+    return found
+
+
+def _explained(task: Task, steps: int) -> dict[str, float]:
+    """Return the explained variance of unseen tokens after the same steps, and of peers after the time that ours took."""
+    data = synthetic(task.d_in, task.batch, 41)
+    unseen, training = data[-1], data[:-1]
+    found: dict[str, float] = {}
+    allowed = 0.0
+    for name in ("ours", *sae_peers.available()):
+        made = sae_peers.ours if name == "ours" else PEERS[name]
+        candidate = made(Task(**{**vars(task), "steps": steps}), training[0])
+        candidate.step(training[-1])  # compiles; counts for nobody's time
+        spent = 0.0
+        for at in range(steps - 1):
+            before = time.perf_counter()
+            candidate.step(training[at % len(training)])
+            spent += time.perf_counter() - before
+            if name != "ours" and f"{name}, same time" not in found and spent >= allowed:
+                found[f"{name}, same time"] = _variance(candidate, unseen)
+        if name == "ours":
+            allowed = spent
+        found[name] = _variance(candidate, unseen)
+    return found
+
+
+def _variance(candidate: Candidate, x: Tensor) -> float:
+    error = (x - candidate.reconstruct(x)).double().square().sum()
+    return 1 - float(error / (x - x.mean(0)).double().square().sum())
