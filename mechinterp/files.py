@@ -9,8 +9,8 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +36,88 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     """
     path = Path(path)
-    # random, since processes of several machines and threads of one process may write the same file at once
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        _remove(temporary)
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskError(f"no space left while writing {path}: free some and run the same command again") from error
-        raise DiskError(f"cannot write {path}: {error.strerror or error}") from error
+        with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            _into_place(temporary, path)
     except BaseException:
         _remove(temporary)
         raise
+
+
+class WholeFile:
+    """A file written bit by bit that stands at its place whole, after :meth:`commit`, or not at all.
+
+    Parameters
+    ----------
+    path
+        Where the file shall stand; its folder is created.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full or the folder cannot be written; what stood at `path` is untouched.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._temporary = _temporary(self.path)
+        with _disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("wb", buffering=0)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append some bytes."""
+        left = memoryview(data).cast("B")
+        with _disk_errors(self.path):
+            while left:  # the kernel writes less than it is given where the disk fills up or a signal comes
+                left = left[self._file.write(left) :]
+
+    def commit(self) -> None:
+        """Bring the file to the disk and then to its place."""
+        try:
+            with _disk_errors(self.path):
+                self._file.close()
+                _into_place(self._temporary, self.path)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Remove what was written, unless it was committed."""
+        with suppress(OSError):
+            self._file.close()
+        _remove(self._temporary)
+
+
+def _temporary(path: Path) -> Path:
+    # random, since processes of several machines and threads of one process may write the same file at once
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+def _into_place(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into an error that names the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskError(f"no space left while writing {path}: free some and run the same command again") from error
+        raise DiskError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _remove(temporary: Path) -> None:
@@ -87,8 +148,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys; NaN and infinities become ``null``."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return the bytes that :func:`write_json` writes."""
     text = json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    write_bytes(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
@@ -102,15 +168,25 @@ def read_json(path: Path) -> Any:
         If there is no such file: whoever asks for it knows what that means.
 
     """
+    return parse_json(Path(path).read_bytes(), str(path))
+
+
+def parse_json(data: bytes, path: str) -> Any:
+    """Return what JSON says; `path` names it where it is damaged, as in :func:`read_json`."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(data.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedFileError(f"{path} is not readable JSON ({error}): it was cut short or altered") from error
 
 
 def write_sealed_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object as JSON with a key ``sha256`` over all its other keys (see :func:`sha256_json`)."""
-    write_json(path, {**content, "sha256": sha256_json(content)})
+    write_bytes(path, sealed_json_bytes(content))
+
+
+def sealed_json_bytes(content: dict[str, Any]) -> bytes:
+    """Return the bytes that :func:`write_sealed_json` writes."""
+    return json_bytes({**content, "sha256": sha256_json(content)})
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
@@ -124,12 +200,17 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
         If there is no such file.
 
     """
-    content = read_json(path)
+    return unsealed(read_json(path), str(path))
+
+
+def unsealed(content: Any, path: str) -> dict[str, Any]:
+    """Return the content of a sealed object without its key ``sha256``; `path` names it where it does not match."""
     if not isinstance(content, dict) or "sha256" not in content:
         raise DamagedFileError(f"{path} carries no checksum of its content: it was altered, or is of another format")
-    if content.pop("sha256") != sha256_json(content):
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    if content["sha256"] != sha256_json(rest):
         raise DamagedFileError(f"{path} does not match its checksum: it was altered")
-    return content
+    return rest
 
 
 def jsonable(value: Any) -> Any:

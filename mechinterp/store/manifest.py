@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from mechinterp.errors import DamagedFileError
-from mechinterp.files import read_json, read_sealed_json, sha256_json, write_sealed_json
+from mechinterp.files import parse_json, sealed_json_bytes, sha256_json, unsealed, write_bytes
 from mechinterp.sites import Site
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What a store without a choice of tokens says of its selection.
+EVERY_TOKEN: Mapping[str, Any] = {"tokens": "all", "threshold": 0.0, "per_image": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,22 @@ class StoreManifest:
         Settings of the image preparation.
     images
         ``name``, ``n``, ``ids_hash`` (ids, labels, groups, splits), ``scale_hash`` (intensity range, spacing), ``source``,
-        ``licence``, ``units_are_patients``.
+        ``licence``, ``units_are_patients``; in the manifest of a store that was appended to, of all segments together.
     sites
-        Name → description.
+        Name → description, with the tokens that are stored of an image (at most, where that varies).
     dtype, batch_size, shard_images, outputs, threads, device
         How it was captured. Bits depend on batch boundaries, on the number of threads and on the kind of device.
+    selection
+        Which tokens are stored: ``tokens``, ``threshold``, ``per_image``, ``seed``.
+    first_image, first_shard
+        In the plan of a segment that was appended: where it begins.
+    segments
+        In a manifest: for each capture, ``images``, ``first_image``, ``first_shard``, and the ``file`` that lists its images.
     shards
-        Receipts of the shards, in order: images, rows, checksums, statistics. Empty in a plan.
+        In a manifest: for each shard, in order, ``first_image``, ``images`` (their number), ``receipt`` (its checksum) and
+        ``files``.
+    statistics
+        In a manifest: site → ``rows``, ``of_rows``, ``images``, ``mean``, ``variance``, ``norm_quantiles``.
 
     """
 
@@ -47,7 +58,12 @@ class StoreManifest:
     outputs: bool
     threads: int
     device: str = "cpu"
+    selection: Mapping[str, Any] = field(default_factory=lambda: dict(EVERY_TOKEN))
+    first_image: int = 0
+    first_shard: int = 0
+    segments: tuple[Mapping[str, Any], ...] = ()
     shards: tuple[Mapping[str, Any], ...] = ()
+    statistics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -72,8 +88,8 @@ class StoreManifest:
 
     @property
     def plan_hash(self) -> str:
-        """Hash of everything but the shards: two captures with the same one make the same bytes."""
-        return sha256_json({**self.to_json(), "shards": []})
+        """Hash of everything but what was captured: two captures with the same one make the same bytes."""
+        return sha256_json({**self.to_json(), "segments": [], "shards": [], "statistics": {}})
 
     @property
     def hash(self) -> str:
@@ -94,33 +110,58 @@ class StoreManifest:
             "outputs": self.outputs,
             "threads": self.threads,
             "device": self.device,
+            "selection": dict(self.selection),
+            "first_image": self.first_image,
+            "first_shard": self.first_shard,
+            "segments": [dict(s) for s in self.segments],
             "shards": [dict(s) for s in self.shards],
+            "statistics": dict(self.statistics),
         }
+
+    @property
+    def aligned(self) -> bool:
+        """Whether every image has the same tokens, so that they can be read as (image, token, width)."""
+        return self.selection["tokens"] in {"all", "cls", "patches"} and not self.selection["per_image"]
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest as JSON with a checksum of its own content."""
+        return sealed_json_bytes(self.to_json())
 
     def write(self, path: Path) -> None:
         """Write the manifest with a checksum of its own content."""
-        write_sealed_json(path, self.to_json())
+        write_bytes(path, self.to_bytes())
 
     @classmethod
     def read(cls, path: Path) -> StoreManifest:
-        """Read a plan or a manifest.
+        """Read a plan or a manifest; see :meth:`from_bytes`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+
+        """
+        return cls.from_bytes(Path(path).read_bytes(), str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: str) -> StoreManifest:
+        """Undo :meth:`to_bytes`; `path` names the file where it is damaged.
 
         Raises
         ------
         DamagedFileError
             If the file is not JSON, does not match its checksum, is of another version, or lacks a key.
-        FileNotFoundError
-            If there is no such file.
 
         """
-        raw = read_json(path)
+        raw = parse_json(data, path)
         version = raw.get("format_version") if isinstance(raw, dict) else None
         if version != FORMAT_VERSION:
             raise DamagedFileError(f"{path} is of format {version}, this version reads {FORMAT_VERSION}: capture again")
-        raw = read_sealed_json(path)
+        raw = unsealed(raw, path)
         try:
             sites = {name: site_from_json(s) for name, s in raw["sites"].items()}
-            return cls(**{**raw, "sites": sites, "shards": tuple(raw["shards"])})
+            lists = {name: tuple(raw[name]) for name in ("segments", "shards")}
+            return cls(**{**raw, "sites": sites, **lists})
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise DamagedFileError(f"{path} is not a manifest of this format: {error}") from error
 

@@ -1,39 +1,48 @@
-"""Read a store: by image, or as an endless shuffled stream that can start anywhere."""
+"""Read a store: by image, by row, or as an endless shuffled stream that can start anywhere."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mechinterp.errors import ConfigError, DamagedFileError, ImagesError, SiteError, nearest
-from mechinterp.files import sha256_file
 from mechinterp.sites import Site
+from mechinterp.store.image_list import COLUMNS, read_list, rows_column
 from mechinterp.store.manifest import StoreManifest, site_folder
+from mechinterp.store.norms import NormCounts
+from mechinterp.store.shuffling import EpochPlan, shuffled_rows
 from mechinterp.store.statistics import SiteStatistics, merge
+from mechinterp.store.storage import Storage, is_remote, storage_at
 
-# What is read from a file in one go: small enough to stay in the processor's cache on its way to where it belongs.
+# What is converted in one go: small enough to stay in the processor's cache on its way to where it belongs.
 _ROWS_AT_ONCE = 1024
+# Whole files of a remote store that are kept; those of a folder stand in the system's own cache.
+_REMOTE_CACHE_MIB = 1024
 
 
 class ActivationStore:
-    """A whole store, opened for reading.
+    """A whole store, opened for reading; any number may be open at once, in any number of processes.
 
     Use :meth:`open`. Files are checked against their checksums when they are first read.
 
     Attributes
     ----------
     folder
-        Where it stands.
+        Where it stands: a path, or a URL.
     manifest
         What it says of itself.
     images : pandas.DataFrame
@@ -41,17 +50,34 @@ class ActivationStore:
 
     """
 
-    def __init__(self, folder: Path, manifest: StoreManifest) -> None:
-        self.folder = folder
+    def __init__(self, storage: Storage, manifest: StoreManifest, cache_mib: int = 0) -> None:
+        self.folder = storage.location
         self.manifest = manifest
+        self._storage, self._cache = storage, _Cache(cache_mib << 20)
         self._files: dict[str, Mapping[str, Any]] = {k: v for s in manifest.shards for k, v in s["files"].items()}
+        self._files |= {s["file"]["name"]: s["file"] for s in manifest.segments}
         self._checked: set[str] = set()
-        rows = [row for shard in manifest.shards for row in shard["images"]]
-        self.images = pd.DataFrame(rows, columns=["id", "label", "group", "split"], dtype=object)
+        listed = read_list(storage, manifest.segments)
+        self.images = listed[list(COLUMNS)]
+        self._first_images = np.array([s["first_image"] for s in manifest.shards], dtype=np.int64)
+        self._rows_of = {
+            site: np.full(len(listed), described.tokens, dtype=np.int64)
+            if rows_column(site) not in listed
+            else listed[rows_column(site)].to_numpy(dtype=np.int64)
+            for site, described in manifest.sites.items()
+        }
 
     @classmethod
-    def open(cls, folder: str | Path) -> ActivationStore:
+    def open(cls, folder: str | Path, *, cache_mib: int | None = None) -> ActivationStore:
         """Open a store.
+
+        Parameters
+        ----------
+        folder
+            Where it stands: a folder, or a URL that fsspec knows, such as ``s3://bucket/store``.
+        cache_mib
+            Memory for whole files that were read [MiB]; what fits is not read again. By default 1,024 for a URL, and none
+            for a folder, whose files the system keeps in memory by itself.
 
         Raises
         ------
@@ -61,20 +87,28 @@ class ActivationStore:
             If its manifest is damaged, or a file is missing or of another size than the manifest says.
 
         """
-        folder = Path(folder)
-        if not (folder / "manifest.json").exists():
-            if (folder / "plan.json").exists():
+        storage = storage_at(folder)
+        name = "manifest.json"
+        try:
+            data = bytes(storage.read(name))
+        except (FileNotFoundError, NotADirectoryError):
+            if storage.size("plan.json") is not None:
                 raise ConfigError(
                     f"{folder} holds an interrupted capture: run the same `mechinterp capture` again to finish it"
-                )
-            raise ConfigError(f"{folder} holds no activation store: make one with `mechinterp capture --out {folder}`")
-        manifest = StoreManifest.read(folder / "manifest.json")
+                ) from None
+            raise ConfigError(
+                f"{folder} holds no activation store: make one with `mechinterp capture --out {folder}`"
+            ) from None
+        manifest = StoreManifest.from_bytes(data, storage.path(name))
+        if cache_mib is None:
+            cache_mib = _REMOTE_CACHE_MIB if is_remote(str(folder)) else 0
         try:
-            store = cls(folder, manifest)
-            for name in store._files:
-                store._check_size(name)
+            store = cls(storage, manifest, cache_mib)
+            store._check_sizes()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DamagedFileError(f"{folder / 'manifest.json'} is not a manifest of this format: {error}") from error
+            raise DamagedFileError(
+                f"{storage.path('manifest.json')} is not a manifest of this format: {error}"
+            ) from error
         return store
 
     @property
@@ -96,8 +130,22 @@ class ActivationStore:
         return self._site(site).width
 
     def tokens(self, site: str) -> int:
-        """Return the number of tokens of one image at a site."""
+        """Return the number of tokens that are stored of one image at a site; at most, where that varies."""
         return self._site(site).tokens
+
+    def rows_of(self, site: str, images: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Return the number of rows that are stored of each of some images; all by default."""
+        self._site(site)
+        return self._rows_of[site][self._chosen(images)]
+
+    def coverage(self, site: str) -> str:
+        """Return in words how much of the images' tokens is stored."""
+        self._site(site)
+        said = self.manifest.statistics[site]
+        return (
+            f"{said['rows']:,} of {said['of_rows']:,} tokens ({said['rows'] / max(1, said['of_rows']):.1%}), "
+            f"of {said['images']:,} of {len(self):,} images"
+        )
 
     def where(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the images of a split.
@@ -129,14 +177,38 @@ class ActivationStore:
         Raises
         ------
         SiteError, ImagesError, DamagedFileError
-            If the store has no such site or image, or a file is not what was written.
+            If the store has no such site or image, its images have different tokens, or a file is not what was written.
 
         """
         tokens, width = self.tokens(site), self.width(site)
-        chosen = self._chosen(images)
-        out = torch.empty(len(chosen), tokens, width)
-        for at, part in self._parts(site, chosen):
-            out.numpy()[at] = part.numpy()
+        if not self.manifest.aligned:
+            raise SiteError(
+                f"{self.folder} holds other tokens of site '{site}' for each image: read them with rows(), and which they are "
+                "with index()"
+            )
+        return self.rows(site, images).reshape(-1, tokens, width)
+
+    def rows(self, site: str, images: Sequence[int] | NDArray[np.int64] | None = None) -> Float[Tensor, "row width"]:
+        """Return the stored tokens of some images, image by image in the given order, as float32.
+
+        Parameters
+        ----------
+        site
+            Name of the site.
+        images
+            Positions of the images, or a mask over all images; all by default.
+
+        Raises
+        ------
+        SiteError, ImagesError, DamagedFileError
+            If the store has no such site or image, or a file is not what was written.
+
+        """
+        width, chosen = self.width(site), self._chosen(images)
+        ends = np.cumsum(self._rows_of[site][chosen])
+        out = torch.empty(int(ends[-1]) if len(ends) else 0, width)
+        for place, part in self._parts(site, chosen, ends):
+            out.numpy()[place] = part.numpy()
         return out
 
     def batches(
@@ -152,9 +224,9 @@ class ActivationStore:
     ) -> Iterator[Float[Tensor, "row width"]]:
         """Yield one epoch of shuffled tokens in whole batches, the remainder dropped.
 
-        The order depends on (seed, epoch), the images and the buffer's size alone. Images are shuffled and read in groups
-        that fit the buffer; the tokens of a group are shuffled among each other. When everything fits, that is a permutation
-        of all tokens.
+        The order depends on (seed, epoch), the images and the buffer's size alone. Shards are read whole, in random order, in
+        groups that fit the buffer; the tokens of a group are shuffled among each other. When everything fits, that is a
+        permutation of all tokens. While one group is handed out the next is read.
 
         Parameters
         ----------
@@ -169,7 +241,7 @@ class ActivationStore:
         images
             Positions of the images to draw from, or a mask over all images; all by default.
         buffer_mib
-            Memory for one group [MiB].
+            Memory for the groups [MiB]; one shard as float32 comes on top.
 
         Raises
         ------
@@ -179,8 +251,7 @@ class ActivationStore:
             If the store has no such site or image, or a file is not what was written.
 
         """
-        tokens, width = self.tokens(site), self.width(site)
-        chosen = self._chosen(images)
+        width, chosen = self.width(site), self._chosen(images)
         for what, number, least in (
             ("batch size", batch_size, 1),
             ("start", start, 0),
@@ -190,67 +261,41 @@ class ActivationStore:
         ):
             if number < least:
                 raise ConfigError(f"{what} is {number}: it must be at least {least}")
-        if len(chosen) * tokens < batch_size:
-            raise ConfigError(
-                f"batch size {batch_size} is above the {len(chosen) * tokens} tokens of {len(chosen)} images"
-            )
-        per_group = max(-(-batch_size // tokens), (buffer_mib << 20) // (tokens * width * 4))
-        return self._shuffled(site, chosen, batch_size, per_group, (seed, epoch), start)
+        rows_of = self._rows_of[site][chosen]
+        if rows_of.sum() < batch_size:
+            raise ConfigError(f"batch size {batch_size} is above the {rows_of.sum()} tokens of {len(chosen)} images")
+        plan = EpochPlan.of(
+            chosen, rows_of, self._shards_of(chosen), (seed, epoch), batch_size, (buffer_mib << 20) // (width * 4)
+        )
+        return shuffled_rows(plan, start, width, lambda images, ends: self._parts(site, images, ends))
 
-    def _shuffled(
-        self,
-        site: str,
-        chosen: NDArray[np.int64],
-        batch_size: int,
-        per_group: int,
-        seeds: tuple[int, int],
-        start: int,
-    ) -> Iterator[Float[Tensor, "row width"]]:
-        tokens, width = self.tokens(site), self.width(site)
-        chosen = np.random.default_rng(seeds).permutation(chosen)
-        # a group holds at least one batch, so that a batch spans two groups at most; every group has a generator of its own,
-        # so that those before the first batch that is wanted need not be touched
-        first = start * batch_size // (per_group * tokens)
-        skip = start * batch_size - first * per_group * tokens
-        left = torch.empty(0, width)
-        for group, at_image in enumerate(range(first * per_group, len(chosen), per_group), start=first):
-            images = chosen[at_image : at_image + per_group]
-            place = np.random.default_rng((*seeds, 1 + group)).permutation(len(images) * tokens).reshape(-1, tokens)
-            rows = torch.empty(len(left) + place.size, width)
-            rows[: len(left)] = left
-            target = rows.numpy()[len(left) :]
-            for at, part in self._parts(site, images):
-                target[place[at].ravel()] = part.numpy().reshape(-1, width)
-            rows = rows[skip:]
-            whole = len(rows) // batch_size * batch_size
-            left, skip = rows[whole:].clone(), 0
-            for at_row in range(0, whole, batch_size):
-                # the last is a copy: a caller still holds it, but not all its group, while the next group is read
-                last = at_row + batch_size == whole
-                yield rows[at_row:whole].clone() if last else rows[at_row : at_row + batch_size]
-            del rows, target
+    def _shards_of(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._first_images, images, side="right") - 1
 
     def _parts(
-        self, site: str, chosen: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], Float[Tensor, "image token width"]]]:
-        """Yield positions within `chosen` and those images' activations as float32, a few images at a time.
+        self, site: str, chosen: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Float[Tensor, "row width"]]]:
+        """Yield places and what belongs there as float32, some rows at a time: image ``i`` of `chosen` ends at ``ends[i]``.
 
-        Only the rows that are wanted are read, shard by shard and in the order of the file.
+        Every shard is opened once, and gone through in the order of the file.
         """
-        tokens, width = self.tokens(site), self.width(site)
-        shard_of, within = np.divmod(chosen, self.manifest.shard_images)
+        rows_of = self._rows_of[site]
+        shard_of = self._shards_of(chosen)
         for shard in np.unique(shard_of):
+            first = int(self._first_images[shard])
+            starts = np.concatenate([[0], np.cumsum(rows_of[first : first + self.manifest.shards[shard]["images"]])])
+            rows = self._tensor(f"sites/{site_folder(site)}/{shard:05d}.safetensors", "activations")
             at = np.flatnonzero(shard_of == shard)
-            at = at[np.argsort(within[at], kind="stable")]
-            with self._opened(f"sites/{site_folder(site)}/{shard:05d}.safetensors") as file:
-                rows = file.get_slice("activations")
-                for run in np.split(at, np.flatnonzero(np.diff(within[at]) != 1) + 1):
-                    for piece in np.split(
-                        run, range(_ROWS_AT_ONCE // tokens + 1, len(run), _ROWS_AT_ONCE // tokens + 1)
-                    ):
-                        first = int(within[piece[0]]) * tokens
-                        part = rows[first : first + len(piece) * tokens]
-                        yield piece, part.float().reshape(-1, tokens, width)
+            at = at[np.argsort(chosen[at], kind="stable")]
+            counts = rows_of[chosen[at]]
+            place = np.repeat(ends[at] - np.cumsum(counts), counts) + np.arange(counts.sum())
+            done = 0
+            for run in np.split(at, np.flatnonzero(np.diff(chosen[at]) != 1) + 1):
+                begin, end = int(starts[chosen[run[0]] - first]), int(starts[chosen[run[-1]] - first + 1])
+                for piece in range(begin, end, _ROWS_AT_ONCE):
+                    part = rows[piece : min(piece + _ROWS_AT_ONCE, end)]
+                    yield place[done : done + len(part)], part.float()
+                    done += len(part)
 
     def _chosen(self, images: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Return positions of images, checked; a mask over all images stands for the positions it is true at."""
@@ -282,11 +327,19 @@ class ActivationStore:
         """
         width = self.width(site)
         if images is None:
-            return merge([_statistics_of(shard["sites"][site]) for shard in self.manifest.shards])
+            said = self.manifest.statistics[site]
+            mean, variance = (torch.tensor(said[name], dtype=torch.float64) for name in ("mean", "variance"))
+            return SiteStatistics(said["rows"], mean, variance * said["rows"], NormCounts.from_json(said["norms"]))
         chosen = self._chosen(images)
         if len(chosen) == 0:
             raise ImagesError(f"statistics of no image of {self.folder} asked for: choose one at least")
-        return merge([SiteStatistics.of(part.reshape(-1, width)) for _, part in self._parts(site, chosen)])
+        parts = self._parts(site, chosen, np.cumsum(self._rows_of[site][chosen]))
+        return merge([SiteStatistics.none(width), *(SiteStatistics.of(part) for _, part in parts)])
+
+    def norm_quantiles(self, site: str) -> dict[float, float]:
+        """Return quantiles of the Euclidean norm of a site's tokens, of all images: fraction → norm."""
+        self._site(site)
+        return {float(at): float(norm) for at, norm in self.manifest.statistics[site]["norm_quantiles"]}
 
     def logits(self) -> Float[Tensor, "image class"]:
         """Return the logits of all images.
@@ -299,11 +352,8 @@ class ActivationStore:
         """
         if not self.manifest.outputs:
             raise ConfigError(f"{self.folder} holds no logits: capture with --outputs")
-        parts = []
-        for shard in range(len(self.manifest.shards)):
-            with self._opened(f"outputs/{shard:05d}.safetensors") as file:
-                parts.append(file.get_tensor("logits"))
-        return torch.cat(parts)
+        shards = range(len(self.manifest.shards))
+        return torch.cat([self._tensor(f"outputs/{shard:05d}.safetensors", "logits") for shard in shards])
 
     def index(self, site: str) -> pd.DataFrame:
         """Return one row per row of the site's activations: image, token, cell, id, label, group, split.
@@ -313,21 +363,31 @@ class ActivationStore:
         self._site(site)
         parts = []
         for shard in range(len(self.manifest.shards)):
-            name = f"sites/{site_folder(site)}/{shard:05d}.parquet"
-            self._check(name)
-            parts.append(pd.read_parquet(self.folder / name))
-        return pd.concat(parts, ignore_index=True)
+            data = self._bytes(f"sites/{site_folder(site)}/{shard:05d}.parquet")
+            parts.append(pq.read_table(pa.BufferReader(pa.py_buffer(data))).to_pandas())
+        index: pd.DataFrame = pd.concat(parts, ignore_index=True)
+        return index
 
     def verify(self) -> list[str]:
         """Check every file against its checksum and return what is wrong, one line each; empty when all is well."""
         wrong = []
-        for name in self._files:
+        receipts = {f"shards/{i:05d}.json": s["receipt"] for i, s in enumerate(self.manifest.shards)}
+        for name in (*self._files, *receipts):
             try:
-                self._checked.discard(name)
-                self._check(name)
+                if name in receipts:
+                    self._compared(name, receipts[name])
+                else:
+                    self._checked.discard(name)
+                    self._cache.forget(name)
+                    self._bytes(name)
             except DamagedFileError as error:
                 wrong.append(str(error))
         return wrong
+
+    @property
+    def files(self) -> int:
+        """Number of files that :meth:`verify` compares: tensors, indices, lists of images and receipts."""
+        return len(self._files) + len(self.manifest.shards)
 
     def _site(self, name: str) -> Site:
         try:
@@ -335,42 +395,95 @@ class ActivationStore:
         except KeyError:
             raise SiteError(f"{self.folder} holds no site '{name}': {nearest(name, self.sites)}") from None
 
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[Any]:
-        """Give a safetensors file, checked."""
-        self._check(name)
+    def _tensor(self, name: str, tensor: str) -> Tensor:
+        """Return a tensor over a file's bytes, without copying them."""
+        data = self._bytes(name)
         try:
-            with safe_open(self.folder / name, "pt") as file:
-                yield file
-        except SafetensorError as error:
-            raise DamagedFileError(f"{self.folder / name} is not a shard of this format: {error}") from error
+            length = int.from_bytes(data[:8], "little")
+            described = json.loads(bytes(data[8 : 8 + length]))[tensor]
+            begin, end = described["data_offsets"]
+            dtype, shape = _TYPES[described["dtype"]], described["shape"]
+            raw = np.frombuffer(data, dtype=np.uint8)[8 + length + begin : 8 + length + end]
+            return torch.from_numpy(raw).view(dtype).reshape(shape)
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise DamagedFileError(f"{self._storage.path(name)} is not a shard of this format: {error}") from error
 
-    def _check(self, name: str) -> None:
-        """Compare a file with its checksum, once for every opened store."""
-        if name in self._checked:
-            return
-        self._check_size(name)
-        path = self.folder / name
-        if sha256_file(path) != self._files[name]["sha256"]:
-            raise DamagedFileError(f"{path} does not match its checksum: it was altered; {_REMEDY}")
-        self._checked.add(name)
+    def _bytes(self, name: str) -> memoryview:
+        """Return a file's bytes, compared with its checksum once for every opened store."""
+        kept = self._cache.get(name)
+        if kept is not None:
+            return kept
+        expected = self._files[name]
+        data = self._read(name)
+        if data.nbytes != expected["bytes"]:
+            raise self._cut(name, data.nbytes)
+        if name not in self._checked:
+            if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+                raise self._altered(name)
+            self._checked.add(name)
+        self._cache.keep(name, data)
+        return data
 
-    def _check_size(self, name: str) -> None:
-        path, expected = self.folder / name, self._files[name]["bytes"]
+    def _compared(self, name: str, checksum: str) -> None:
+        if hashlib.sha256(self._read(name)).hexdigest() != checksum:
+            raise self._altered(name)
+
+    def _read(self, name: str) -> memoryview:
         try:
-            size = path.stat().st_size
+            return self._storage.read(name)
         except FileNotFoundError:
-            raise DamagedFileError(f"{path} is missing: capture again into this folder to mend it") from None
-        if size != expected:
-            raise DamagedFileError(f"{path} has {size} bytes instead of {expected}: it was cut or altered; {_REMEDY}")
+            raise self._missing(name) from None
+
+    def _check_sizes(self) -> None:
+        """Find every file in its full size."""
+        sizes = self._storage.sizes(self._files)
+        for name, expected in self._files.items():
+            if sizes[name] is None:
+                raise self._missing(name)
+            if sizes[name] != expected["bytes"]:
+                raise self._cut(name, sizes[name])
+
+    def _missing(self, name: str) -> DamagedFileError:
+        return DamagedFileError(f"{self._storage.path(name)} is missing: capture again into this folder to mend it")
+
+    def _cut(self, name: str, size: int | None) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self._storage.path(name)} has {size} bytes instead of {self._files[name]['bytes']}: it was cut or altered; "
+            f"{_REMEDY}"
+        )
+
+    def _altered(self, name: str) -> DamagedFileError:
+        return DamagedFileError(f"{self._storage.path(name)} does not match its checksum: it was altered; {_REMEDY}")
 
 
+class _Cache:
+    """Whole files, up to so many bytes; what was used longest ago goes first."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._files: OrderedDict[str, memoryview] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> memoryview | None:
+        with self._lock:
+            if name in self._files:
+                self._files.move_to_end(name)
+            return self._files.get(name)
+
+    def keep(self, name: str, data: memoryview) -> None:
+        with self._lock:
+            if name in self._files or data.nbytes > self._most:
+                return
+            self._files[name] = data
+            self._held += data.nbytes
+            while self._held > self._most:
+                self._held -= self._files.popitem(last=False)[1].nbytes
+
+    def forget(self, name: str) -> None:
+        with self._lock:
+            if name in self._files:
+                self._held -= self._files.pop(name).nbytes
+
+
+_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _REMEDY = "remove it and run the same capture again to mend it"
-
-
-def _statistics_of(raw: Mapping[str, Any]) -> SiteStatistics:
-    return SiteStatistics(
-        int(raw["rows"]),
-        torch.tensor(raw["mean"], dtype=torch.float64),
-        torch.tensor(raw["scatter"], dtype=torch.float64),
-    )

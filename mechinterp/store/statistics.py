@@ -1,14 +1,19 @@
-"""Mean and variance of a site's tokens, exact under any split into shards."""
+"""Mean, variance and norms of a site's tokens, exact under any split into shards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_PIECE = 16_384
+from mechinterp.store.norms import NormCounts
+
+# Small enough for a piece in float64 to stay in the processor's cache while it is gone through several times.
+_PIECE = 512
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,15 @@ class SiteStatistics:
         Per unit.
     scatter
         Per unit, the sum of squared deviations from the mean.
+    norms
+        How many rows have which Euclidean norm.
 
     """
 
     rows: int
     mean: Float[Tensor, " width"]
     scatter: Float[Tensor, " width"]
+    norms: NormCounts = field(default_factory=NormCounts)
 
     @classmethod
     def of(cls, x: Float[Tensor, "row width"]) -> SiteStatistics:
@@ -37,12 +45,13 @@ class SiteStatistics:
         They are taken in pieces of a fixed number of rows and merged in order, so that a shard's float64 copy is never
         held whole and the result does not depend on memory.
         """
-        total = cls.none(x.shape[1])
-        for piece in torch.split(x, _PIECE):
+        total, norms = cls.none(x.shape[1]), []
+        for piece in torch.split(x, _PIECE) if len(x) else ():
             rows = piece.to(torch.float64, copy=True)
+            norms.append(torch.linalg.vector_norm(rows, dim=1))
             mean = rows.mean(0)
             total = total.merged(cls(len(rows), mean, rows.sub_(mean).square_().sum(0)))
-        return total
+        return replace(total, norms=NormCounts.of(torch.cat(norms).cpu().numpy())) if norms else total
 
     @classmethod
     def none(cls, width: int) -> SiteStatistics:
@@ -61,12 +70,28 @@ class SiteStatistics:
             rows,
             self.mean + shift * (other.rows / rows),
             self.scatter + other.scatter + shift.square() * (self.rows * other.rows / rows),
+            self.norms.merged(other.norms),
         )
 
     @property
     def variance(self) -> Float[Tensor, " width"]:
         """Per unit, the mean squared deviation."""
         return self.scatter / max(self.rows, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the moments as plain JSON."""
+        return {
+            "rows": self.rows,
+            "mean": self.mean.tolist(),
+            "scatter": self.scatter.tolist(),
+            "norms": self.norms.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> SiteStatistics:
+        """Undo :meth:`to_json`."""
+        mean, scatter = (torch.tensor(raw[name], dtype=torch.float64) for name in ("mean", "scatter"))
+        return cls(int(raw["rows"]), mean, scatter, NormCounts.from_json(raw["norms"]))
 
 
 def merge(parts: list[SiteStatistics]) -> SiteStatistics:

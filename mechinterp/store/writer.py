@@ -1,55 +1,40 @@
-"""Write a store shard by shard: each whole or absent, the same bytes whoever writes it and however often it is interrupted.
+"""Write a store so that it can be killed at any moment and finished to the same bytes, and appended to.
 
-Layout, for every shard ``00000`` and site ``S`` (percent-encoded)::
-
-    plan.json                      what will be written; a folder with another plan is refused
-    sites/S/00000.safetensors      one tensor ``activations`` [row, width], rows in order of image and token
-    sites/S/00000.parquet          one row per tensor row: image, token, cell, id, label, group, split
-    outputs/00000.safetensors      one tensor ``logits`` [image, class], when asked for
-    shards/00000.json              receipt: images, checksums and statistics; written last, so its presence means "done"
-    manifest.json                  the plan and all receipts; its presence means "the store is whole"
-
-``docs/store.md`` specifies the format.
+One rule carries all of it: a file is written under a temporary name and moved into place, and of the files of a shard the
+receipt comes last, of those of the store the manifest. ``docs/store.md`` specifies the format.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
+from collections import deque
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save
-from torch import Tensor
 
-from mechinterp.errors import ConfigError, DamagedFileError, DiskError, ModelError, SiteError
-from mechinterp.files import (
-    is_temporary,
-    jsonable,
-    read_sealed_json,
-    remove_temporaries,
-    sha256_bytes,
-    sha256_json,
-    write_bytes,
-    write_sealed_json,
-)
+from mechinterp.errors import ConfigError, DamagedFileError, DiskError, LeakageError
+from mechinterp.files import jsonable, parse_json, sealed_json_bytes, sha256_bytes, sha256_json, unsealed
 from mechinterp.images.image_set import ImageSet
-from mechinterp.sites import Site
-from mechinterp.store.manifest import StoreManifest, site_folder
-from mechinterp.store.statistics import SiteStatistics
+from mechinterp.store.image_list import list_bytes, read_list
+from mechinterp.store.manifest import StoreManifest
+from mechinterp.store.selection import TokenSelection
+from mechinterp.store.shard import DTYPES, CapturedBatch, ShardFiles
+from mechinterp.store.statistics import SiteStatistics, merge
+from mechinterp.store.storage import storage_at
 
 if TYPE_CHECKING:
-    from mechinterp.capturing import CaptureConfig, CapturedBatch
+    from mechinterp.capturing import CaptureConfig
     from mechinterp.images.preparation import Preparation
     from mechinterp.models.vision_model import VisionModel
+
+MANIFEST = "manifest.json"
+# Batches on their way to disk while the next is computed; each holds memory.
+_WAITING = 2
 
 
 @dataclass(frozen=True)
@@ -65,138 +50,127 @@ class StoreWriter:
 
     Parameters
     ----------
-    folder
-        Where the store stands or shall stand.
+    location
+        Folder or URL where the store stands or shall stand.
     model, images, preparation, config
         What decides its bytes.
+    append
+        The images come to those that a finished store holds already.
 
     Raises
     ------
     ConfigError
-        If the folder holds another capture, or another process writes to it.
+        If the folder holds another capture, or another process writes to it; with `append`, if there is nothing to append
+        to, or it holds an image already.
+    LeakageError
+        If a group of the new images stands in another split of the store.
     DiskError
         If the folder cannot be made, or the disk is smaller than what will be written.
 
     """
 
     def __init__(
-        self, folder: Path, model: VisionModel, images: ImageSet, preparation: Preparation, config: CaptureConfig
+        self,
+        location: Path | str,
+        model: VisionModel,
+        images: ImageSet,
+        preparation: Preparation,
+        config: CaptureConfig,
+        *,
+        append: bool = False,
     ) -> None:
-        self.folder = folder
-        self.n = len(images)
+        self.storage = storage_at(location)
+        self.sites = {name: model.site(name) for name in config.sites}
         self.plan = _plan(model, images, preparation, config)
-        self._lock: int | None = None
+        self._images, self._append = images, append
+        self._segments: list[StoreManifest] = []
         self._receipts: dict[int, ShardReceipt] = {}
 
     def __enter__(self) -> StoreWriter:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            there = {p.name for p in self.folder.iterdir() if not is_temporary(p)} - {_LOCK}
-            if there and _PLAN not in there:
+            there = self.storage.top()  # before anything is written into a folder that may be another's
+            if there and plan_name(0) not in there:
                 raise ConfigError(
-                    f"{self.folder} holds other files ({min(there)}, …): give --out an empty or new folder"
+                    f"{self.storage.location} holds other files ({min(there)}, …): give --out an empty or new folder"
                 )
-            self._lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_temporaries(self.folder)
+            self.storage.lock()
             self._check_plan()
             self._check_space()
-        except BlockingIOError:
-            self._unlock()
-            raise ConfigError(
-                f"another process is writing to {self.folder}: wait for it, or give another --out"
-            ) from None
         except OSError as error:
-            self._unlock()
-            raise DiskError(f"cannot use the folder {self.folder}: {error.strerror or error}") from error
+            self.storage.unlock()
+            raise DiskError(f"cannot use the folder {self.storage.location}: {error.strerror or error}") from error
         except BaseException:
-            self._unlock()
+            self.storage.unlock()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._unlock()
+        self.storage.unlock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process without what only the holder of the lock needs."""
+        return {**self.__dict__, "_images": None, "_receipts": {}, "_segments": []}
 
     @property
-    def shards(self) -> int:
-        """Number of shards of the whole store."""
-        return -(-self.n // self.plan.shard_images)
+    def shards(self) -> range:
+        """Numbers of the shards of this capture."""
+        return shards_of(self.plan)
+
+    @property
+    def tensor_bytes(self) -> int:
+        """How many bytes of activations this capture makes; at most, where the number of tokens varies."""
+        per_image = sum(s.tokens * s.width for s in self.plan.sites.values()) * DTYPES[self.plan.dtype].itemsize
+        return int(self.plan.images["n"]) * per_image
 
     def images_of(self, shard: int) -> range:
-        """Return the positions of the images of one shard."""
-        first = shard * self.plan.shard_images
-        return range(first, min(first + self.plan.shard_images, self.n))
+        """Return the positions in the store of the images of one shard."""
+        return images_of(self.plan, shard)
 
     def pending(self) -> list[int]:
         """Return the shards that are not whole on disk; receipts of the others are taken over.
 
-        Where there are any, a manifest that calls the store whole is removed.
+        Where there are any that a manifest calls whole, it is removed.
         """
         todo = []
-        for shard in range(self.shards):
+        for shard in self.shards:
             content = self._receipt_on_disk(shard)
             if content is None:
                 todo.append(shard)
             else:
                 self.accept(ShardReceipt(shard, content))
-        if todo:
-            (self.folder / _MANIFEST).unlink(missing_ok=True)
+        if todo and self._manifest_counts() > todo[0]:
+            self.storage.remove(MANIFEST)
         return todo
 
     def write(self, shard: int, batches: Iterable[CapturedBatch]) -> ShardReceipt:
         """Write one shard and return its receipt. Needs nothing but the plan, so any process may do it.
 
-        Batches are taken one by one: what is held at once is one shard's activations in their storage type, no pixels.
+        Batches are taken one by one, and hashed, measured and written by a thread of their own while the next is computed.
 
         Raises
         ------
-        ModelError
-            If an activation or a logit is NaN or infinite, or beyond the storage type; the image is named.
-        SiteError
-            If an activation is not as the site describes it.
         DiskError
             If the disk is full.
 
         """
-        images: list[list[str | None]] = []
-        n, dtype = len(self.images_of(shard)), _DTYPES[self.plan.dtype]
-        acts = {name: torch.empty(n, s.tokens, s.width, dtype=dtype) for name, s in self.plan.sites.items()}
-        logits: list[Tensor] = []
-        pixels = hashlib.sha256()
-        for batch in batches:
-            at = slice(len(images), len(images) + len(batch.images))
-            for image in batch.images:
-                images.append([image.id, image.label, image.group, image.split])
-                pixels.update(f"{image.id} {image.pixels.shape}\n".encode())
-                pixels.update(np.ascontiguousarray(image.pixels).tobytes())
-            for name, site in self.plan.sites.items():
-                _store(acts[name][at], batch, site, name, self.plan)
-            if self.plan.outputs and batch.logits is not None:
-                logits.append(batch.logits.float().cpu())
-                _check_finite(batch, logits[-1], batch.logits, "the logits", self.plan)
-        assert len(images) == n, "the batches are those of the shard"
-        files: dict[str, dict[str, Any]] = {}
-        sites: dict[str, dict[str, Any]] = {}
-        for name, site in self.plan.sites.items():
-            place = f"sites/{site_folder(name)}/{shard:05d}"
-            rows = acts.pop(name).reshape(-1, site.width)
-            self._put(files, f"{place}.safetensors", save({"activations": rows}))
-            self._put(files, f"{place}.parquet", _parquet(_index(images, self.images_of(shard), site)))
-            moments = SiteStatistics.of(rows)
-            sites[name] = {"rows": moments.rows, "mean": moments.mean.tolist(), "scatter": moments.scatter.tolist()}
-        if self.plan.outputs:
-            self._put(files, f"outputs/{shard:05d}.safetensors", save({"logits": torch.cat(logits)}))
-        content = {
-            "shard": shard,
-            "first_image": self.images_of(shard).start,
-            "images": images,
-            "pixels_sha256": pixels.hexdigest(),
-            "files": files,
-            "sites": sites,
-        }
-        write_sealed_json(self._receipt(shard), content)
+        files = ShardFiles(self.storage, self.plan, self.sites, shard, self.images_of(shard))
+        try:
+            with _one_thread() as thread:
+                waiting: deque[Future[None]] = deque()
+                for batch in batches:
+                    while len(waiting) >= _WAITING:
+                        waiting.popleft().result()
+                    waiting.append(thread.submit(files.add, batch))
+                    del batch
+                for added in waiting:
+                    added.result()
+            content = files.finish()
+        except BaseException:
+            files.abandon()
+            raise
+        self.storage.write(receipt_name(shard), sealed_json_bytes(content))
         return ShardReceipt(shard, content)
 
     def accept(self, receipt: ShardReceipt) -> None:
@@ -204,59 +178,224 @@ class StoreWriter:
         self._receipts[receipt.shard] = receipt
 
     def finish(self) -> None:
-        """Write the manifest: the store is whole."""
-        shards = tuple(self._receipts[i].content for i in range(self.shards))
-        replace(self.plan, shards=shards).write(self.folder / _MANIFEST)
+        """Write the manifest: the store is whole.
 
-    def _put(self, files: dict[str, dict[str, Any]], name: str, data: bytes) -> None:
-        write_bytes(self.folder / name, data)
-        files[name] = {"bytes": len(data), "sha256": sha256_bytes(data)}
+        Raises
+        ------
+        ConfigError
+            If another segment of the store is not whole.
 
-    def _receipt(self, shard: int) -> Path:
-        return self.folder / f"shards/{shard:05d}.json"
+        """
+        segments, shards, all_receipts = [], [], []
+        for number, plan in enumerate(self._segments):
+            receipts = [self._receipt(shard, plan) for shard in shards_of(plan)]
+            data, name = list_bytes(receipts), f"images/{number:05d}.parquet"
+            described = {"name": name, "bytes": len(data), "sha256": sha256_bytes(data)}
+            if self.storage.size(name) != len(data) or sha256_bytes(self.storage.read(name)) != described["sha256"]:
+                self.storage.write(name, data)
+            segments.append(
+                {
+                    "images": dict(plan.images),
+                    "first_image": plan.first_image,
+                    "first_shard": plan.first_shard,
+                    "file": described,
+                }
+            )
+            shards += [_in_short(receipt) for receipt in receipts]
+            all_receipts += receipts
+        manifest = replace(
+            self._segments[0],
+            images=_together([plan.images for plan in self._segments]),
+            segments=tuple(segments),
+            shards=tuple(shards),
+            statistics={name: self._statistics(name, all_receipts) for name in self.plan.sites},
+        )
+        data = manifest.to_bytes()
+        # what is right already is left alone: readers may be at work, and a store's age says when it was made
+        if self.storage.size(MANIFEST) != len(data) or bytes(self.storage.read(MANIFEST)) != data:
+            self.storage.write(MANIFEST, data)
+
+    def _statistics(self, site: str, receipts: list[Mapping[str, Any]]) -> dict[str, Any]:
+        moments = merge([SiteStatistics.from_json(receipt["sites"][site]) for receipt in receipts])
+        n = sum(len(receipt["images"]) for receipt in receipts)
+        with_rows = n
+        if not self.plan.aligned:
+            with_rows = sum(sum(k > 0 for k in r["sites"][site]["rows_of_image"]) for r in receipts)
+        return {
+            "rows": moments.rows,
+            "of_rows": n * self.sites[site].tokens,
+            "images": with_rows,
+            "mean": moments.mean.tolist(),
+            "variance": moments.variance.tolist(),
+            "norms": moments.norms.to_json(),
+            "norm_quantiles": [[at, norm] for at, norm in moments.norms.quantiles().items()],
+        }
+
+    def _receipt(self, shard: int, plan: StoreManifest) -> Mapping[str, Any]:
+        if shard in self._receipts:
+            return self._receipts[shard].content
+        content = self._receipt_on_disk(shard)
+        if content is None:
+            raise ConfigError(
+                f"shard {shard} of {self.storage.location}, of the images '{plan.images['name']}', is not whole: "
+                "run the capture of those images again"
+            )
+        return content
 
     def _receipt_on_disk(self, shard: int) -> Mapping[str, Any] | None:
         """Return the receipt of a shard whose files stand there in their full size; ``None`` has it made again."""
+        path = receipt_name(shard)
         try:
-            content = read_sealed_json(self._receipt(shard))
-            whole = all((self.folder / n).stat().st_size == f["bytes"] for n, f in content["files"].items())
+            content = unsealed(parse_json(bytes(self.storage.read(path)), self.storage.path(path)), path)
+            whole = all(self.storage.size(n) == f["bytes"] for n, f in content["files"].items())
         except (FileNotFoundError, DamagedFileError):
             return None
         return content if whole else None
 
+    def _manifest_counts(self) -> int:
+        """Return how many shards the manifest that is there calls whole; a damaged one is as good as one of all."""
+        if self.storage.size(MANIFEST) is None:
+            return 0
+        try:
+            return len(self._read_manifest(MANIFEST).shards)
+        except DamagedFileError:
+            return self.shards.stop
+
+    def _read_manifest(self, name: str) -> StoreManifest:
+        return StoreManifest.from_bytes(bytes(self.storage.read(name)), self.storage.path(name))
+
     def _check_plan(self) -> None:
         """Write the plan, or go on with the one that is there: the bits of a store come from one number of threads."""
-        path = self.folder / _PLAN
-        if not path.exists():
-            self.plan.write(path)
-        # the plan on disk is gone on with even where it was just written: JSON knows no tuples and no type of number
-        there = StoreManifest.read(path)
-        differing = _differing(replace(self.plan, threads=there.threads).to_json(), there.to_json())
-        if differing:
-            raise ConfigError(
-                f"{self.folder} holds a capture with another {', '.join(differing)}: give another --out, or remove it"
+        while self.storage.size(plan_name(len(self._segments))) is not None:
+            self._segments.append(self._read_manifest(plan_name(len(self._segments))))
+        if self._append and not self._segments:
+            raise ConfigError(f"{self.storage.location} holds no store to append to: capture without --append first")
+        differing = []
+        for there in self._segments:
+            ours = replace(
+                self.plan, threads=there.threads, first_image=there.first_image, first_shard=there.first_shard
             )
-        self.plan = there
+            differing.append(_differing(ours.to_json(), there.to_json()))
+            if not differing[-1]:
+                self.plan = there
+                return
+        if self._segments:
+            first = self._segments[0]
+            others = [d for d in differing[0] if not d.startswith("images ")]
+            if not self._append or others:
+                raise ConfigError(
+                    f"{self.storage.location} holds a capture with another {', '.join(others or differing[0])}: "
+                    "give another --out, or remove it"
+                )
+            self._check_appended()
+            last = self._segments[-1]
+            self.plan = replace(
+                self.plan,
+                threads=first.threads,
+                first_image=last.first_image + int(last.images["n"]),
+                first_shard=shards_of(last).stop,
+            )
+        name = plan_name(len(self._segments))
+        self.storage.write(name, self.plan.to_bytes())
+        # the plan on disk is gone on with even where it was just written: JSON knows no tuples and no type of number
+        self.plan = self._read_manifest(name)
+        self._segments.append(self.plan)
+
+    def _check_appended(self) -> None:
+        """Refuse new images that the store holds already, or that put a patient on both sides of a split."""
+        if self.storage.size(MANIFEST) is None or len(self._read_manifest(MANIFEST).segments) != len(self._segments):
+            raise ConfigError(
+                f"{self.storage.location} holds an interrupted capture: finish it with the same images before others are appended"
+            )
+        there = read_list(self.storage, self._read_manifest(MANIFEST).segments)
+        twice = sorted(set(there["id"]) & set(self._images.ids))
+        if twice:
+            raise ConfigError(f"{self.storage.location} holds image '{twice[0]}' already: append other images")
+        if self._images.groups is None or self._images.splits is None:
+            return
+        split_of = {g: s for g, s in zip(there["group"], there["split"], strict=True) if g is not None}
+        for group, split in zip(self._images.groups, self._images.splits, strict=True):
+            other = split_of.get(group) if group is not None else None
+            if other is not None and split is not None and other != split:
+                raise LeakageError(
+                    f"a group of '{self._images.name}' is in split '{split}' but in '{other}' in {self.storage.location}: "
+                    "put all images of a patient into one split"
+                )
 
     def _check_space(self) -> None:
-        value = 4 if self.plan.dtype == "float32" else 2
-        need = self.n * sum(s.tokens * s.width for s in self.plan.sites.values()) * value
-        there = sum(p.stat().st_size for p in self.folder.rglob("*.safetensors"))
-        status = os.statvfs(self.folder)
-        free = status.f_bavail * status.f_frsize
-        if need - there > free:
+        free = self.storage.free_bytes()
+        others = 0
+        for plan in self._segments:
+            if plan.first_shard != self.plan.first_shard:
+                others += int(plan.images["n"])
+        before = self.tensor_bytes * others // max(1, int(self.plan.images["n"]))
+        need = self.tensor_bytes - max(0, self.storage.tensor_bytes() - before)
+        if free is not None and need > free:
             raise DiskError(
-                f"{self.folder} will take {need / 2**20:,.0f} MiB but only {free / 2**20:,.0f} MiB are free: "
-                "capture fewer sites, use --dtype float16, or another disk"
+                f"{self.storage.location} will take {self.tensor_bytes / 2**20:,.0f} MiB but only {free / 2**20:,.0f} MiB "
+                "are free: capture fewer sites or tokens, use --dtype float16, or another disk"
             )
 
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+
+def plan_name(segment: int) -> str:
+    """Return the file of a segment's plan."""
+    return "plan.json" if segment == 0 else f"plan-{segment:05d}.json"
 
 
-_LOCK, _PLAN, _MANIFEST = ".lock", "plan.json", "manifest.json"
+def receipt_name(shard: int) -> str:
+    """Return the file of a shard's receipt."""
+    return f"shards/{shard:05d}.json"
+
+
+def shards_of(plan: StoreManifest) -> range:
+    """Return the numbers of the shards of a segment."""
+    return range(plan.first_shard, plan.first_shard + -(-int(plan.images["n"]) // plan.shard_images))
+
+
+def images_of(plan: StoreManifest, shard: int) -> range:
+    """Return the positions in the store of the images of one shard of a segment."""
+    first = plan.first_image + (shard - plan.first_shard) * plan.shard_images
+    return range(first, min(first + plan.shard_images, plan.first_image + int(plan.images["n"])))
+
+
+class _one_thread:  # noqa: N801  a context manager, named like a function
+    """A thread on which torch computes alone, so that it does not fight over the processors with the forward pass."""
+
+    def __enter__(self) -> ThreadPoolExecutor:
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        here = torch.get_num_threads()
+        self._pool.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(here)  # the number is each thread's own, but also what later threads begin with
+        return self._pool
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _in_short(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the manifest says of a shard: the receipt's checksum seals the rest."""
+    return {
+        "first_image": receipt["first_image"],
+        "images": len(receipt["images"]),
+        "receipt": hashlib.sha256(sealed_json_bytes(dict(receipt))).hexdigest(),
+        "files": receipt["files"],
+    }
+
+
+def _together(images: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Describe the images of all segments as one set; of several, no one source can open it again."""
+    if len(images) == 1:
+        return dict(images[0])
+    licences = list(dict.fromkeys(part["licence"] for part in images))
+    return {
+        "name": " + ".join(str(part["name"]) for part in images),
+        "n": sum(int(part["n"]) for part in images),
+        "ids_hash": sha256_json([part["ids_hash"] for part in images]),
+        "scale_hash": sha256_json([part["scale_hash"] for part in images]),
+        "source": {},
+        "licence": licences[0] if len(licences) == 1 else "; ".join(str(licence or "unknown") for licence in licences),
+        "units_are_patients": all(part["units_are_patients"] for part in images),
+    }
 
 
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -274,6 +413,7 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config: CaptureConfig) -> StoreManifest:
+    selection: TokenSelection = config.selection
     return StoreManifest(
         model={
             "spec": model.spec,
@@ -293,71 +433,12 @@ def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config
             "licence": images.licence,
             "units_are_patients": images.units_are_patients,
         },
-        sites={name: model.site(name) for name in config.sites},
+        sites={name: selection.stored(model.site(name)) for name in config.sites},
         dtype=config.dtype,
         batch_size=config.batch_size,
         shard_images=config.shard_images(model),
         outputs=config.outputs,
-        threads=torch.get_num_threads(),
+        threads=config.threads or torch.get_num_threads(),
         device=model.device.type,
-    )
-
-
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-def _store(target: Tensor, batch: CapturedBatch, site: Site, name: str, plan: StoreManifest) -> None:
-    """Copy a batch's activations of one site to where they are stored, in the storage type."""
-    acts = batch.acts[name]
-    if tuple(acts.shape[1:]) != (site.tokens, site.width):
-        raise SiteError(
-            f"site '{name}' gave {acts.shape[1]} tokens {acts.shape[2]} wide instead of {site.tokens} tokens {site.width} "
-            "wide: the model was loaded for images of another size"
-        )
-    target.copy_(acts)
-    _check_finite(batch, target, acts, f"site '{name}'", plan)
-
-
-def _check_finite(batch: CapturedBatch, stored: Tensor, before: Tensor, where: str, plan: StoreManifest) -> None:
-    """Name the first image with a number that is not finite; one pass, since NaN and infinity both reach the extremes."""
-    low, high = torch.aminmax(stored)
-    if bool(low.isfinite() & high.isfinite()):
-        return
-    bad = int((~stored.flatten(1).isfinite().all(1)).nonzero()[0])
-    image = batch.images[bad].id
-    if bool(before[bad].isfinite().all()):
-        wider = "bfloat16 or float32" if plan.dtype == "float16" else "float32"
-        raise ModelError(f"{where} has values beyond {plan.dtype} for image '{image}': store it with --dtype {wider}")
-    raise ModelError(
-        f"'{plan.model_spec}' gives NaN or infinity at {where} for image '{image}': check that image and the weights"
-    )
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", store_schema=False)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _index(images: list[list[str | None]], positions: range, site: Site) -> pa.Table:
-    """One row per (image, token); ``cell`` counts the tokens that have a place, null for the others."""
-    token = np.tile(np.arange(site.tokens, dtype=np.int32), len(images))
-    repeated = np.repeat(np.arange(len(images)), site.tokens)
-    ids, labels, groups, splits = zip(*images, strict=True)
-    placeless = site.tokens if site.grid is None else site.prefix_tokens
-
-    def words(values: tuple[str | None, ...]) -> pa.Array:
-        return pa.array(values, pa.string()).dictionary_encode().take(pa.array(repeated))
-
-    return pa.table(
-        {
-            "image": pa.array(np.asarray(positions, dtype=np.int32)[repeated]),
-            "token": pa.array(token),
-            "cell": pa.array(token - site.prefix_tokens, mask=token < placeless),
-            "id": words(ids),
-            "label": words(labels),
-            "group": words(groups),
-            "split": words(splits),
-        }
+        selection=selection.to_json(),
     )

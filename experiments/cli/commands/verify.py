@@ -25,7 +25,7 @@ def run(
 
     opened = ActivationStore.open(store)
     damaged = opened.verify()
-    files = sum(len(shard["files"]) for shard in opened.manifest.shards)
+    files = opened.files
     text = "\n".join(damaged) if damaged else f"{store}: {files} files, {len(opened)} images, all whole"
     emit({"store": str(store), "files": files, "images": len(opened), "damaged": damaged}, text, as_json=as_json)
     return 1 if damaged else 0

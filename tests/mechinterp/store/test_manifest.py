@@ -142,7 +142,7 @@ def test_what_is_cut_of_another_version_or_another_kind_is_named(tmp_path):
     with pytest.raises(DamagedFileError, match="not readable JSON"):
         StoreManifest.read(path)
     manifest(format_version=99).write(path)
-    with pytest.raises(DamagedFileError, match="is of format 99, this version reads 1: capture again"):
+    with pytest.raises(DamagedFileError, match="is of format 99, this version reads 2: capture again"):
         StoreManifest.read(path)
     write_json(path, [1, 2])
     with pytest.raises(DamagedFileError, match="is of format None"):

@@ -21,6 +21,7 @@ from mechinterp.images.image_set import ImageSet, MedicalImage
 from mechinterp.sites import Site
 from mechinterp.store.manifest import StoreManifest
 from mechinterp.store.reader import ActivationStore
+from mechinterp.store.shuffling import EpochPlan, shuffled_rows
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +36,29 @@ def copy(store, tmp_path):
 
 def numbered_store(folder, n_images, tokens, width, shard_images):
     """Write a store whose rows say where they come from: row r holds r, r + 1/2, r + 1/3, …"""
-    from mechinterp.capturing import CapturedBatch
+    from mechinterp.store.shard import CapturedBatch
+    from mechinterp.store.storage import storage_at
     from mechinterp.store.writer import StoreWriter
 
     writer = StoreWriter.__new__(StoreWriter)
-    writer.folder, writer.n, writer._receipts = Path(folder), n_images, {}
     site = Site("s", "s", "output", "tokens", width, tokens)
+    said = {"name": "numbers", "n": n_images, "licence": None, "units_are_patients": True, "ids_hash": "", "source": {}}
     writer.plan = StoreManifest(
-        model={}, preparation={}, images={}, sites={"s": site}, dtype="float32", batch_size=1,
+        model={}, preparation={}, images=said, sites={"s": site}, dtype="float32", batch_size=1,
         shard_images=shard_images, outputs=False, threads=1,
     )  # fmt: skip
-    writer.plan.write(writer.folder / "plan.json")
+    writer.storage, writer.sites = storage_at(folder), {"s": site}
+    writer._segments, writer._receipts = [writer.plan], {}
+    writer.plan.write(Path(folder) / "plan.json")
     rows = torch.arange(n_images * tokens, dtype=torch.float32)[:, None] + 1 / torch.arange(1, width + 1)
     acts = rows.reshape(n_images, tokens, width)
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr("os.fsync", lambda _: None)  # thirty stores a test need not reach the disk
-    for shard in range(writer.shards):
+    for shard in writer.shards:
         at = writer.images_of(shard)
         images = tuple(MedicalImage(f"i{i}", np.zeros((1, 1), np.float32)) for i in at)
-        writer.accept(writer.write(shard, [CapturedBatch(images, {"s": acts[at.start : at.stop]}, None)]))
+        batch = CapturedBatch(images, {"s": acts[at.start : at.stop].flatten(0, 1)}, {"s": None})
+        writer.accept(writer.write(shard, [batch]))
     writer.finish()
     monkeypatch.undo()
     return ActivationStore.open(folder), rows
@@ -79,11 +84,14 @@ def test_an_epoch_is_every_row_once_in_an_order_that_seed_and_epoch_decide(shape
     folder = tempfile.mkdtemp()
     try:
         store, rows = numbered_store(folder, n, tokens, width, shard_images)
-        per_group = max(-(-batch_size // tokens), -(-n // groups))
+        most_rows = -(-n * tokens // groups)
 
         def batches(seed=seed, epoch=epoch, start=0, chosen=None):
             chosen = np.arange(n) if chosen is None else chosen
-            return list(store._shuffled("s", chosen, batch_size, per_group, (seed, epoch), start))
+            plan = EpochPlan.of(
+                chosen, store.rows_of("s", chosen), store._shards_of(chosen), (seed, epoch), batch_size, most_rows
+            )
+            return list(shuffled_rows(plan, start, width, lambda images, ends: store._parts("s", images, ends)))
 
         epochs = batches()
         seen = [r for b in epochs for r in rows_of(b)]
@@ -129,13 +137,13 @@ def test_the_buffer_bounds_what_is_held(tmp_path):
     store = numbered_store(tmp_path, 256, 64, 64, 32)[0]  # 4 MiB in all
     gc.collect()
     largest, held = 0, 0
-    for batch in store.batches("s", 512, seed=0, buffer_mib=1):
+    for batch in store.batches("s", 512, seed=0, buffer_mib=2):
         stores = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}
         held = max(held, sum(stores.values()))
         largest = max(largest, batch.untyped_storage().nbytes())
-    assert largest <= (1 << 20) + 512 * 64 * 4
-    # one group, the rows left over of the last, the caller's batch and a piece on its way; never two groups
-    assert held < 2 << 20
+    assert largest <= (1 << 20)
+    # the group that is handed out, the one that is read, the rows left over, the caller's batch, a piece on its way
+    assert held < 3 << 20
 
 
 def _tensors():
@@ -147,13 +155,17 @@ def test_batches_start_where_asked_without_reading_what_is_skipped(tmp_path, mon
     read = []
     parts = ActivationStore._parts
     monkeypatch.setattr(
-        ActivationStore, "_parts", lambda self, s, images: read.append(len(images)) or parts(self, s, images)
+        ActivationStore,
+        "_parts",
+        lambda self, s, images, e: read.append(set(images // 32)) or parts(self, s, images, e),
     )
-    whole = list(store.batches("s", 512, seed=0, buffer_mib=1))
-    assert read == [64] * 4
+    whole = list(store.batches("s", 512, seed=0, buffer_mib=2))
+    assert [len(shards) for shards in read] == [2] * 4  # whole shards, each in one group
+    assert set.union(*read) == set(range(8))
+    groups = list(read)
     read.clear()
-    rest = list(store.batches("s", 512, seed=0, buffer_mib=1, start=17))
-    assert read == [64] * 2
+    rest = list(store.batches("s", 512, seed=0, buffer_mib=2, start=17))
+    assert read == groups[2:]
     assert all(torch.equal(a, b) for a, b in zip(whole[17:], rest, strict=True))
 
 
@@ -370,7 +382,7 @@ def test_no_store_an_interrupted_one_and_a_damaged_one_are_told_apart(tmp_path, 
         ActivationStore.open(copy)
 
 
-@pytest.mark.parametrize("break_it", [lambda r: r["shards"][0].pop("files"), lambda r: r["shards"][0].pop("images")])
+@pytest.mark.parametrize("break_it", [lambda r: r["shards"][0].pop("files"), lambda r: r["segments"][0].pop("file")])
 def test_a_manifest_of_another_form_is_named(copy, break_it):
     raw = json.loads((copy / "manifest.json").read_text())
     del raw["sha256"]

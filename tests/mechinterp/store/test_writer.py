@@ -20,13 +20,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_capture import GRID, SITES, config, tiny_capture, tiny_images, tiny_model, tree
 
-from mechinterp.capturing import CaptureConfig, CapturedBatch, capture, run_with_cache
+from mechinterp import files as files_module
+from mechinterp.capturing import CaptureConfig, capture, run_with_cache
 from mechinterp.errors import ConfigError, DamagedFileError, DiskError, MechinterpError, ModelError, SiteError
+from mechinterp.files import WholeFile, sha256_file
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.preparation import Preparation
-from mechinterp.store import writer as writer_module
+from mechinterp.store import storage as storage_module
 from mechinterp.store.manifest import StoreManifest, site_folder
 from mechinterp.store.reader import ActivationStore
+from mechinterp.store.shard import CapturedBatch
 from mechinterp.store.writer import StoreWriter
 
 HERE = Path(__file__).parent
@@ -60,7 +63,9 @@ def test_killed_at_any_moment_and_resumed_it_has_the_bytes_of_an_undisturbed_run
     )
     assert script.returncode == 0, script.stderr
     expected = tree(tmp_path / "undisturbed")
-    assert len(expected) == 3 + 3 * (3 * 2 + 2)  # plan, manifest, lock; a shard: 3 tensors and indices, logits, receipt
+    assert len(expected) == 4 + 3 * (
+        3 * 2 + 2
+    )  # plan, list, manifest, lock; a shard: 3 tensors and indices, logits, receipt
     for folder in tmp_path.iterdir():
         assert tree(folder) == expected, folder.name
 
@@ -159,7 +164,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 def test_a_store_without_its_plan_is_left_alone(copy):
     (copy / "plan.json").unlink()
-    refused(ConfigError, r"holds other files \(manifest\.json", copy)
+    refused(ConfigError, r"holds other files \(images, …\)", copy)
 
 
 def test_a_file_that_was_put_into_a_store_later_does_no_harm(copy):
@@ -196,7 +201,11 @@ def test_the_lock_is_given_back_after_an_error(tmp_path):
 
 def test_a_disk_too_small_is_seen_before_the_first_image(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1000, f_frsize=4096))
-    refused(DiskError, r"will take 5 MiB but only 4 MiB are free: capture fewer sites, use --dtype float16", tmp_path)
+    refused(
+        DiskError,
+        r"will take 5 MiB but only 4 MiB are free: capture fewer sites or tokens, use --dtype float16",
+        tmp_path,
+    )
 
 
 def test_what_is_written_already_needs_no_space(copy, monkeypatch):
@@ -205,15 +214,16 @@ def test_what_is_written_already_needs_no_space(copy, monkeypatch):
 
 
 def test_a_disk_that_fills_up_stops_the_capture_and_it_goes_on_later(tmp_path, monkeypatch, undisturbed):
-    folder, plain, count = tmp_path / "store", Path.write_bytes, iter(range(1000))
+    folder, plain, count = tmp_path / "store", WholeFile.write, iter(range(1000))
 
-    def write_bytes(self, data):
-        if next(count) == 11:
-            plain(self, data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def write(self, data):
+        if next(count) == 31:
+            plain(self, memoryview(data).cast("B")[: memoryview(data).nbytes // 2])
+            with files_module._disk_errors(self.path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return plain(self, data)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(WholeFile, "write", write)
     error = refused(DiskError, r"no space left while writing .*: free some and run the same command again", folder)
     assert error.exit_code == 3
     assert not list(folder.rglob("*.tmp"))
@@ -250,7 +260,7 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(writer_module.fcntl, "flock", flock)
+    monkeypatch.setattr(storage_module.fcntl, "flock", flock)
     refused(DiskError, "cannot use the folder .*: No locks available", tmp_path / "store")
 
 
@@ -355,14 +365,18 @@ def test_what_is_read_is_what_was_stored(tmp_path, undisturbed, dtype):
     assert load_file(tmp_path / "sites/tokens/00000.safetensors")["activations"].dtype == getattr(torch, dtype)
 
 
-def test_the_manifest_is_the_plan_with_all_receipts(undisturbed):
+def test_the_manifest_is_the_plan_with_what_seals_all_receipts(undisturbed):
     plan, manifest = (StoreManifest.read(undisturbed / f"{n}.json") for n in ("plan", "manifest"))
     assert plan.shards == ()
     assert plan.plan_hash == manifest.plan_hash
     assert plan.hash != manifest.hash
     receipts = [json.loads((undisturbed / f"shards/0000{i}.json").read_text()) for i in range(3)]
-    assert [{k: v for k, v in r.items() if k != "sha256"} for r in receipts] == [dict(s) for s in manifest.shards]
+    assert [(r["first_image"], len(r["images"]), r["files"]) for r in receipts] == [
+        (s["first_image"], s["images"], s["files"]) for s in manifest.shards
+    ]
     assert [r["first_image"] for r in receipts] == [0, 15, 30]
+    for i, shard in enumerate(manifest.shards):
+        assert sha256_file(undisturbed / f"shards/0000{i}.json") == shard["receipt"]
 
 
 def test_a_mapper_may_make_shards_elsewhere_and_in_any_order(tmp_path, undisturbed):
@@ -404,7 +418,7 @@ def test_pixels_are_not_held_until_the_shard_is_written(tmp_path):
         for first in range(0, 37, 5):
             batch = tuple(images[i] for i in range(first, min(first + 5, 37)))
             alive.extend(weakref.ref(image) for image in batch)
-            yield CapturedBatch(batch, {"head": torch.zeros(len(batch), 1, 3)}, None)
+            yield CapturedBatch(batch, {"head": torch.zeros(len(batch), 3)}, {"head": None})
             del batch
             gc.collect()
             most = max(most, sum(image() is not None for image in alive))
@@ -412,7 +426,7 @@ def test_pixels_are_not_held_until_the_shard_is_written(tmp_path):
     settings = config(sites=("head",), outputs=False)
     with StoreWriter(tmp_path, model, images, Preparation(), settings) as writer:
         writer.write(0, batches())
-    assert most <= 5
+    assert most <= 5 * 4  # two batches that wait, one that is written, one that is made
 
 
 def test_errors_travel_between_processes():

@@ -118,8 +118,8 @@ def main():
     begun = time.monotonic()
     assert _finished(_forked(lambda: tiny_capture(root / "undisturbed"))) == 0
     seconds = time.monotonic() - begun
-    # every file is renamed into place once: the plan, three sites' tensors and indices, logits, receipts, the manifest
-    points = [(rename, after) for rename in range(1 + 3 * (3 * 2 + 2) + 1) for after in (False, True)]
+    # every file is renamed into place once: plan, three sites' tensors and indices, logits, receipts, list, manifest
+    points = [(rename, after) for rename in range(1 + 3 * (3 * 2 + 2) + 2) for after in (False, True)]
     for rename, after in points if all_of_them else [points[1], points[-2], *chance.sample(points, 3)]:
         folder = root / f"rename-{rename}-{after}"
         death = _finished(_forked(lambda f=folder, r=rename, a=after: _dying_at(f, r, a)))
