@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from mechinterp.errors import AttributeTableError, nearest
+from mechinterp.attributes.units import check_unit, convert
+from mechinterp.errors import AttributeTableError, ShapeError, nearest
 
 Level = Literal["image", "region", "token"]
 Kind = Literal["continuous", "binary", "categorical", "ordinal"]
@@ -25,13 +26,19 @@ class Attribute:
     name
         Name of the column.
     unit
-        Unit of its values, in the spelling that is shown (``mm²``, ``mm``, ``HU``, ``1`` for a pure number).
+        Unit of its values, in the spelling that is shown (``mm²``, ``mm``, ``HU``, ``1`` for a pure number), any that
+        :mod:`~mechinterp.attributes.units` knows; empty when unknown.
     level
         What one value belongs to.
     kind
         How it can be compared.
     measured
         How it was measured, in words.
+
+    Raises
+    ------
+    AttributeTableError
+        If there is no such unit; the nearest ones are proposed.
 
     """
 
@@ -40,6 +47,12 @@ class Attribute:
     level: Level = "image"
     kind: Kind = "continuous"
     measured: str = "given in metadata.csv"
+
+    def __post_init__(self) -> None:
+        try:
+            check_unit(self.unit)
+        except AttributeTableError as error:
+            raise AttributeTableError(f"attribute '{self.name}': {error}") from None
 
     @property
     def label(self) -> str:
@@ -128,6 +141,57 @@ class AttributeTable:
             np.concatenate([self.values[:, kept], other.values], axis=1),
             {**self.categories, **other.categories},
         )
+
+    def in_unit(self, name: str, unit: str) -> AttributeTable:
+        """Return the table with one attribute in another unit; its name stays as it is.
+
+        Raises
+        ------
+        AttributeTableError
+            If the attribute or the unit does not exist, or the two measure different things.
+
+        """
+        position = self._position(name)
+        values = self.values.copy()
+        values[:, position] = convert(values[:, position], self.attributes[position].unit, unit)
+        return self._with({position: unit}, values)
+
+    def in_mm(self, spacing_mm: Sequence[tuple[float, float]]) -> AttributeTable:
+        """Return the table with lengths in px as mm and areas in px² as mm².
+
+        Parameters
+        ----------
+        spacing_mm
+            Of each image, millimetres per pixel, (row, column).
+
+        Raises
+        ------
+        AttributeTableError
+            If a length in px stands beside pixels that are no squares: its direction is not known.
+        ShapeError
+            If there is not one spacing for each image.
+
+        """
+        spacing = np.asarray(spacing_mm, dtype=np.float64)
+        if spacing.shape != (len(self), 2):
+            raise ShapeError(f"spacings of shape {spacing.shape} for {len(self)} images: give (row, column) for each")
+        values, units = self.values.copy(), {}
+        for i, attribute in enumerate(self.attributes):
+            if attribute.unit == "px²":
+                values[:, i] *= spacing.prod(1)
+                units[i] = "mm²"
+            elif attribute.unit == "px":
+                if not np.allclose(spacing[:, 0], spacing[:, 1], rtol=1e-3):
+                    raise AttributeTableError(
+                        f"'{attribute.name}' is a length in px, and pixels are no squares: measure it in mm from the mask"
+                    )
+                values[:, i] *= spacing[:, 0]
+                units[i] = "mm"
+        return self._with(units, values)
+
+    def _with(self, units: Mapping[int, str], values: NDArray[np.float64]) -> AttributeTable:
+        renamed = tuple(replace(a, unit=units.get(i, a.unit)) for i, a in enumerate(self.attributes))
+        return AttributeTable(renamed, values, self.categories)
 
     def _position(self, name: str) -> int:
         if name not in self.names:

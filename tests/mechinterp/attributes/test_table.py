@@ -33,10 +33,10 @@ def test_selecting_takes_rows_in_the_given_order(table):
 
 
 def test_joining_replaces_columns_of_the_same_name(table):
-    other = AttributeTable((Attribute("grade", "2"), Attribute("age", "y")), np.ones((3, 2)), {"grade": ("a", "b")})
+    other = AttributeTable((Attribute("grade", "%"), Attribute("age", "a")), np.ones((3, 2)), {"grade": ("a", "b")})
     joined = table.joined(other)
     assert joined.names == ("lesion_area", "grade", "age")
-    assert joined["grade"].unit == "2"
+    assert joined["grade"].unit == "%"
     assert joined.categories == {"grade": ("a", "b")}
     with pytest.raises(AttributeTableError, match="tables of 3 and 2 images cannot be joined"):
         table.joined(AttributeTable.empty(2))
