@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from mechinterp.attention import Tap, tap_inside
 from mechinterp.errors import SiteError
 from mechinterp.sites import Site
 
 
-def hook_site(module: nn.Module, site: Site, visit: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+class Handle(Protocol):
+    """Undoes a hook."""
+
+    def remove(self) -> None:
+        """Undo it."""
+
+
+Visit = Callable[[Tensor], Tensor | None]
+
+
+def hook_site(module: nn.Module, site: Site, visit: Visit) -> Handle:
     """Call `visit` with the raw tensor of a site in every forward pass until the handle is removed.
 
     Parameters
@@ -28,7 +42,7 @@ def hook_site(module: nn.Module, site: Site, visit: Callable[[Tensor], Tensor | 
 
     Returns
     -------
-    RemovableHandle
+    Handle
         Its ``remove()`` undoes the hook.
 
     Raises
@@ -39,8 +53,40 @@ def hook_site(module: nn.Module, site: Site, visit: Callable[[Tensor], Tensor | 
     """
     try:
         target = module.get_submodule(site.module)
+        if site.take == "pattern":
+            return tap_inside(target, Tap("pattern", visit))
+        if site.take == "result":
+            return _hook_result(module, site, visit)
+        if site.weight is not None:
+            return tap_inside(target, Tap(site.take, visit, _tensor_named(module, site.weight)))
     except AttributeError:
         raise SiteError(f"site '{site.name}': the model has no module '{site.module}'") from None
+    if site.call is None:
+        return _hook_module(target, site, visit)
+    # the module runs several times in a forward pass: only one of its calls is the site
+    calls: Iterator[int] = iter(())
+
+    def start(_module: nn.Module, _args: Any) -> None:
+        nonlocal calls
+        calls = iter(count())
+
+    def visit_one(raw: Tensor) -> Tensor | None:
+        return visit(raw) if next(calls, None) == site.call else None
+
+    return _Handles(module.register_forward_pre_hook(start), _hook_module(target, site, visit_one))
+
+
+class _Handles:
+    def __init__(self, *handles: Handle) -> None:
+        self._handles = handles
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _hook_module(target: nn.Module, site: Site, visit: Visit) -> RemovableHandle:
+    """Visit a module's output or input."""
 
     def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
         replacement = visit(_tensor_of(output, site))
@@ -57,6 +103,43 @@ def hook_site(module: nn.Module, site: Site, visit: Callable[[Tensor], Tensor | 
     if site.take == "output":
         return target.register_forward_hook(on_output)
     return target.register_forward_pre_hook(on_input, with_kwargs=True)
+
+
+def _hook_result(module: nn.Module, site: Site, visit: Visit) -> Handle:
+    """Visit what each head adds to a module's output: the heads' outputs through their part of the output projection.
+
+    A change is added to the output, so that an unchanged result leaves it as it is, rounding included.
+    """
+    if site.source is None or site.weight is None:
+        raise SiteError(f"site '{site.name}' does not say from which heads and weights its result is computed")
+    source, weight = site.source, _tensor_named(module, site.weight)
+    heads: list[Tensor] = []
+
+    def keep(raw: Tensor) -> None:
+        heads[:] = [source.split_heads(source.to_tokens(raw))]
+
+    def change(out: Tensor) -> Tensor | None:
+        # (model, head × width) -> (head, width, model)
+        per_head = weight.reshape(len(weight), source.heads, -1).permute(1, 2, 0)
+        if site.scale is not None:
+            per_head = per_head * _tensor_named(module, site.scale)
+        result = torch.einsum("bnhd,hdm->bnhm", heads.pop(), per_head).flatten(2)
+        changed = visit(result)
+        if changed is None:
+            return None
+        return out + (changed - result).reshape(*result.shape[:2], source.heads, -1).sum(2)
+
+    return _Handles(
+        hook_site(module, source, keep), hook_site(module, replace(site, take="output", weight=None), change)
+    )
+
+
+def _tensor_named(module: nn.Module, path: str) -> Tensor:
+    owner, _, name = path.rpartition(".")
+    tensor = getattr(module.get_submodule(owner), name)
+    if not isinstance(tensor, Tensor):
+        raise SiteError(f"the model's '{path}' is no weight")
+    return tensor
 
 
 def _first_keyword(target: nn.Module, kwargs: Mapping[str, Any], site: Site) -> str:

@@ -47,6 +47,8 @@ def intervene(model: VisionModel, edits: Mapping[str, Edit]) -> Iterator[None]:
     --------
     >>> with intervene(model, {"blocks.8.hook_resid_post": ablate(units=[3, 7])}):  # doctest: +SKIP
     ...     changed = model.logits(x)
+    >>> with intervene(model, {"blocks.8.attn.hook_z[5]": ablate()}):  # one head  # doctest: +SKIP
+    ...     changed = model.logits(x)
 
     """
     sites = {name: model.site(name) for name in edits}
@@ -70,7 +72,8 @@ def intervene(model: VisionModel, edits: Mapping[str, Edit]) -> Iterator[None]:
 
     with ExitStack() as undo:
         undo.callback(model.module.register_forward_pre_hook(start).remove)
-        for name, site in sites.items():
+        # what heads add is computed from what they put out: hooked last, it sees that changed too
+        for name, site in sorted(sites.items(), key=lambda item: item[1].take == "result"):
             undo.callback(hook_site(model.module, site, on_visit(name)).remove)
         undo.callback(model.module.register_forward_hook(end).remove)
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -60,6 +60,8 @@ class Part:
         What it was given and gave in its last call; ``None`` where that was no floating-point tensor.
     squashes
         For a module whose output is the model's and nothing but the softmax or sigmoid of its input: which.
+    each
+        Input and output of every call.
 
     """
 
@@ -69,6 +71,7 @@ class Part:
     input: Passed | None = None
     output: Passed | None = None
     squashes: Squash | None = None
+    each: list[tuple[Passed | None, Passed | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,11 @@ class Trace:
     on_every_path
         Bit set of the parts through which everything flows from the images to the output.
     x
-        The images, NCHW.
+        The images, NCHW (volumes: NCDHW).
+    module
+        The model that was run.
+    layout
+        Order of the axes that it wants.
 
     """
 
@@ -95,6 +102,8 @@ class Trace:
     squash: Squash | None
     on_every_path: int
     x: Float[Tensor, "batch channel height width"]
+    module: nn.Module
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
 
 
 def probe_input(contract: InputContract, batch: int = 2, seed: int = 0) -> Float[Tensor, "batch channel height width"]:
@@ -168,6 +177,8 @@ def _traced(module: nn.Module, contract: InputContract, spec: str, seed: int) ->
         squash=SQUASHES.get(seen.maker) if seen else None,
         on_every_path=seen.passed if seen else 0,
         x=x,
+        module=module,
+        layout=contract.layout,
     )
 
 
@@ -211,6 +222,7 @@ class _Recorder(ExitStack):
             self.parts[part.path] = part
             tensor = hooked_tensor(output)
             part.output = self._passed(tensor)
+            part.each.append((part.input, part.output))
             given, version = self._given.pop(part.path, (None, -1))
             if tensor is None:
                 return

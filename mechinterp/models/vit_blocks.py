@@ -7,22 +7,34 @@ A name is given only where the numbers of the probe agree: ``resid_pre + attn_ou
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
-from mechinterp.models.tracing import Passed, Trace
+from mechinterp.models.tracing import Part, Passed, Trace
 
 Take = Literal["output", "input"]
-Place = tuple[str, Take]
-Candidates = tuple[Place, ...]
+Candidates = tuple[tuple[str, Take] | tuple[str, Take, int], ...]
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where a module hands over what has a name: its path, which side of it, and which of its calls, if there are several."""
+
+    path: str
+    take: Take
+    call: int | None = None
+
 
 # Where the parts of a block stand, relative to it. The first candidate that exists and fits is taken; what is *added* to
 # the residual stream stands before what is computed, so that layer scale is included.
 ATTN_OUT: Candidates = (
     ("drop_path1", "output"),
     ("ls1", "output"),
+    ("ls_1", "output"),
     ("layer_scale1", "output"),
+    ("drop_path", "output", 0),
     ("attn.proj", "output"),
     ("attention.o_proj", "output"),
     ("attention.output.dense", "output"),
@@ -33,7 +45,9 @@ ATTN_OUT: Candidates = (
 MLP_OUT: Candidates = (
     ("drop_path2", "output"),
     ("ls2", "output"),
+    ("ls_2", "output"),
     ("layer_scale2", "output"),
+    ("drop_path", "output", 1),
     ("mlp", "output"),
     ("output.dense", "output"),
 )
@@ -48,9 +62,29 @@ Z: Candidates = (
     ("attention.o_proj", "input"),
     ("attention.output.dense", "input"),
     ("self_attn.out_proj", "input"),
+    ("attn.out_proj", "input"),
 )
-PRE: Candidates = (("mlp.fc1", "output"), ("intermediate.dense", "output"), ("mlp.0", "output"))
-POST: Candidates = (("mlp.fc2", "input"), ("output.dense", "input"), ("mlp.3", "input"))
+# A gated unit multiplies what is activated (``pre``) with what is not (``pre_linear``).
+PRE: Candidates = (
+    ("mlp.fc1", "output"),
+    ("mlp.fc1_g", "output"),
+    ("mlp.gate_proj", "output"),
+    ("mlp.up_proj", "output"),
+    ("mlp.c_fc", "output"),
+    ("mlp.linear1", "output"),
+    ("intermediate.dense", "output"),
+    ("mlp.0", "output"),
+)
+PRE_LINEAR: Candidates = (("mlp.fc1_x", "output"), ("mlp.up_proj", "output"))
+POST: Candidates = (
+    ("mlp.fc2", "input"),
+    ("mlp.down_proj", "input"),
+    ("mlp.weights_out", "input"),
+    ("mlp.c_proj", "input"),
+    ("mlp.linear2", "input"),
+    ("output.dense", "input"),
+    ("mlp.3", "input"),
+)
 FINAL_NORM = ("norm", "fc_norm", "layernorm", "ln", "post_layernorm")
 
 
@@ -59,12 +93,12 @@ def block_places(trace: Trace) -> dict[str, Place]:
     blocks = find_blocks(trace)
     if not blocks:
         return {}
-    places: dict[str, Place] = {"hook_embed": (blocks[0], "input")}
+    places: dict[str, Place] = {"hook_embed": Place(blocks[0], "input")}
     for i, block in enumerate(blocks):
         places |= {f"blocks.{i}.{name}": place for name, place in _places_in(trace, block).items()}
     norm = _final_norm(trace, blocks)
     if norm is not None:
-        places["ln_final.hook_normalized"] = (norm, "output")
+        places["ln_final.hook_normalized"] = Place(norm, "output")
     return places
 
 
@@ -88,7 +122,7 @@ def _attends(trace: Trace, block: str) -> bool:
 
 
 def _places_in(trace: Trace, block: str) -> dict[str, Place]:
-    places: dict[str, Place] = {"hook_resid_pre": (block, "input"), "hook_resid_post": (block, "output")}
+    places = {"hook_resid_pre": Place(block, "input"), "hook_resid_post": Place(block, "output")}
     pre, post = (_at(trace, place) for place in places.values())
     for middle in _existing(trace, block, RESID_MID):
         mid = _at(trace, middle)
@@ -105,6 +139,9 @@ def _places_in(trace: Trace, block: str) -> dict[str, Place]:
         for before in _existing(trace, block, PRE)[:1]:
             if _at(trace, before).shape == _at(trace, hidden).shape:
                 places["mlp.hook_pre"] = before
+                for beside in _existing(trace, block, PRE_LINEAR)[:1]:
+                    if beside != before:
+                        places["mlp.hook_pre_linear"] = beside
     return places
 
 
@@ -123,13 +160,21 @@ def _final_norm(trace: Trace, blocks: list[str]) -> str | None:
 
 
 def _existing(trace: Trace, block: str, candidates: Candidates) -> list[Place]:
-    places: list[Place] = [(f"{block}.{path}", take) for path, take in candidates]
-    return [p for p in places if (part := trace.parts.get(p[0])) and part.calls == 1 and getattr(part, p[1])]
+    places = [Place(f"{block}.{path}", *rest) for path, *rest in candidates]
+    return [p for p in places if (part := trace.parts.get(p.path)) and _is_called(part, p) and _passed(part, p)]
+
+
+def _is_called(part: Part, place: Place) -> bool:
+    return part.calls == 1 if place.call is None else place.call < part.calls
+
+
+def _passed(part: Part, place: Place) -> Passed | None:
+    given, gave = part.each[place.call or 0]
+    return gave if place.take == "output" else given
 
 
 def _at(trace: Trace, place: Place) -> Passed:
-    path, take = place
-    passed = trace.parts[path].output if take == "output" else trace.parts[path].input
+    passed = _passed(trace.parts[place.path], place)
     assert passed is not None
     return passed
 
@@ -147,3 +192,33 @@ def _adds_up(start: Passed, added: Passed, end: Passed) -> bool:
     return bool(
         torch.allclose(start.projection + added.projection, end.projection, rtol=0, atol=1e-4 * max(scale, 1e-12))
     )
+
+
+_ORDER = (
+    "hook_resid_pre",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.hook_pattern",
+    "attn.hook_z",
+    "attn.hook_result",
+    "hook_attn_out",
+    "hook_resid_mid",
+    "mlp.hook_pre",
+    "mlp.hook_pre_linear",
+    "mlp.hook_post",
+    "hook_mlp_out",
+    "hook_resid_post",
+)
+
+
+def in_order(named: Mapping[str, T]) -> dict[str, T]:
+    """Return what has a name of a block in the order in which the model computes it, everything else where it was."""
+
+    def key(name: str) -> tuple[int, int, int]:
+        found = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        if found and found[2] in _ORDER:
+            return 1, int(found[1]), _ORDER.index(found[2])
+        return (0 if name == "hook_embed" else 2), 0, 0
+
+    return {name: named[name] for name in sorted(named, key=key)}

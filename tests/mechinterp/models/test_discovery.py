@@ -121,6 +121,7 @@ def test_shapes_and_layouts_are_what_the_module_gives():
         "tokens": ("tokens", 7, 24),
         "pair": ("tokens", 7, 24),
         "head": ("vector", 2, 1),
+        "hook_pooled": ("vector", 7, 1),
     }
     assert all(sites[n].grid == sites["conv"].grid for n in ("norm", "tokens", "pair"))
     assert sites["head"].grid is None
