@@ -272,7 +272,10 @@ class _Training:
             # the scaled activations have a mean squared norm of d_in about their mean
             dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())
             explained = 1 - result.squared_error / x.shape[1]
-            for name, value in zip(self.curve, (step + 1, result.loss, explained, result.l0, dead), strict=True):
+            seen = {
+                "step": step + 1, "loss": result.loss, "explained_variance": explained, "l0": result.l0, "dead": dead,
+            }  # fmt: skip
+            for name, value in seen.items():
                 self.curve[name].append(value)
 
     def look_at_held_out(self, rows: Float[Tensor, "row width"], step: int, patience_steps: int) -> None:

@@ -1,0 +1,178 @@
+"""A training killed at any step goes on to the same bits; sweeps share a stream and nothing else."""
+
+import dataclasses
+
+import pytest
+import torch
+from memory_store import MemoryStore, sparse_combinations
+
+from mechinterp.errors import ConfigError, DamagedFileError, ImagesError
+from sparse_autoencoders import checkpoint
+from sparse_autoencoders.config import TrainSAEConfig
+from sparse_autoencoders.schedules import active_features, learning_rate
+from sparse_autoencoders.training import train_saes, train_sweep
+
+FAST = {"k": 3, "expansion": 2, "epochs": 6, "batch_size": 128, "lr": 3e-3}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def store():
+    return MemoryStore(sparse_combinations(50, 40)[0], splits=["train"] * 40 + ["test"] * 10)
+
+
+def killed_after(monkeypatch, step):
+    """Save a checkpoint at every step, and die when one step's is whole."""
+    save = checkpoint.save_checkpoint
+
+    def dying(folder, made_from, record, tensors):
+        save(folder, made_from, record, tensors)
+        if record["step"] == step:
+            raise KilledError
+
+    monkeypatch.setattr("sparse_autoencoders.training.save_checkpoint", dying)
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "topk",
+        "matryoshka",
+        "gated",
+        *(pytest.param(a, marks=pytest.mark.slow) for a in ("batchtopk", "standard", "jumprelu")),
+    ],
+)
+def test_a_killed_training_goes_on_to_the_same_bits(store, tmp_path, monkeypatch, arch):
+    # restarts, averages and early stopping all have a state of their own
+    settings = {**FAST, "arch": arch, "seeds": (0, 3), "ema": 0.9, "patience": 3, "init": "neurons", "anneal_k": 2.0}
+    whole = train_saes(store, **settings)
+    for step in (13, 44):
+        with monkeypatch.context() as patch:
+            killed_after(patch, step)
+            with pytest.raises(KilledError):
+                train_saes(store, **settings, checkpoint_minutes=1e-9, out=tmp_path)
+    resumed = train_saes(store, **settings, out=tmp_path)
+    for a, b in zip(whole, resumed, strict=True):
+        assert a.weights_hash == b.weights_hash
+        assert a.provenance["curve"] == b.provenance["curve"]
+        assert a.provenance["restarted"] == b.provenance["restarted"]
+    assert whole[0].weights_hash != whole[1].weights_hash
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_an_unfinished_training_of_other_settings_is_not_written_over(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_after(patch, 5)
+        with pytest.raises(KilledError):
+            train_saes(store, **FAST, checkpoint_minutes=1e-9, out=tmp_path)
+    with pytest.raises(ConfigError, match=r"^.*checkpoint holds an unfinished training with other settings[^\n]*$"):
+        train_saes(store, **{**FAST, "lr": 1e-3}, out=tmp_path)
+    # how often it is saved is no part of what it is
+    assert train_saes(store, **FAST, checkpoint_minutes=7, out=tmp_path)[0].provenance["steps"] == 72
+
+
+def test_a_damaged_checkpoint_is_named(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_after(patch, 5)
+        with pytest.raises(KilledError):
+            train_saes(store, **FAST, checkpoint_minutes=1e-9, out=tmp_path)
+    file = tmp_path / "checkpoint" / "step-5.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DamagedFileError, match=r"step-5.safetensors does not match its checksum: remove"):
+        train_saes(store, **FAST, out=tmp_path)
+    file.unlink()
+    with pytest.raises(DamagedFileError, match=r"step-5.safetensors is missing"):
+        train_saes(store, **FAST, out=tmp_path)
+
+
+def test_company_changes_nothing(store):
+    alone = train_saes(store, **{**FAST, "seeds": (3,)})[0]
+    among = train_saes(store, **{**FAST, "seeds": (0, 3)})[1]
+    base = TrainSAEConfig(**FAST)
+    sweep = {"k-3": dataclasses.replace(base, seeds=(3,)), "k-5": dataclasses.replace(base, k=5, arch="batchtopk")}
+    swept = train_sweep(store, sweep)
+    assert alone.weights_hash == among.weights_hash == swept[0].weights_hash
+    assert swept[1].provenance["config"]["k"] == 5
+
+
+def test_a_sweep_is_saved_by_name(store, tmp_path):
+    base = TrainSAEConfig(**{**FAST, "epochs": 1})
+    train_sweep(store, {"a": base, "b": dataclasses.replace(base, lr=1e-2, seeds=(0, 1))}, out=tmp_path)
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("*/*")) == [
+        "a/seed-0",
+        "b/seed-0",
+        "b/seed-1",
+    ]
+    with pytest.raises(ConfigError, match="batch_size is 128 and 64: autoencoders on one stream share it"):
+        train_sweep(store, {"a": base, "b": dataclasses.replace(base, batch_size=64)})
+
+
+def test_training_stops_when_held_out_tokens_gain_no_more(store):
+    notes = []
+
+    class Notes:
+        def track(self, items, description, total=None):
+            yield from items
+
+        def note(self, text):
+            notes.append(text)
+
+    sae = train_saes(store, **{**FAST, "epochs": 60, "patience": 2, "lr": 3e-2, "decay": 0}, progress=Notes())[0]
+    assert sae.provenance["steps"] < 60 * 11
+    assert any("held-out tokens gain no more" in note for note in notes)
+    one = MemoryStore(store.acts[:1])
+    with pytest.raises(ImagesError, match="early stopping wants held-out groups"):
+        train_saes(one, k=2, expansion=1, patience=1)
+
+
+def test_an_average_over_the_steps_is_smoother_than_the_last_step(store):
+    long = {**FAST, "epochs": 25, "decay": 0, "lr": 3e-2}
+    plain, averaged = (train_saes(store, **long, ema=ema)[0] for ema in (0.0, 0.95))
+    variance = [s.provenance["metrics"]["train"]["explained_variance"] for s in (plain, averaged)]
+    assert variance[1] > variance[0]
+    assert torch.allclose(averaged.directions.norm(dim=-1), torch.ones(32), atol=1e-5)
+
+
+def test_the_watcher_sees_the_end(store):
+    seen = []
+    train_saes(store, **{**FAST, "seeds": (0, 1)}, watch=seen.append)
+    assert seen[-1].step == seen[-1].steps == 6 * 12
+    assert list(seen[-1].curves) == ["seed-0", "seed-1"]
+    assert seen[-1].curves["seed-1"]["step"][-1] == 72
+    assert seen[-1].silent_epochs["seed-0"].shape == (32,)
+    assert seen[-1].rows_per_second > 0
+
+
+def test_learning_rate_and_k_follow_their_schedules():
+    config = TrainSAEConfig(lr=1.0, warm_up=0.1, decay=0.2, k=10, anneal_k=3.0)
+    rates = [learning_rate(at, 100, config) for at in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert rates[10:80] == [1.0] * 70
+    assert rates[80] == pytest.approx(20 / 21)
+    assert rates[-1] == pytest.approx(1 / 21)
+    cosine = [learning_rate(at, 100, dataclasses.replace(config, schedule="cosine", decay=0.0)) for at in range(100)]
+    assert cosine[55] == pytest.approx(0.5)
+    assert cosine[-1] < 0.001
+    assert [active_features(at, 100, config, 1000) for at in (0, 25, 50, 99)] == [30, 20, 10, 10]
+    assert active_features(0, 100, config, 24) == 24
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("clip", 0.0, "clip is 0.0: it must be above 0, or left out"),
+        ("ema", 1.0, "ema is 1.0: it must be at least 0 and below 1"),
+        ("prefixes", (0.5, 0.25, 1.0), "prefixes are 0.5, 0.25, 1.0: each larger than the last, the last 1"),
+        ("prefixes", (0.0, 1.0), "the first prefix is 0.0: it must be above 0"),
+        ("schedule", "cosin", "unknown schedule 'cosin': did you mean 'cosine'"),
+        ("patience", -1, "patience is -1: it must not be negative"),
+        ("anneal_k", 0, "anneal_k is 0: it must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_one_line(field, value, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainSAEConfig(**{field: value})
