@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,14 @@ def _openers() -> dict[str, Callable[..., ImageSet]]:
     from mechinterp.images.brain_template import ch2_slices, mni_template_slices
     from mechinterp.images.image_folder import from_folder
     from mechinterp.images.nifti import from_nifti
-    from mechinterp.phantoms.datasets import fundus_images
+    from mechinterp.phantoms.datasets import KINDS, phantom_images
 
     return {
         "folder": from_folder,
         "nifti": from_nifti,
         "mni152": mni_template_slices,
         "ch2": ch2_slices,
-        "fundus_phantom": fundus_images,
+        **{f"{kind}_phantom": partial(phantom_images, kind) for kind in KINDS},
     }
 
 

@@ -46,6 +46,7 @@ def contact_sheet(
     if any(p.pixels.shape[:2] != (height, width) for p in phantoms):
         raise ImagesError("a contact sheet needs images of one size: render them by one renderer")
     rows = -(-len(phantoms) // columns)
+    columns = min(columns, len(phantoms))
     sheet = np.ones((rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), dtype=np.float32)
     for i, phantom in enumerate(phantoms):
         top, left = (i // columns) * (height + gap_px), (i % columns) * (width + gap_px)
@@ -56,7 +57,8 @@ def contact_sheet(
 def _outlined(phantom: PhantomImage[Any], structures: Sequence[str]) -> NDArray[np.float32]:
     from scipy.ndimage import binary_dilation
 
-    pixels = phantom.pixels.copy()
+    grey = phantom.pixels.ndim == 2
+    pixels = np.repeat(phantom.pixels[..., None], 3, axis=-1) if grey else phantom.pixels.copy()
     for k, structure in enumerate(structures):
         mask = phantom.mask(structure)
         pixels[binary_dilation(mask) & ~mask] = ((0, 1, 1), (1, 1, 0), (1, 0, 1))[k % 3]

@@ -1,174 +1,52 @@
-"""Sets of fundus phantoms: patients, splits, labels, attributes with units, and every structure's mask."""
+"""Draw a study of any kind of phantom, or open again what an image set says of its source."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-import numpy as np
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
-
-from mechinterp.attributes.table import Attribute, AttributeTable
-from mechinterp.errors import ImagesError, nearest
+from mechinterp.errors import ConfigError, nearest
 from mechinterp.images.image_set import ImageSet
-from mechinterp.phantoms.fundus import STRUCTURES, FundusRenderer
-from mechinterp.phantoms.fundus_parameters import GRADES, REFERABLE_AREA_MM2, FundusParameters
-from mechinterp.phantoms.fundus_population import FundusStudy, sample_population
-from mechinterp.phantoms.phantom import PhantomImage
+from mechinterp.phantoms.fundus_kind import CLASS_NAMES, FUNDUS
+from mechinterp.phantoms.fundus_population import FundusStudy
+from mechinterp.phantoms.kinds import PhantomKind
+from mechinterp.phantoms.mammogram.kind import MAMMOGRAM
+from mechinterp.phantoms.mammogram.population import MammogramStudy
+from mechinterp.phantoms.phantom_set import PhantomSet
 from mechinterp.phantoms.planted_shortcut import PlantedShortcut
-from mechinterp.phantoms.quantities import parameter_table
-from mechinterp.phantoms.random_streams import Identity
-from mechinterp.progress import SILENT, Progress
+from mechinterp.phantoms.studies import Shortcut
 
-CLASS_NAMES = ("not referable", "referable")
-KEPT_IN_MEMORY_MIB = 256
+__all__ = [
+    "CLASS_NAMES", "KINDS", "FundusStudy", "PhantomSet", "draw_phantoms", "fundus_images", "fundus_phantoms",
+    "mammogram_phantoms", "phantom_images", "phantom_kind",
+]  # fmt: skip
+
+KINDS: Mapping[str, PhantomKind[Any]] = {kind.name: kind for kind in (FUNDUS, MAMMOGRAM)}
 
 
-@dataclass(frozen=True)
-class PhantomSet:
-    """Fundus phantoms with all that is known about them; images are rendered when they are asked for.
+def phantom_kind(name: str) -> PhantomKind[Any]:
+    """Return a kind by name.
 
-    Parameters
-    ----------
-    study
-        What they were drawn from.
-    parameters, identities, splits
-        One an image.
-    renderer
-        Size and extent of the images.
+    Raises
+    ------
+    ConfigError
+        If there is none; the valid ones are named.
 
     """
+    if name not in KINDS:
+        raise ConfigError(f"no phantom '{name}': {nearest(name, KINDS)}")
+    return KINDS[name]
 
-    study: FundusStudy
-    parameters: tuple[FundusParameters, ...]
-    identities: tuple[Identity, ...]
-    splits: tuple[str, ...]
-    renderer: FundusRenderer = field(default_factory=FundusRenderer)
 
-    def __len__(self) -> int:
-        return len(self.parameters)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Name of each image: patient and photograph."""
-        return tuple(f"p{w.patient:05d}-{w.image:02d}" for w in self.identities)
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Patient of each image."""
-        return tuple(f"p{w.patient:05d}" for w in self.identities)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class of each image by the known rule."""
-        return tuple(CLASS_NAMES[p.referable] for p in self.parameters)
-
-    def phantom(self, i: int) -> PhantomImage[FundusParameters]:
-        """Render image `i` with its masks; its counterfactuals are one call away."""
-        return self.renderer(self.parameters[i], self.identities[i])
-
-    def masks(self, i: int) -> dict[str, Bool[NDArray[np.bool_], "height width"]]:
-        """Return every structure's mask in image `i`."""
-        phantom = self.phantom(i)
-        return {name: phantom.mask(name) for name in phantom.coverage}
-
-    def attributes(self) -> AttributeTable:
-        """Return all parameters, the lesions' area, the grade and the label, with units.
-
-        A lesion that is not there has a count and an area of 0; its contrast and position are missing (NaN).
-        """
-        table = parameter_table(self.parameters)
-        values = table.values.copy()
-        for lesion in ("microaneurysm", "haemorrhage", "exudate"):
-            absent = table.column(f"{lesion}_area_mm2") == 0
-            for k, name in enumerate(table.names):
-                if name.startswith(lesion) and not name.endswith("area_mm2"):
-                    values[absent, k] = 0.0 if name.endswith("count") else np.nan
-        rule = f"known rule: referable from {REFERABLE_AREA_MM2} mm² of haemorrhages and exudates"
-        derived: list[tuple[Attribute, Sequence[float]]] = [
-            (
-                Attribute("lesion_area_mm2", "mm²", measured="sum of the phantom's haemorrhage and exudate area"),
-                [p.lesion_area_mm2 for p in self.parameters],
-            ),
-            (Attribute("grade", "1", kind="ordinal", measured=rule), [p.grade for p in self.parameters]),
-            (Attribute("referable", "1", kind="binary", measured=rule), [p.referable for p in self.parameters]),
-        ]
-        more = AttributeTable.from_columns(derived)
-        more = AttributeTable(more.attributes, more.values, {"grade": GRADES})
-        return AttributeTable(table.attributes, values, table.categories).joined(more)
-
-    @property
-    def images(self) -> ImageSet:
-        """The set as every other part of the toolkit takes it; the last images read are kept in memory."""
-        kept = max(1, KEPT_IN_MEMORY_MIB * 2**20 // (12 * self.renderer.size_px**2))
-        read = lru_cache(maxsize=kept)(lambda i: self.phantom(i).pixels)
-        spacing = self.renderer.extent_mm / self.renderer.size_px
-        return ImageSet(
-            ids=self.ids,
-            read=lambda i: read(int(i)),
-            intensity_range=(0.0, 1.0),
-            spacing_mm=((spacing, spacing),) * len(self),
-            labels=self.labels,
-            groups=self.groups,
-            splits=self.splits,
-            attributes=self.attributes(),
-            source={"kind": "fundus_phantom", **asdict(self.study)},
-            name="fundus phantom",
-            licence="CC0-1.0",
-        )
-
-    def where(self, split: str) -> NDArray[np.int64]:
-        """Return the positions of the images of one split."""
-        return np.flatnonzero(np.array(self.splits) == split)
-
-    def rendered(
-        self, structures: Sequence[str] = (), *, progress: Progress = SILENT
-    ) -> tuple[Float[NDArray[np.float32], "image height width 3"], Float[NDArray[np.float32], "image structure h w"]]:
-        """Render all images at once, with the coverage of some structures.
-
-        Parameters
-        ----------
-        structures
-            Names of masks; see :data:`mechinterp.phantoms.fundus.STRUCTURES`.
-        progress
-            Told of every image.
-
-        Returns
-        -------
-        pixels, coverage
-
-        Raises
-        ------
-        ImagesError
-            If there is no such structure.
-
-        """
-        for name in structures:
-            if name not in STRUCTURES:
-                raise ImagesError(f"the phantom has no structure '{name}': {nearest(name, STRUCTURES)}")
-        n, size = len(self), self.renderer.size_px
-        pixels = np.empty((n, size, size, 3), dtype=np.float32)
-        coverage = np.empty((n, len(structures), size, size), dtype=np.float32)
-        for i in progress.track(range(n), "rendering phantoms", total=n):
-            phantom = self.phantom(i)
-            pixels[i] = phantom.pixels
-            for k, name in enumerate(structures):
-                coverage[i, k] = phantom.coverage[name]
-        return pixels, coverage
-
-    def write_image_folder(self, out: str | Path, *, masks: bool = True, progress: Progress = SILENT) -> Path:
-        """Write the set as files; see :func:`mechinterp.phantoms.image_folder.write_image_folder`."""
-        from mechinterp.phantoms.image_folder import write_image_folder
-
-        return write_image_folder(self, Path(out), masks=masks, progress=progress)
+def draw_phantoms(kind: PhantomKind[Any], study: Any) -> PhantomSet:
+    """Draw the patients of a study of some kind."""
+    parameters, identities, splits = kind.sample(study)
+    return PhantomSet(kind, study, tuple(parameters), tuple(identities), tuple(splits), kind.renderer(study))
 
 
 def fundus_phantoms(study: FundusStudy | None = None) -> PhantomSet:
-    """Draw a study's patients.
+    """Draw the patients of an eye clinic.
 
     Examples
     --------
@@ -177,13 +55,47 @@ def fundus_phantoms(study: FundusStudy | None = None) -> PhantomSet:
     (96, 96, 3)
 
     """
-    chosen = study or FundusStudy()
-    parameters, identities, splits = sample_population(chosen)
-    renderer = FundusRenderer(chosen.size_px, chosen.extent_mm)
-    return PhantomSet(chosen, tuple(parameters), tuple(identities), tuple(splits), renderer)
+    return draw_phantoms(FUNDUS, study or FundusStudy())
+
+
+def mammogram_phantoms(study: MammogramStudy | None = None) -> PhantomSet:
+    """Draw the patients of a screening programme.
+
+    Examples
+    --------
+    >>> breasts = mammogram_phantoms(MammogramStudy(patients=4, images_per_patient=1, size_px=96))
+    >>> breasts.images[0].pixels.shape
+    (96, 80)
+
+    """
+    return draw_phantoms(MAMMOGRAM, study or MammogramStudy())
+
+
+def phantom_images(kind: str, *, shortcut: Mapping[str, Any] | None = None, **settings: Any) -> ImageSet:
+    """Return the images of a study given as plain settings: what an image set's source holds.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind, or a setting cannot be meant.
+
+    """
+    return draw_phantoms(phantom_kind(kind), study_of(kind, settings, shortcut)).images
+
+
+def study_of(kind: str, settings: Mapping[str, Any], shortcut: Mapping[str, Any] | None) -> Any:
+    """Return a study of a kind from plain settings."""
+    of_kind = phantom_kind(kind)
+    planted: PlantedShortcut | Shortcut | None = None
+    if shortcut is not None:
+        planted = PlantedShortcut(**shortcut) if of_kind is FUNDUS else Shortcut(**shortcut)
+    known = [f.name for f in fields(of_kind.study)]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"a study of {kind} phantoms has no setting '{name}': {nearest(name, known)}")
+    return of_kind.study(shortcut=planted, **settings)
 
 
 def fundus_images(*, shortcut: Mapping[str, Any] | None = None, **settings: Any) -> ImageSet:
-    """Return the images of a study given as plain settings: what an image set's source holds."""
-    planted = None if shortcut is None else PlantedShortcut(**shortcut)
-    return fundus_phantoms(FundusStudy(shortcut=planted, **settings)).images
+    """Return the images of a study of eyes given as plain settings; see :func:`phantom_images`."""
+    return phantom_images("fundus", shortcut=shortcut, **settings)

@@ -17,7 +17,7 @@ from mechinterp.progress import Progress
 
 if TYPE_CHECKING:
     from mechinterp.attributes.table import AttributeTable
-    from mechinterp.phantoms.datasets import PhantomSet
+    from mechinterp.phantoms.phantom_set import PhantomSet
 
 
 def write_image_folder(phantoms: PhantomSet, out: Path, *, masks: bool, progress: Progress) -> Path:
@@ -28,7 +28,7 @@ def write_image_folder(phantoms: PhantomSet, out: Path, *, masks: bool, progress
     phantoms
         What to write.
     out
-        Folder: ``images/ID.png`` (8-bit RGB), ``masks/STRUCTURE/ID.png`` (8-bit, 255 where the structure covers all
+        Folder: ``images/ID.png`` (8 bit, RGB or grey), ``masks/STRUCTURE/ID.png`` (8-bit, 255 where the structure covers all
         of a pixel), ``metadata.csv`` (file_name, label, group, split, one column an attribute), ``dataset.yaml``
         (spacing and what the columns mean).
     masks
@@ -77,7 +77,6 @@ def _cell(table: AttributeTable, image: int, column: int) -> str:
 
 
 def _description(phantoms: PhantomSet, table: AttributeTable) -> str:
-    spacing = phantoms.renderer.extent_mm / phantoms.renderer.size_px
     attributes: dict[str, dict[str, Any]] = {}
     for attribute in table:
         said: dict[str, Any] = {"unit": attribute.unit, "kind": attribute.kind, "measured": attribute.measured}
@@ -85,10 +84,10 @@ def _description(phantoms: PhantomSet, table: AttributeTable) -> str:
             said["categories"] = list(table.categories[attribute.name])
         attributes[attribute.name] = said
     described = {
-        "name": "fundus phantom",
+        "name": phantoms.kind.title,
         "licence": "CC0-1.0",
         "intensity_range": [0, 255],
-        "spacing_mm": [spacing, spacing],
+        "spacing_mm": list(phantoms.example.spacing_mm),
         "attributes": attributes,
     }
     return yaml.safe_dump(described, allow_unicode=True, sort_keys=False)

@@ -25,7 +25,7 @@ class PhantomImage(Generic[P]):
     Parameters
     ----------
     pixels
-        Height × width × 3, float32, 0 to 1.
+        Height × width, or height × width × 3, float32, 0 to 1.
     spacing_mm
         Millimetres per pixel, (row, column).
     coverage
@@ -45,7 +45,7 @@ class PhantomImage(Generic[P]):
 
     """
 
-    pixels: Float[NDArray[np.float32], "height width 3"]
+    pixels: Float[NDArray[np.float32], "height width *channel"]
     spacing_mm: tuple[float, float]
     coverage: Mapping[str, Float[NDArray[np.float32], "height width"]]
     parameters: P

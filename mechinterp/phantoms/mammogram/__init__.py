@@ -1,0 +1,1 @@
+"""Mammograms rendered from physical parameters: compressed breasts in two views, masses, calcifications."""

@@ -1,0 +1,104 @@
+"""Patients of a screening programme: whose breasts, how ill, seen by which scanner. All draws are keyed, none shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+
+from mechinterp.phantoms.mammogram.parameters import SCANNERS, MammogramParameters
+from mechinterp.phantoms.random_streams import Identity
+from mechinterp.phantoms.studies import PhantomStudy, draw_study
+
+# the four views of an examination, in the order they are taken
+EXAMINATION = (("right", "CC"), ("left", "CC"), ("right", "MLO"), ("left", "MLO"))
+SUSPICIOUS_FROM = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MammogramStudy(PhantomStudy):
+    """Which patients and mammograms a set of mammogram phantoms holds."""
+
+    MARKS: ClassVar[tuple[str, ...]] = ("skin_marker", "site_tag", "view_marker")
+
+    images_per_patient: Annotated[int, "views of each patient: both CC of one breast, then MLO, then later years"] = 2
+    size_px: Annotated[int, "height of an image in pixels; the width is 0.8 of it"] = 256
+    extent_mm: Annotated[float, "height of an image [mm]"] = 220.0
+    masses: Annotated[float, "share of the suspicious patients whose finding is a mass, others have calcifications"] = (
+        0.6
+    )
+
+
+def sample_mammograms(study: MammogramStudy) -> tuple[list[MammogramParameters], list[Identity], list[str]]:
+    """Draw the patients of a study.
+
+    Returns
+    -------
+    parameters, identities, splits
+        One an image, patients in order; in every split half of the patients are suspicious, in all their images.
+
+    """
+
+    def draw(who: Identity, illness: float) -> dict[str, Any]:
+        return _breast(who) | _exposure(who) | _finding(who, illness, study.masses)
+
+    parameters, identities, of_image = draw_study(study, draw, lambda p: MammogramParameters(**p).suspicious)
+    return [MammogramParameters(**p) for p in parameters], identities, of_image
+
+
+def _breast(who: Identity) -> dict[str, Any]:
+    patient, image = who.of_patient("breast"), who.of_image("breast")
+    # an examination shows one breast in both views: what is found in it is seen twice
+    side = "right" if patient.random() < 0.5 else "left"
+    depth, height = patient.uniform(72, 112), patient.uniform(140, 188)
+    return {
+        "laterality": side,
+        "view": ("CC", "MLO")[who.image % 2],
+        "breast_depth_mm": depth + image.uniform(-3, 3),
+        "breast_height_mm": height + image.uniform(-4, 4),
+        "density_percent": float(np.clip(5 + 75 * patient.beta(1.1, 2.4) + image.normal(0, 1.5), 4, 80)),
+        "compression_mm": float(np.clip(patient.normal(55, 9) + image.normal(0, 2), 30, 85)),
+    }
+
+
+def _exposure(who: Identity) -> dict[str, Any]:
+    random = who.of_image("exposure")
+    return {
+        "exposure": random.uniform(0.9, 1.1),
+        "blur_mm": random.uniform(0.2, 0.6),
+        "noise": random.uniform(0.006, 0.018),
+        "scanner": SCANNERS[int(who.of_patient("scanner").integers(len(SCANNERS)))],
+        "position_mm": random.uniform(-8, 8),
+    }
+
+
+def _finding(who: Identity, illness: float, masses: float) -> dict[str, Any]:
+    """Draw what is found: what and where by patient, how large by patient and a little by image."""
+    patient, image = who.of_patient("finding"), who.of_image("finding")
+    kind, second = patient.random(2)
+    found: dict[str, Any] = {
+        "mass_from_nipple_mm": patient.uniform(22, 70),
+        "mass_up_mm": patient.uniform(-32, 32),
+        "mass_contrast": patient.uniform(0.16, 0.34),
+        "calcification_from_nipple_mm": patient.uniform(18, 65),
+        "calcification_up_mm": patient.uniform(-32, 32),
+        "calcification_contrast": patient.uniform(0.6, 1.0),
+        "calcification_size_mm": patient.uniform(0.5, 0.95),
+    }
+    diameter = patient.uniform(11, 30) * float(np.exp(image.normal(0, 0.06)))
+    spiculation, count = patient.uniform(0.32, 0.95), int(patient.integers(8, 28))
+    extent, smooth, few = patient.uniform(6, 18), patient.uniform(0.0, 0.15), int(patient.integers(1, 5))
+    wide = patient.uniform(26, 45)
+    if illness >= SUSPICIOUS_FROM:
+        if kind < masses:
+            found |= {"mass_diameter_mm": diameter, "mass_spiculation": spiculation}
+        if kind >= masses or second < 0.25:
+            found |= {"calcification_count": count, "calcification_extent_mm": extent}
+    elif kind < 0.32:
+        found |= {"mass_diameter_mm": diameter, "mass_spiculation": smooth}
+    elif kind < 0.5:
+        found |= {"calcification_count": few, "calcification_extent_mm": extent, "calcification_size_mm": 0.9}
+    elif kind < 0.64:
+        found |= {"calcification_count": count, "calcification_extent_mm": wide}
+    return found
