@@ -1,37 +1,32 @@
-"""``hf:NAME_OR_FOLDER``: an image model of transformers, from a local folder or the hub's local cache."""
+"""``hf:FOLDER``, ``hf:NAME`` or ``hf:KIND``: an image model of transformers.
+
+From a folder that ``save_pretrained`` wrote; by a name that lies in the hub's local cache; or by a kind of model, such as ``dinov2`` or
+``siglip_vision_model``, built from transformers' defaults without any file. Options override the configuration, as
+``hf:vit?num_hidden_layers=6``; ``class`` names the class to build, of transformers or by its module path.
+"""
 
 from __future__ import annotations
 
+import copy
+import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from mechinterp.errors import DamagedFileError, ModelError, WeightsError
+from mechinterp.errors import DamagedFileError, ModelError, WeightsError, nearest
 from mechinterp.files import read_json
-from mechinterp.models.fitting import load_into
+from mechinterp.models.building import build_and_fill
 from mechinterp.models.hub import WEIGHT_FILES, cache_folder, cached_file, network
-from mechinterp.models.source import Loaded, Request
+from mechinterp.models.options import Option
+from mechinterp.models.source import BUILD_ERRORS, Loaded, Request
 from mechinterp.models.vision_model import InputContract
-from mechinterp.models.weights import first_line, read_state_dict, some
+from mechinterp.models.weights import first_line, some
 
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-    UnpicklingError,
-)
+CLASS = "class"  # the option that is none of the configuration's
 
 
 def load(request: Request) -> Loaded:
@@ -49,23 +44,22 @@ def load(request: Request) -> Loaded:
     present = _check_present(request, folder)
     with network(allowed=not present), _quiet():
         config = _config(request)
-        known = _classifiers(config.model_type)
-        if not config.architectures and known:
-            config.architectures = [known[0]]  # transformers needs it, and hand-written configurations leave it out
-        classifies = bool(set(config.architectures or ()) & set(known))
-        module, weights, notes = _module(request, config, folder, classifies)
+        built, classifies = _class(request, config)
+        module, weights, notes = _module(request, config, built)
         processor = _processor(request, folder, present)
     if not processor:
         notes += ("has no preprocessor_config.json: pixels are fed from 0 to 1, without normalisation",)
     if not classifies:
         notes += ("has no classification head: what it returns are features, not logits",)
+    several = getattr(module.config, "problem_type", None) == "multi_label_classification"
     return Loaded(
         module=module,
-        contract=_contract(config, processor, request),
-        class_names=_class_names(config) if classifies else None,
+        contract=_contract(module.config, processor, request),
+        class_names=_class_names(module.config) if classifies else None,
         trained=not request.random,
         weights=weights,
         notes=notes,
+        activation="sigmoid" if several else None,
     )
 
 
@@ -80,6 +74,10 @@ def _check_present(request: Request, folder: Path | None) -> bool:
         if request.weights is None and not any((folder / name).is_file() for name in WEIGHT_FILES):
             raise WeightsError(f"'{request.spec}' has no weights: put model.safetensors into '{folder}', {remedy}")
         return True
+    if _is_kind(request.name):
+        if request.weights is None:
+            raise WeightsError(f"'{request.spec}' names a kind of model, without weights: {remedy}")
+        return True
     place = cache_folder(request.name)
     configured = cached_file(request.name, "config.json") is not None
     weighted = request.weights is not None or any(cached_file(request.name, name) for name in WEIGHT_FILES)
@@ -87,7 +85,7 @@ def _check_present(request: Request, folder: Path | None) -> bool:
         if not configured:
             raise ModelError(
                 f"'{request.spec}' is neither a folder nor in the hub's cache ({place}): give the folder that holds its "
-                "config.json and model.safetensors, or allow the network by --download"
+                f"config.json and model.safetensors, or allow the network by --download{_nearest_kind(request.name)}"
             )
         if not weighted:
             raise WeightsError(
@@ -96,27 +94,99 @@ def _check_present(request: Request, folder: Path | None) -> bool:
     return configured and weighted
 
 
-def _classifiers(model_type: str) -> tuple[str, ...]:
+def _is_kind(name: str) -> bool:
+    """Whether a name is a kind of model that transformers knows, and no repository."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return name in CONFIG_MAPPING_NAMES
+
+
+def _nearest_kind(name: str) -> str:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as NAMES
+
+    near = nearest(name, NAMES)
+    return f" (of the kinds of models, {near})" if "/" not in name and near.startswith("did") else ""
+
+
+def _classifiers(kind: str) -> tuple[str, ...]:
     """Return the names of the classes that classify images with a kind of model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as NAMES
 
-    found: Any = NAMES.get(model_type, ())
+    found: Any = NAMES.get(kind, ())
     return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _config(request: Request) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
+    options = {key: list(v) if isinstance(v, tuple) else v for key, v in request.options.items() if key != CLASS}
     try:
-        config = AutoConfig.from_pretrained(request.name, trust_remote_code=False)
-    except LOADING_ERRORS as error:
+        if _is_kind(request.name) and not Path(request.name).is_dir():
+            default = AutoConfig.for_model(request.name)
+            # a constructor works out what follows from its arguments
+            config = default if _of_images(default) is not default else AutoConfig.for_model(request.name, **options)
+        else:
+            default = config = AutoConfig.from_pretrained(request.name, trust_remote_code=False)
+        for key, value in options.items():
+            holder = next((c for c in (default, _of_images(default)) if hasattr(c, key)), None)
+            if holder is None:
+                known = [name for name in vars(_of_images(default)) if not name.startswith("_")]
+                raise ModelError(f"'{request.spec}': its configuration has no '{key}', {nearest(key, known)}")
+            if config is default:
+                setattr(holder, key, value)
+        if request.height_and_width is not None and hasattr(_of_images(config), "image_size"):
+            _resize(_of_images(config), request.height_and_width)
+    except (*BUILD_ERRORS, StrictDataclassError) as error:
         raise ModelError(f"'{request.spec}' has no usable config.json: {first_line(error)}") from None
     if request.classes is not None and request.random:
         config.num_labels = request.classes
-    if request.height_and_width is not None and hasattr(_of_images(config), "image_size"):
-        height, width = request.height_and_width
-        _of_images(config).image_size = height if height == width else [height, width]
     return config
+
+
+def _resize(config: Any, size: tuple[int, int]) -> None:
+    """State an input size as a kind of model wants it: one side, or a list of both."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        config.image_size = size[0] if size[0] == size[1] else list(size)
+    except StrictDataclassError:
+        config.image_size = list(size)
+
+
+def _class(request: Request, config: Any) -> tuple[Any, bool]:
+    """Return the class to build, and whether it classifies."""
+    import transformers
+
+    known = _classifiers(config.model_type)
+    named = request.options.get(CLASS)
+    if named is not None:
+        return _class_named(request, str(named)), str(named).rpartition(".")[2] in known
+    if not config.architectures and known:
+        config.architectures = [known[0]]  # transformers needs it, and hand-written configurations leave it out
+    if set(config.architectures or ()) & set(known):
+        return transformers.AutoModelForImageClassification, True
+    if _of_images(config) is not config:  # the tower of images of a model of images and text
+        towers = transformers.MODEL_MAPPING
+        tower: Any = towers.get(type(_of_images(config)), None)
+        if tower is not None:
+            return tower, False
+    return transformers.AutoModel, False
+
+
+def _class_named(request: Request, path: str) -> Any:
+    """Return a class of transformers by its name, or any installed one by its module path."""
+    import transformers
+
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module) if module else transformers, name)
+    except (ImportError, AttributeError):
+        known = [n for n in dir(transformers) if n.endswith(("Model", "ForImageClassification"))]
+        raise ModelError(f"'{request.spec}': there is no class '{path}', {nearest(name, known)}") from None
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise ModelError(f"'{request.spec}': '{path}' is no model of transformers")
+    return found
 
 
 def _of_images(config: Any) -> Any:
@@ -124,36 +194,40 @@ def _of_images(config: Any) -> Any:
     return getattr(config, "vision_config", config)
 
 
-def _module(
-    request: Request, config: Any, folder: Path | None, classifies: bool
-) -> tuple[nn.Module, str, tuple[str, ...]]:
-    from transformers import AutoModel, AutoModelForImageClassification
-
-    auto: Any = AutoModelForImageClassification if classifies else AutoModel
-    report: dict[str, Any] = {}
+def _module(request: Request, config: Any, built: Any) -> tuple[Any, str, tuple[str, ...]]:
+    if request.weights is not None:
+        return build_and_fill(request, lambda options: _from_config(config, built, options), "num_labels")
     try:
-        if request.weights is None:
-            module, report = auto.from_pretrained(
-                request.name, config=config, output_loading_info=True, trust_remote_code=False
-            )
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(request.seed)
-                module = auto.from_config(config, trust_remote_code=False)
-    except LOADING_ERRORS as error:
+        module, report = built.from_pretrained(
+            request.name, config=_fitting(config, built), output_loading_info=True, trust_remote_code=False
+        )
+    except BUILD_ERRORS as error:
         raise ModelError(f"'{request.spec}' cannot be loaded by transformers: {first_line(error)}") from None
-    if request.random:
-        return module, "random", ()
-    if request.weights_file is not None:
-        state = read_state_dict(request.weights_file)
-        return module, str(request.weights), load_into(module, state, str(request.weights))
     untrained = sorted(str(name) for name in report["missing_keys"])
     if untrained:
         raise WeightsError(
             f"'{request.spec}': its weights leave {len(untrained)} tensors of {type(module).__name__} untrained "
             f"({some(untrained)})"
         )
-    return module, request.name if folder else f"hub: {request.name}", ()
+    return module, request.name if Path(request.name).is_dir() else f"hub: {request.name}", ()
+
+
+def _from_config(config: Any, built: Any, options: Mapping[str, Option]) -> nn.Module:
+    config = copy.deepcopy(config)
+    if "num_labels" in options:
+        config.num_labels = options["num_labels"]
+    if hasattr(built, "from_config"):
+        module: nn.Module = built.from_config(config, trust_remote_code=False)
+    else:
+        module = built._from_config(_fitting(config, built))
+    return module
+
+
+def _fitting(config: Any, built: Any) -> Any:
+    """Return the part of a configuration that a class is built from: a tower of images wants that of the images."""
+    wanted = getattr(built, "config_class", None)
+    images = _of_images(config)
+    return images if wanted is not None and not isinstance(config, wanted) and isinstance(images, wanted) else config
 
 
 def _processor(request: Request, folder: Path | None, present: bool) -> dict[str, Any]:
@@ -196,6 +270,7 @@ def _contract(config: Any, processor: dict[str, Any], request: Request) -> Input
     std = list(processor.get("image_std", [0.5])) if normalised else [1.0]
     mean, std = (v * channels if len(v) == 1 else v for v in (mean, std))
     white = 255.0 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
+    resize, crop_fraction = _resizing(processor, size)
     return InputContract(
         height=size[0],
         width=size[1],
@@ -203,7 +278,21 @@ def _contract(config: Any, processor: dict[str, Any], request: Request) -> Input
         value_range=(0.0, white),
         mean=tuple(float(v) for v in mean),
         std=tuple(float(v) for v in std),
+        resize=resize,
+        crop_fraction=crop_fraction,
     )
+
+
+def _resizing(processor: dict[str, Any], size: tuple[int, int]) -> tuple[Literal["stretch", "crop"], float]:
+    """Return how the processor brings an image to the input's size, and how much of it the centre crop leaves."""
+    resized = processor.get("size")
+    edge = resized.get("shortest_edge") if isinstance(resized, dict) else None
+    if not processor.get("do_resize", True) or not processor.get("do_center_crop") or not resized:
+        return ("crop", 1.0) if edge else ("stretch", 1.0)
+    if edge is None:
+        sides = resized if isinstance(resized, dict) else {"height": resized, "width": resized}
+        return "stretch", min(1.0, size[0] / sides.get("height", size[0]))
+    return "crop", min(1.0, min(size) / edge)
 
 
 def _size(processor: dict[str, Any], config: Any) -> tuple[int, int] | None:

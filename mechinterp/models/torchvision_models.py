@@ -116,8 +116,6 @@ def _sizes(name: str, contract: InputContract) -> dict[str, Any]:
         return {"image_size": contract.height}
     if name.startswith("maxvit"):
         return {"input_size": (contract.height, contract.width)}
-    if name.startswith("mvit"):
-        return {"spatial_size": (contract.height, contract.width), "temporal_size": contract.depth}
     return {}
 
 

@@ -97,11 +97,48 @@ def test_what_was_computed_before_is_not_computed_again():
     model = model_of(module)
     module.register_forward_hook(lambda *_: calls.append(1))
     check_model(model, expected=None)
-    assert len(calls) == 2
+    assert len(calls) == 3
     from mechinterp.models.tracing import probe_input
 
     with torch.no_grad():
         expected = module(probe_input(CONTRACT))
     calls.clear()
     check_model(model, expected)
-    assert len(calls) == 1
+    assert len(calls) == 2
+
+
+class Aliased(nn.Module):
+    """Keeps what it was handed, and has the next module change it behind its back."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Linear(72, 2)
+
+    def forward(self, x):
+        before = self.conv(x)
+        self.relu(before)
+        return self.head(before.flatten(1))
+
+
+def test_a_place_where_a_copy_changes_the_answer_is_named():
+    model = model_of(Aliased())
+    handed = replace(model.sites["relu"], name="handed", take="input")
+    with pytest.raises(ModelError, match=r"a copy in the place of an activation changes the answer.*\(handed\)"):
+        check_model(replace(model, sites={**model.sites, "handed": handed}))
+
+
+def test_a_result_that_differs_by_rounding_from_run_to_run_is_accepted():
+    class Rounding(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x * (1 + 1e-6 * self.calls)
+
+    check_model(model_of(net(Rounding())))
+
+
+def test_nothing_is_left_behind_by_the_check():
+    model = model_of(net(nn.ReLU(inplace=True)))
+    check_model(model)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
