@@ -1,7 +1,8 @@
-"""Read one PNG, JPEG or TIFF file without losing what it recorded: 16 bits stay 16 bits."""
+"""Read one PNG, JPEG, TIFF or NumPy file without losing what it recorded: 16 bits stay 16 bits."""
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 import zlib
@@ -17,8 +18,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mechinterp.errors import ImagesError, UnreadableImageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_TIFF = (".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+_TIFF, _ARRAY = (".tif", ".tiff"), ".npy"
+_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Values of TIFF's PhotometricInterpretation and PlanarConfiguration (TIFF 6.0, sections 3 to 8).
 _WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
@@ -62,9 +64,12 @@ def recorded_type(path: Path) -> np.dtype[Any]:
 
     """
     try:
+        if path.suffix.lower() == _ARRAY:
+            kept: np.dtype[Any] = np.load(path, mmap_mode="r", allow_pickle=False).dtype
+            return kept
         if path.suffix.lower() in _TIFF:
             with _quiet():
-                return _tiff_header(path).dtype
+                return _tiff_header(path, path.stat().st_size).dtype
         with Image.open(path) as picture:
             return np.dtype({"F": np.float32}.get(picture.mode, np.uint16 if picture.mode in _DEEP_MODES else np.uint8))
     except _UNREADABLE as error:
@@ -80,7 +85,7 @@ def read_image_file(path: Path) -> NDArray[Any]:
     Parameters
     ----------
     path
-        A PNG, JPEG or TIFF file.
+        A PNG, JPEG or TIFF file, or an array saved by NumPy (``.npy``).
 
     Returns
     -------
@@ -94,18 +99,43 @@ def read_image_file(path: Path) -> NDArray[Any]:
 
     """
     try:
-        with _quiet():
-            pixels = _read_tiff(path) if path.suffix.lower() in _TIFF else _read_picture(path)
+        if path.suffix.lower() == _ARRAY:
+            pixels = np.load(path, allow_pickle=False)
+        elif path.suffix.lower() in _TIFF:
+            pixels = _read_tiff(path, path.stat().st_size, path)
+        else:
+            pixels = _read_picture(path, path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
+    return _checked(pixels, path)
+
+
+def read_image_bytes(data: bytes, name: str) -> NDArray[Any]:
+    """Read the pixels of a PNG, JPEG or TIFF that lies in memory; see :func:`read_image_file`.
+
+    Raises
+    ------
+    ImagesError
+        If the bytes cannot be read, or only with a loss; `name` is named.
+
+    """
+    file = io.BytesIO(data)
+    try:
+        pixels = _read_tiff(file, len(data), name) if data[:4] in _TIFF_MARKS else _read_picture(file, name)
+    except _UNREADABLE as error:
+        raise _unreadable(name, error) from error
+    return _checked(pixels, name)
+
+
+def _checked(pixels: NDArray[Any], path: Path | str) -> NDArray[Any]:
     if pixels.size == 0 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 3)):
         raise ImagesError(f"image {path} has shape {pixels.shape}: only pictures of 1 or 3 channels can be read")
     return pixels
 
 
-def _read_picture(path: Path) -> NDArray[Any]:
-    _refuse_deep_colour(path)
-    with Image.open(path) as opened:
+def _read_picture(file: Path | io.BytesIO, name: Path | str) -> NDArray[Any]:
+    _refuse_deep_colour(file, name)
+    with Image.open(file) as opened:
         picture = ImageOps.exif_transpose(opened)
         if picture.mode in _DEEP_MODES:
             deep = np.asarray(picture)
@@ -128,31 +158,35 @@ class _TiffHeader:
     planar: bool
 
 
-def _tiff_header(path: Path) -> _TiffHeader:
-    """Return how a TIFF stores its one picture."""
+def _tiff_header(file: Path | io.BytesIO, size: int) -> _TiffHeader:
+    """Return how a TIFF of `size` bytes stores its one picture."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
-        page: Any = file.pages[0]
+    with tifffile.TiffFile(file) as tiff:
+        page: Any = tiff.pages[0]
         if page.dtype is None:
             raise ValueError("its header names no type of pixels")
-        if page.nbytes > _MOST_SHRUNK * path.stat().st_size:
+        if page.nbytes > _MOST_SHRUNK * size:
             raise ValueError(f"its header asks for {page.nbytes} bytes, more than so small a file can hold")
-        if len(file.series) > 1 or file.series[0].size != page.size:
+        if len(tiff.series) > 1 or tiff.series[0].size != page.size:
             raise ValueError("it holds more than one picture; save each page as a file of its own")
         planar = int(page.planarconfig) == _SEPARATE_PLANES
         return _TiffHeader(np.dtype(page.dtype), int(page.photometric), int(page.compression), planar)
 
 
-def _read_tiff(path: Path) -> NDArray[Any]:
+def _read_tiff(file: Path | io.BytesIO, size: int, name: Path | str) -> NDArray[Any]:
     import tifffile
 
-    header = _tiff_header(path)
+    with _quiet():
+        header = _tiff_header(file, size)
     dtype = header.dtype
+    if isinstance(file, io.BytesIO):
+        file.seek(0)  # tifffile reads on from where a file stands
     # Pillow knows LZW and JPEG compression, and how other colours become RGB; tifffile knows every depth.
     if header.photometric in {_PALETTE, _CMYK, _YCBCR} or header.compression not in _PLAIN_COMPRESSIONS:
-        return _read_picture(path)
-    array: NDArray[Any] = tifffile.imread(path, key=0)
+        return _read_picture(file, name)
+    with _quiet():
+        array: NDArray[Any] = tifffile.imread(file, key=0)
     if array.ndim == 3 and header.planar:
         array = np.moveaxis(array, 0, -1)
     whole = np.issubdtype(dtype, np.unsignedinteger)
@@ -177,18 +211,21 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
+def _unreadable(path: Path | str, error: Exception) -> UnreadableImageError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UnreadableImageError(path, reason.replace(repr(str(path)), "it").replace(str(path), "it"))
 
 
-def _refuse_deep_colour(path: Path) -> None:
+def _refuse_deep_colour(file: Path | io.BytesIO, name: Path | str) -> None:
     """Refuse PNGs of 16-bit colour: Pillow would silently cut them to 8 bits.
 
     A PNG file begins with 8 bytes of signature and the 8 of a chunk's length and name; width, height (4 bytes each),
     bit depth and colour type (one each; bit 1 means colour) follow (PNG specification, section 11.2.1).
     """
-    with path.open("rb") as file:
-        head = file.read(26)
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            head = opened.read(26)
+    else:
+        head = file.getvalue()[:26]
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 26 and head[24] == 16 and head[25] & 2:
-        raise ImagesError(f"image {path} is a PNG of 16-bit colour, which would be cut to 8 bits: save it as TIFF")
+        raise ImagesError(f"image {name} is a PNG of 16-bit colour, which would be cut to 8 bits: save it as TIFF")

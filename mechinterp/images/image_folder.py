@@ -1,30 +1,34 @@
-"""A set of images from a folder: Hugging Face's imagefolder with ``metadata.csv``, or one subfolder per class."""
+"""A set of images from a folder: Hugging Face's imagefolder with a table, or one subfolder per class."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mechinterp.attributes.columns import table_of_columns
-from mechinterp.attributes.table import AttributeTable
-from mechinterp.errors import AttributeTableError, ConfigError, ImagesError, nearest
-from mechinterp.images.dataset_description import DatasetDescription, read_description
+from mechinterp.errors import ImagesError, UnreadableImageError, nearest
+from mechinterp.images.dataset_description import read_description
+from mechinterp.images.findings import SetAside
 from mechinterp.images.image_files import SUFFIXES, is_image_file, read_image_file, recorded_type
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.intensity import checked_range, checked_spacing, range_of
-
-METADATA = "metadata.csv"
-_SPACING_COLUMNS = ("spacing_row_mm", "spacing_column_mm")
-_RESERVED = ("file_name", "label", "group", "split", *_SPACING_COLUMNS)
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+from mechinterp.images.mask_files import FOLDER as MASKS
+from mechinterp.images.mask_files import mask_files
+from mechinterp.images.metadata_table import (
+    SPLITS,
+    TABLES,
+    Row,
+    attributes_of,
+    column_of,
+    find_table,
+    read_rows,
+    spacings_of,
+)
+from mechinterp.images.pseudonyms import pseudonyms
 
 
 def from_folder(
@@ -34,13 +38,17 @@ def from_folder(
     intensity_range: tuple[float, float] | None = None,
     spacing_mm: float | tuple[float, float] | None = None,
     licence: str | None = None,
+    key: str | Path | None = None,
+    tolerant: bool = False,
 ) -> ImageSet:
-    """Open a folder of PNG, JPEG or TIFF images of 8 or 16 bits.
+    """Open a folder of PNG, JPEG or TIFF images of 8 or 16 bits, or of arrays (``.npy``).
 
-    With a ``metadata.csv`` its rows are the images: ``file_name`` (relative to the folder), and optionally ``label``,
-    ``group`` (the patient), ``split``, ``spacing_row_mm`` and ``spacing_column_mm``; every other column is an
+    With a ``metadata.csv`` or ``metadata.parquet`` its rows are the images: ``file_name`` (relative to the folder), and
+    optionally ``label``, ``group`` (the patient), ``case`` (the examination), ``split``, ``spacing_row_mm`` and
+    ``spacing_column_mm``; ``mask_file_name`` and ``NAME_mask_file_name`` name masks; every other column is an
     attribute. Without one, all images below the folder are taken in the order of their names; their folder is the
-    label, and ``train``, ``validation`` and ``test`` folders above it are the splits. An optional ``dataset.yaml``
+    label, and ``train``, ``validation`` and ``test`` folders above it are the splits. Masks may lie in ``masks/`` (see
+    :func:`mechinterp.images.mask_files.mask_files`), and the images then in ``images/``. An optional ``dataset.yaml``
     says what the numbers mean (see :func:`mechinterp.images.dataset_description.read_description`).
 
     Parameters
@@ -50,6 +58,11 @@ def from_folder(
     name, intensity_range, spacing_mm, licence
         What would stand in ``dataset.yaml``; given here, they win. Spacing columns win over both. Without an
         intensity range, 8-bit images have 0..255, and deeper ones are read once to find their largest value.
+    key
+        Where groups, cases or file names are patients': a key file, by which all of them are replaced with keyed
+        hashes (see :func:`mechinterp.images.pseudonyms.pseudonyms`). By default they stay what they are.
+    tolerant
+        Set deeper images that cannot be read aside, with their reason, instead of raising.
 
     Returns
     -------
@@ -59,7 +72,7 @@ def from_folder(
     Raises
     ------
     ImagesError
-        If the folder, an image named in ``metadata.csv``, or any image at all is missing, or a row cannot be meant.
+        If the folder, an image named in its table, or any image at all is missing, or a row cannot be meant.
     AttributeTableError
         If an attribute's value is no number; row and column are named.
     LeakageError
@@ -72,21 +85,40 @@ def from_folder(
         what = "is a file, not a folder" if root.exists() else f"is not there: {nearest(root.name, siblings)}"
         raise ImagesError(f"image folder {root} {what}")
     said = read_description(root / "dataset.yaml")
-    rows = _rows_of_metadata(root) if (root / METADATA).is_file() else _rows_of_subfolders(root)
-    files = tuple(root / row["file_name"] for row in rows)
+    table = find_table(root)
+    rows = _rows_of_subfolders(root) if table is None else read_rows(table, is_image_file, SUFFIXES)
+    said_in = TABLES[0] if table is None else table.name
     default_spacing = said.spacing_mm if spacing_mm is None else checked_spacing(spacing_mm, "spacing_mm")
     chosen_range = (
         said.intensity_range if intensity_range is None else checked_range(intensity_range, "intensity_range")
     )
+    set_aside: list[SetAside] = []
+    names = None if key is None else pseudonyms(key)
+    attributes = attributes_of(rows, said, said_in)
+    if chosen_range is None:
+        chosen_range, bad = _common_range([root / row["file_name"] for row in rows], root, tolerant=tolerant)
+        shown = [row["file_name"] if names is None else f"file {i + 1} of {len(rows)}" for i, row in enumerate(rows)]
+        set_aside = [SetAside(shown[i], reason, True, root / rows[i]["file_name"]) for i, reason in bad.items()]
+        kept = [i for i in range(len(rows)) if i not in bad]
+        rows, attributes = [rows[i] for i in kept], attributes.select(kept)
+    ids = tuple(row["file_name"] for row in rows)
+    groups, cases = column_of(rows, "group"), column_of(rows, "case")
+    if names is not None:
+        ids = tuple(names("file", i) for i in ids)
+        groups = None if groups is None else tuple(None if g is None else names("patient", g) for g in groups)
+        cases = None if cases is None else tuple(None if c is None else names("case", c) for c in cases)
     return ImageSet(
-        ids=tuple(row["file_name"] for row in rows),
-        read=lambda i: read_image_file(files[i]),
-        intensity_range=chosen_range or _common_range(files, root),
-        spacing_mm=_spacings(rows, default_spacing),
-        labels=_column(rows, "label"),
-        groups=_column(rows, "group"),
-        splits=_column(rows, "split"),
-        attributes=_attributes(rows, said),
+        ids=ids,
+        read=partial(_read, tuple(root / row["file_name"] for row in rows)),
+        intensity_range=chosen_range,
+        spacing_mm=spacings_of(rows, default_spacing, said_in),
+        labels=column_of(rows, "label"),
+        groups=groups,
+        cases=cases,
+        splits=column_of(rows, "split"),
+        attributes=attributes,
+        read_masks=mask_files(root, rows, ids),
+        set_aside=tuple(set_aside),
         source={
             "kind": "folder",
             "path": root.resolve().as_posix(),
@@ -94,6 +126,8 @@ def from_folder(
             **({} if intensity_range is None else {"intensity_range": [float(v) for v in intensity_range]}),
             **({} if spacing_mm is None else {"spacing_mm": list(checked_spacing(spacing_mm, "spacing_mm"))}),
             **({} if licence is None else {"licence": licence}),
+            **({} if key is None else {"key": str(key)}),
+            **({"tolerant": True} if tolerant else {}),
         },
         name=name or said.name or root.resolve().name,
         licence=licence or said.licence,
@@ -101,116 +135,65 @@ def from_folder(
     )
 
 
-def _rows_of_metadata(root: Path) -> list[dict[str, str]]:
-    """Read ``metadata.csv``, checking every row's file and split."""
-    path = root / METADATA
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = [(c or "").strip() for c in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ImagesError(f"{path} is no readable CSV ({error}): save it as comma-separated UTF-8") from error
-    if "file_name" not in columns:
-        raise ImagesError(f"{path} has no column 'file_name': {nearest('file_name', columns)}")
-    if len(set(columns)) != len(columns) or "" in columns:
-        raise ImagesError(f"{path} names a column twice, or not at all: every column needs a name of its own")
-    if not rows:
-        raise ImagesError(f"{path} has no rows: name one image in each")
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise ImagesError(f"{path}, row {line} does not have {len(columns)} cells: quote values that hold a comma")
-        row["file_name"] = _safe_name(row["file_name"], root, line)
-        if row.get("split"):
-            row["split"] = _split(row["split"], f"{path}, row {line}")
-    return rows
+def _read(files: Sequence[Path], i: int) -> NDArray[Any]:
+    return read_image_file(files[i])
 
 
-def _safe_name(file_name: str, root: Path, line: int) -> str:
-    """Return a file's name relative to the folder, with forward slashes; it must be there and inside."""
-    name = PurePosixPath(file_name.strip().replace("\\", "/"))
-    where = f"{root / METADATA}, row {line}"
-    if not name.name or name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-        raise ImagesError(f"{where}: file_name '{file_name}' must be a path below {root}")
-    if name.suffix.lower() not in SUFFIXES:
-        raise ImagesError(f"{where}: '{name}' is not one of {', '.join(SUFFIXES)}")
-    if not (root / name).is_file():
-        folder = (root / name).parent
-        siblings = [p.name for p in folder.iterdir() if is_image_file(p)] if folder.is_dir() else []
-        raise ImagesError(f"{where}: image '{name}' is not there: {nearest(name.name, siblings)}")
-    return name.as_posix()
-
-
-def _split(word: str, where: str) -> str:
-    found = _SPLITS.get(word.strip().lower())
-    if found is None:
-        raise ImagesError(f"{where}: split '{word}' is none: {nearest(word, ('train', 'validation', 'test'))}")
-    return found
-
-
-def _rows_of_subfolders(root: Path) -> list[dict[str, str]]:
-    """Take all images below a folder: ``[split/][label/]…/file``."""
+def _rows_of_subfolders(root: Path) -> list[Row]:
+    """Take all images below a folder: ``[split/][label/]…/file``; with ``masks/`` beside, ``images/`` is no label."""
     files = sorted(
         p.relative_to(root)
         for p in root.rglob("*")
         if is_image_file(p) and p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)
     )
+    beside_masks = (root / MASKS).is_dir() and (root / "images").is_dir()
+    if beside_masks:
+        files = [f for f in files if f.parts[0] == "images"]
     if not files:
         raise ImagesError(f"image folder {root} holds no image: put {', '.join(SUFFIXES)} files into it")
-    has_splits = all(len(p.parts) > 1 and p.parts[0].lower() in _SPLITS for p in files)
+    inner = [Path(*f.parts[1:]) if beside_masks else f for f in files]
+    has_splits = all(len(p.parts) > 1 and p.parts[0].lower() in SPLITS for p in inner)
     rows = []
-    for file in files:
-        folders = list(file.parts[:-1])
+    for file, inside in zip(files, inner, strict=True):
+        folders = list(inside.parts[:-1])
         row = {"file_name": file.as_posix()}
         if has_splits:
-            row["split"] = _SPLITS[folders.pop(0).lower()]
+            row["split"] = SPLITS[folders.pop(0).lower()]
         row["label"] = folders[0] if folders else ""
         rows.append(row)
     return rows
 
 
-def _column(rows: Sequence[Mapping[str, str]], what: str) -> tuple[str | None, ...] | None:
-    """Return one column, empty cells as ``None``; ``None`` where it is empty throughout."""
-    values = tuple((row.get(what) or "").strip() or None for row in rows)
-    return values if any(values) else None
-
-
-def _spacings(
-    rows: Sequence[Mapping[str, str]], default: tuple[float, float] | None
-) -> tuple[tuple[float, float] | None, ...] | None:
-    present = [c for c in _SPACING_COLUMNS if c in rows[0]]
-    if not present:
-        return None if default is None else (default,) * len(rows)
-    if len(present) == 1:
-        raise ImagesError(f"{METADATA} has '{present[0]}' alone: give both {' and '.join(_SPACING_COLUMNS)}")
-    found: list[tuple[float, float] | None] = []
-    for line, row in enumerate(rows, start=2):
-        words = [row[c].strip() for c in _SPACING_COLUMNS]
-        try:
-            found.append(checked_spacing(words, f"{METADATA}, row {line}: spacing") if all(words) else default)
-        except ConfigError as error:
-            raise ImagesError(str(error)) from None
-    return tuple(found)
-
-
-def _attributes(rows: Sequence[Mapping[str, str]], said: DatasetDescription) -> AttributeTable:
-    columns = {c: [row[c] for row in rows] for c in rows[0] if c not in _RESERVED}
-    try:
-        return table_of_columns(columns, said.columns, len(rows))
-    except AttributeTableError as error:
-        raise AttributeTableError(f"{METADATA}: {error}") from None
-
-
-def _common_range(files: Sequence[Path], root: Path) -> tuple[float, float]:
-    """Return black and white of images of one type; mixed types have none in common."""
+def _common_range(files: Sequence[Path], root: Path, *, tolerant: bool) -> tuple[tuple[float, float], dict[int, str]]:
+    """Return black and white of images of one type, and the unreadable ones by position; mixed types have no common one."""
     first: dict[np.dtype[Any], Path] = {}
-    for path in files:
-        first.setdefault(recorded_type(path), path)
+    bad: dict[int, str] = {}
+
+    def kept(i: int, error: UnreadableImageError) -> None:
+        if not tolerant:
+            raise error
+        bad[i] = error.reason
+
+    for i, path in enumerate(files):
+        try:
+            first.setdefault(recorded_type(path), path)
+        except UnreadableImageError as error:
+            kept(i, error)
         if len(first) > 1:
             (one, a), (other, b) = first.items()
             raise ImagesError(
                 f"{a} is {one} and {b} is {other}: say in {root / 'dataset.yaml'} which values are black and white, "
                 "as 'intensity_range: [0, 4095]'"
             )
-    return range_of((read_image_file(path) for path in files), root.name)
+    if first and next(iter(first)) == np.uint8:
+        return (0.0, 255.0), bad
+
+    def readable() -> Any:
+        for i, path in enumerate(files):
+            if i not in bad:
+                try:
+                    yield read_image_file(path)
+                except UnreadableImageError as error:
+                    kept(i, error)
+
+    return range_of(readable(), root.name), bad
