@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image
 
 from mechinterp.errors import ConfigError, ImagesError, nearest
 from mechinterp.files import sha256_json
+from mechinterp.images.fitting import Fit, fitted
 from mechinterp.images.image_set import MedicalImage
+from mechinterp.images.resampling import resized
 from mechinterp.token_grid import Placement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mechinterp.models.vision_model import InputContract
 
-Fit = Literal["pad", "stretch", "crop"]
-_FITS = ("pad", "stretch", "crop")
+_FITS = ("pad", "stretch", "crop", "model")
 # ITU-R BT.601, the weights of Pillow's and OpenCV's conversion to grey.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -39,9 +39,10 @@ class Preparation:
         ``pad`` shows the whole image in its physical proportions and fills up with black; ``crop`` fills the input in
         the physical proportions and cuts off what is beyond, equally on both sides; ``stretch`` shows the whole image
         and gives up its proportions. Proportions are those of `spacing_mm` where it is known, so that a slice of
-        3 mm × 1 mm pixels is not squashed; otherwise pixels are taken as square.
+        3 mm × 1 mm pixels is not squashed; otherwise pixels are taken as square. ``model`` does what the model's own
+        processor does (the contract's `resize` and `crop_fraction`), which knows no spacing.
     margin
-        Width of a black border on every side, as a fraction of the input's height and width, below 0.5.
+        Width of a black border on every side, as a fraction of the input's size, below 0.5.
     gain
         Factor on the scaled intensities, clipped at white.
 
@@ -66,8 +67,8 @@ class Preparation:
 
     def apply(
         self, image: MedicalImage, contract: InputContract
-    ) -> tuple[Float[NDArray[np.float32], "channel height width"], Placement]:
-        """Turn one image into a model's input.
+    ) -> tuple[Float[NDArray[np.float32], "channel ..."], Placement]:
+        """Turn one image, or one volume for a model of volumes, into a model's input.
 
         Parameters
         ----------
@@ -79,14 +80,15 @@ class Preparation:
         Returns
         -------
         input
-            Channel × height × width, as the model wants it but for the contract's `layout`.
+            Channel × height × width, or channel × depth × height × width, as the model wants it but for the contract's
+            `layout`.
         placement
             The exact map between this input's and the image's pixels.
 
         Raises
         ------
         ImagesError
-            If the image has values that are no numbers, or channels that the model cannot be given.
+            If the image has values that are no numbers, or axes or channels that the model cannot be given.
         ConfigError
             If the contract's mean or std does not have one value per channel.
 
@@ -94,30 +96,28 @@ class Preparation:
         pixels = np.clip(image.scaled() * np.float32(self.gain), 0, 1)
         if not np.isfinite(pixels).all():
             raise ImagesError(f"image '{image.id}' has pixels that are no numbers: replace them before it is prepared")
-        pixels = _with_channels(pixels, contract.channels, image.id)
-        placed = self._placed((pixels.shape[1], pixels.shape[2]), image.spacing_mm, contract)
-        shown = np.zeros((contract.channels, contract.height, contract.width), dtype=np.float32)
-        rows, columns = (slice(start, start + n) for start, n in zip(placed.corner, placed.size, strict=True))
+        pixels = _with_channels(pixels, contract.channels, image.id, image.axes)
+        placed = fitted(self.fit, self.margin, pixels.shape[1:], image.spacing_mm, contract, f"image '{image.id}'")
+        shown = np.zeros((contract.channels, *contract.size), dtype=np.float32)
+        where = tuple(slice(start, start + n) for start, n in zip(placed.corner, placed.size, strict=True))
         for channel, plane in enumerate(pixels):
-            shown[channel, rows, columns] = _resized(plane, placed.box, placed.size)
+            shown[channel][where] = resized(plane, placed.start, placed.stop, placed.size)
         return _normalised(shown, contract), placed.placement
 
-    def placement(
-        self, shape: tuple[int, int], spacing_mm: tuple[float, float] | None, contract: InputContract
-    ) -> Placement:
+    def placement(self, shape: Sequence[int], spacing_mm: Sequence[float] | None, contract: InputContract) -> Placement:
         """Return the map between input and image alone, without any pixel.
 
         Parameters
         ----------
         shape
-            Height and width of the image in pixels.
+            Height and width of the image in pixels, or depth, height and width.
         spacing_mm
-            Its millimetres per pixel, (row, column), or ``None``.
+            Its millimetres per pixel along the same axes, or ``None``.
         contract
             What the model wants to be fed.
 
         """
-        return self._placed(shape, spacing_mm, contract).placement
+        return fitted(self.fit, self.margin, shape, spacing_mm, contract).placement
 
     @property
     def hash(self) -> str:
@@ -144,73 +144,17 @@ class Preparation:
                 raise ConfigError(f"a preparation has no setting '{name}': {nearest(name, known)}")
         return cls(**settings)
 
-    def _placed(
-        self, shape: tuple[int, int], spacing_mm: tuple[float, float] | None, contract: InputContract
-    ) -> _Placed:
-        borders = round(self.margin * contract.height), round(self.margin * contract.width)
-        window = max(contract.height - 2 * borders[0], 1), max(contract.width - 2 * borders[1], 1)
-        box, size = _fitted(self.fit, shape, spacing_mm, window)
-        corner = borders[0] + (window[0] - size[0]) // 2, borders[1] + (window[1] - size[1]) // 2
-        return _Placed(box, size, corner)
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """Which `box` of the image (top, left, bottom, right) is shown at which `size` and from which `corner` on."""
-
-    box: tuple[float, float, float, float]
-    size: tuple[int, int]
-    corner: tuple[int, int]
-
-    @property
-    def placement(self) -> Placement:
-        top, left, bottom, right = self.box
-        scale = ((bottom - top) / self.size[0], (right - left) / self.size[1])
-        return Placement(scale, (top - self.corner[0] * scale[0], left - self.corner[1] * scale[1]))
-
-
-def _fitted(
-    fit: Fit, shape: tuple[int, int], spacing_mm: tuple[float, float] | None, window: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """Return which box of the image is shown (top, left, bottom, right) and at which size in input pixels."""
-    height, width = shape
-    whole = (0.0, 0.0, float(height), float(width))
-    if fit == "stretch":
-        return whole, window
-    row_mm, column_mm = spacing_mm or (1.0, 1.0)
-    # Input pixels per unit of length that would fit each axis exactly.
-    fits = (window[0] / (height * row_mm), window[1] / (width * column_mm))
-    if fit == "pad":
-        zoom = min(fits)
-        rows, columns = height * row_mm * zoom, width * column_mm * zoom
-        return whole, (min(max(round(rows), 1), window[0]), min(max(round(columns), 1), window[1]))
-    zoom = max(fits)
-    rows, columns = window[0] / zoom / row_mm, window[1] / zoom / column_mm
-    rows, columns = min(rows, height), min(columns, width)
-    top, left = (height - rows) / 2, (width - columns) / 2
-    return (top, left, top + rows, left + columns), window
-
-
-def _resized(
-    plane: Float[NDArray[np.float32], "height width"], box: tuple[float, float, float, float], size: tuple[int, int]
-) -> Float[NDArray[np.float32], "height width"]:
-    """Resize a box of a plane: bilinear, widened when shrinking so that nothing aliases."""
-    top, left, bottom, right = box
-    picture = Image.fromarray(np.ascontiguousarray(plane))
-    resized = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-    return np.asarray(resized, dtype=np.float32)
-
 
 def _with_channels(
-    pixels: Float[NDArray[np.float32], "height width *channel"], channels: int, name: str
-) -> Float[NDArray[np.float32], "channel height width"]:
+    pixels: Float[NDArray[np.float32], "*space_and_channel"], channels: int, name: str, axes: int
+) -> Float[NDArray[np.float32], "channel ..."]:
     """Bring the channels to the front, repeating grey or mixing colours to grey as the model needs."""
-    planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    if planes.ndim == 3 and len(planes) == channels:
+    planes = pixels[None] if pixels.ndim == axes else np.moveaxis(pixels, -1, 0)
+    if planes.ndim == axes + 1 and len(planes) == channels:
         return planes
-    if planes.ndim == 3 and len(planes) == 1:
+    if planes.ndim == axes + 1 and len(planes) == 1:
         return np.repeat(planes, channels, axis=0)
-    if planes.ndim == 3 and len(planes) == 3 and channels == 1:
+    if planes.ndim == axes + 1 and len(planes) == 3 and channels == 1:
         return np.tensordot(_LUMINANCE, planes, axes=1)[None]
     raise ImagesError(
         f"image '{name}' of shape {pixels.shape} cannot be given to a model of {channels} channels: "
@@ -219,21 +163,24 @@ def _with_channels(
 
 
 def _normalised(
-    shown: Float[NDArray[np.float32], "channel height width"], contract: InputContract
-) -> Float[NDArray[np.float32], "channel height width"]:
+    shown: Float[NDArray[np.float32], "channel ..."], contract: InputContract
+) -> Float[NDArray[np.float32], "channel ..."]:
     """Scale from 0..1 to the contract's range, then subtract its mean and divide by its std."""
     low, high = contract.value_range
-    mean = _per_channel("mean", contract.mean, contract.channels)
-    std = _per_channel("std", contract.std, contract.channels)
+    space = (1,) * (shown.ndim - 1)
+    mean, std = (
+        _per_channel(what, values, contract.channels).reshape(-1, *space)
+        for what, values in (("mean", contract.mean), ("std", contract.std))
+    )
     result: NDArray[np.float32] = ((shown * np.float32(high - low) + np.float32(low)) - mean) / std
     return result.astype(np.float32, copy=False)
 
 
-def _per_channel(what: str, values: tuple[float, ...], channels: int) -> Float[NDArray[np.float32], "channel 1 1"]:
+def _per_channel(what: str, values: tuple[float, ...], channels: int) -> Float[NDArray[np.float32], " channel"]:
     if len(values) != channels:
         if len(set(values)) != 1:  # one value for all channels is no mistake, whatever its count
             raise ConfigError(
                 f"the model's {what} has {len(values)} values for {channels} channels: give one per channel"
             )
         values = (values[0],) * channels
-    return np.asarray(values, dtype=np.float32)[:, None, None]
+    return np.asarray(values, dtype=np.float32)
