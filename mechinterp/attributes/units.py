@@ -84,7 +84,9 @@ def convert(
     if unit == to:
         return numbers.copy()
     if not unit or not to:
-        raise AttributeTableError(f"from '{unit}' to '{to}' nothing can be converted: name both units, '1' for a pure number")
+        raise AttributeTableError(
+            f"from '{unit}' to '{to}' nothing can be converted: name both units, '1' for a pure number"
+        )
     registry, source, target = _registry(), _meaning(unit), _meaning(to)
     if source.dimensionality != target.dimensionality:
         pixels = "[image_pixel]" in {**source.dimensionality, **target.dimensionality}

@@ -80,10 +80,10 @@ def bootstrap_groups(
     seed: int = 0,
     *,
     level: float = 0.95,
-    method: Literal["percentile", "bca"] = "percentile",
+    method: Literal["percentile", "bca"] = "bca",
     units_are_patients: bool = True,
 ) -> Interval:
-    """Interval of a statistic over patients: whole groups are drawn with replacement.
+    r"""Interval of a statistic over patients: whole groups are drawn with replacement.
 
     Parameters
     ----------
@@ -99,7 +99,8 @@ def bootstrap_groups(
     level
         Nominal cover.
     method
-        ``percentile``, or ``bca`` (bias-corrected and accelerated, by the jackknife over groups [1]_).
+        ``bca`` (bias-corrected and accelerated, by the jackknife over groups [1]_), or ``percentile``, which saves the
+        jackknife.
     units_are_patients
         False where the groups are parts of one subject: then n is 1 and nothing can be estimated.
 
@@ -114,9 +115,16 @@ def bootstrap_groups(
     ConfigError
         If `level` is not between 0 and 1 or there are fewer than 100 draws.
 
+    Notes
+    -----
+    Draws from few patients vary too little, by :math:`\sqrt{(n - 1) / n}` and for want of Student's t: with 10 patients a
+    percentile interval of 95 % covers a normal mean 89 % of the time. The tails are therefore moved outwards to
+    :math:`\Phi(\sqrt{n / (n - 1)}\, t_{n - 1})` [2]_, which gives 94 %.
+
     References
     ----------
     .. [1] Efron. Better bootstrap confidence intervals. J. Am. Stat. Assoc. 82, 1987.
+    .. [2] Hesterberg. What teachers should know about the bootstrap. The American Statistician 69, 2015, section 3.3.
 
     """
     if not 0 < level < 1:
@@ -141,12 +149,44 @@ def bootstrap_groups(
             n,
             reason=f"not estimable ({n_boot - len(known)} of {n_boot} resamples of {n} patients have no value)",
         )
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if method == "bca":
-        tails = _bca_tails(statistic, members, known, tails)
-    low, high = (float(v) for v in np.quantile(known, tails))
-    warning = f"fewer than {FEW_GROUPS} patients: the interval is rough" if n < FEW_GROUPS else ""
-    return Interval(low, high, level, n, warning=warning)
+        low, high = corrected_ends(
+            known, statistic(np.concatenate(members)), _acceleration(statistic, members), n, level
+        )
+    else:
+        low, high = (float(v) for v in np.quantile(known, _tails(n, level)))
+    return Interval(low, high, level, n, warning=few_groups_warning(n))
+
+
+def few_groups_warning(n: int) -> str:
+    """Return what an interval over so few patients says of itself; empty from 30 on."""
+    return f"fewer than {FEW_GROUPS} patients: the interval is rough" if n < FEW_GROUPS else ""
+
+
+def corrected_ends(
+    draws: NDArray[np.float64], observed: float, acceleration: float, n: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the ends of the bias-corrected and accelerated interval, its tails widened for few patients.
+
+    Parameters
+    ----------
+    draws
+        The statistic on each resample.
+    observed
+        The statistic on all patients as they are.
+    acceleration
+        A sixth of the skewness of the patients' influence on the statistic.
+    n, level
+        Number of patients; nominal cover. See :func:`bootstrap_groups`.
+
+    """
+    from scipy.special import ndtr, ndtri
+
+    below = np.mean(draws < observed) + np.mean(draws == observed) / 2
+    bias = ndtri(np.clip(below, 1 / (len(draws) + 1), len(draws) / (len(draws) + 1)))
+    z = bias + ndtri(_tails(n, level))
+    low, high = np.quantile(draws, ndtr(bias + z / (1 - acceleration * z)))
+    return float(low), float(high)
 
 
 def groups_to_positions(groups: Sequence[Any] | NDArray[Any]) -> tuple[list[Any], list[NDArray[np.int64]]]:
@@ -157,23 +197,17 @@ def groups_to_positions(groups: Sequence[Any] | NDArray[Any]) -> tuple[list[Any]
     return list(members), [np.asarray(m, dtype=np.int64) for m in members.values()]
 
 
-def _bca_tails(
-    statistic: Callable[[NDArray[np.int64]], float],
-    members: list[NDArray[np.int64]],
-    values: NDArray[np.float64],
-    tails: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    from scipy.stats import norm
+def _tails(n: int, level: float) -> NDArray[np.float64]:
+    from scipy.special import ndtr, stdtrit
 
-    observed = statistic(np.concatenate(members))
-    below = np.mean(values < observed) + np.mean(values == observed) / 2
-    bias = norm.ppf(np.clip(below, 1 / (len(values) + 1), len(values) / (len(values) + 1)))
+    outer = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
+    return np.array([outer, 1 - outer])
+
+
+def _acceleration(statistic: Callable[[NDArray[np.int64]], float], members: list[NDArray[np.int64]]) -> float:
     left_out = np.array(
         [statistic(np.concatenate([m for j, m in enumerate(members) if j != i])) for i in range(len(members))]
     )
     spread = np.nanmean(left_out) - left_out
     scale = np.nansum(spread**2) ** 1.5
-    acceleration = np.nansum(spread**3) / (6 * scale) if scale > 0 else 0.0
-    z = bias + norm.ppf(tails)
-    adjusted: NDArray[np.float64] = norm.cdf(bias + z / (1 - acceleration * z))
-    return adjusted
+    return float(np.nansum(spread**3) / (6 * scale)) if scale > 0 else 0.0

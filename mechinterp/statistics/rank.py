@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,16 +91,9 @@ def spearman(
     features, attributes = check_pair(features, attributes)
     rho = np.full((features.shape[1], attributes.shape[1]), np.nan)
     broken = np.isnan(features).any(0)
-    missing = np.isnan(attributes)
-    patterns, which = np.unique(missing, axis=1, return_inverse=True)
-    for p in range(patterns.shape[1]):
-        kept, columns = ~patterns[:, p], np.flatnonzero(which.reshape(-1) == p)
-        if kept.sum() < 2:
-            continue
+    for kept, columns in missing_patterns(attributes):
         a = unit_ranks(attributes[kept][:, columns].T)
-        step = max(1, _BLOCK // max(1, int(kept.sum())))
-        for start in range(0, features.shape[1], step):
-            block = slice(start, start + step)
+        for block in column_blocks(features, len(kept)):
             f = unit_ranks(np.ascontiguousarray(features[kept, block].T))
             found = f @ a.T
             found[~f.any(1)] = np.nan
@@ -107,6 +101,56 @@ def spearman(
             rho[block, columns] = found
     rho[broken] = np.nan
     return rho.clip(-1, 1)
+
+
+def spearman_p_values(
+    rho: Float[NDArray[np.float64], "*shape"], n: Float[NDArray[Any], "*shape"] | int
+) -> Float[NDArray[np.float64], "*shape"]:
+    """Return the two-sided p-values of rank correlations, for images that are independent.
+
+    Parameters
+    ----------
+    rho
+        Spearman's rho; NaN stays NaN.
+    n
+        Number of images behind each; fewer than 3 give NaN.
+
+    Returns
+    -------
+    NDArray
+        Of Student's t with n - 2 degrees of freedom, as ``scipy.stats.spearmanr`` has them. Images of one patient, or
+        neighbouring slices, are not independent: average patients, and see
+        :func:`~mechinterp.statistics.permutation.max_statistic_test` for volumes.
+
+    """
+    from scipy.special import stdtr
+
+    freedom = np.broadcast_to(np.asarray(n, dtype=np.float64) - 2, np.shape(rho))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(rho) * np.sqrt(freedom / ((1 - np.abs(rho)) * (1 + np.abs(rho))))
+        p: NDArray[np.float64] = np.where(freedom > 0, 2 * stdtr(np.maximum(freedom, 1), -t), np.nan)
+    return np.where(np.isnan(rho), np.nan, p)
+
+
+def missing_patterns(
+    attributes: Float[NDArray[np.float64], "image attribute"],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Give, for attributes that miss the same values, the images that have one and the attributes' columns.
+
+    Attributes with fewer than two values are left out.
+    """
+    patterns, which = np.unique(np.isnan(attributes), axis=1, return_inverse=True)
+    for p in range(patterns.shape[1]):
+        kept = np.flatnonzero(~patterns[:, p])
+        if len(kept) >= 2:
+            yield kept, np.flatnonzero(which.reshape(-1) == p)
+
+
+def column_blocks(features: NDArray[Any], images: int) -> Iterator[slice]:
+    """Give slices of columns so narrow that a block of them, ranked, takes tens of MiB."""
+    step = max(1, _BLOCK // max(1, images))
+    for start in range(0, features.shape[1], step):
+        yield slice(start, start + step)
 
 
 def check_pair(features: NDArray[Any], attributes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
