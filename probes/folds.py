@@ -89,7 +89,7 @@ def make_folds(
     Raises
     ------
     LeakageError
-        If given folds put one group on both sides.
+        If given folds put one group on both sides; it names the folds, never the group, which is a patient.
     ConfigError
         If there are fewer groups than folds, or fewer than two folds, or a gap without an order.
     ShapeError
@@ -105,9 +105,13 @@ def make_folds(
     places = None if order is None else np.asarray(order).astype(np.int64)
     if not isinstance(folds, int):
         fold = _codes(folds)
+        names = np.asarray(folds, dtype=object)
         for u in np.unique(unit):
-            if len(np.unique(fold[unit == u])) > 1:
-                raise LeakageError("a group stands in two folds: put all images of a patient into one fold")
+            both = list(dict.fromkeys(names[unit == u].tolist()))
+            if len(both) > 1:
+                raise LeakageError(
+                    f"a group stands in both fold '{both[0]}' and fold '{both[1]}': put all images of a patient into one"
+                )
         if fold.max() < 1:
             raise ConfigError("folds holds a single fold: at least two are needed")
         return Folds(fold, places, gap)

@@ -15,6 +15,7 @@ from torch import Tensor
 from mechinterp.errors import ConfigError
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.progress import SILENT, Progress
+from mechinterp.store.reader import ActivationStore
 
 Pooling = Literal["mean", "max", "active"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "max", "active")
@@ -137,9 +138,17 @@ def patients_of(store: TokenStore) -> tuple[NDArray[Any] | None, bool]:
     return (groups if known else None), are_patients
 
 
+def _shape(store: TokenStore, site: str, chosen: NDArray[np.int64]) -> tuple[int, int]:
+    """Return tokens and width of a site: from the manifest where there is one, so that nothing is read twice."""
+    if isinstance(store, ActivationStore):
+        return store.tokens(site), store.width(site)
+    first = store.read(site, chosen[:1])
+    return first.shape[1], first.shape[2]
+
+
 def _blocks(store: TokenStore, site: str, chosen: NDArray[np.int64], width: int) -> list[slice]:
     if not len(chosen):
         raise ConfigError("no image to read: choose at least one")
-    first = store.read(site, chosen[:1])
-    step = max(1, _NUMBERS // (first.shape[1] * max(width, first.shape[2])))
+    tokens, own_width = _shape(store, site, chosen)
+    step = max(1, _NUMBERS // (tokens * max(width, own_width)))
     return [slice(start, start + step) for start in range(0, len(chosen), step)]

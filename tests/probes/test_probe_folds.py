@@ -54,8 +54,9 @@ def test_blocks_are_made_of_whole_groups():
 def test_folds_that_are_given_are_taken_unless_they_leak():
     given_folds = np.array(["b", "b", "a", "a"])
     assert make_folds(4, given_folds, groups=[1, 1, 2, 3]).fold.tolist() == [0, 0, 1, 1]
-    with pytest.raises(LeakageError, match="a group stands in two folds"):
+    with pytest.raises(LeakageError, match="a group stands in both fold 'b' and fold 'a'") as raised:
         make_folds(4, given_folds, groups=["secret", "x", "secret", "y"])
+    assert "secret" not in str(raised.value)
     with pytest.raises(ConfigError, match="a single fold"):
         make_folds(2, [7, 7])
 

@@ -161,7 +161,7 @@ def test_inputs_that_do_not_fit_are_named():
         fit_probe(x, np.full(36, 3.0), name="area")
     with pytest.raises(AttributeTableError, match="'area' has values besides 0 and 1"):
         fit_probe(x, area, name="area", kind="binary")
-    with pytest.raises(LeakageError, match="a group stands in two folds"):
+    with pytest.raises(LeakageError, match="a group stands in both fold '0' and fold '1'"):
         fit_probe(x, area, groups=groups, folds=np.arange(36) % 2)
     with pytest.raises(ConfigError, match="parts of one subject: give order"):
         fit_probe(x, area, groups=groups, units_are_patients=False)
