@@ -92,12 +92,13 @@ def test_settings_that_cannot_be_meant_are_named():
         bootstrap_groups(mean_of(np.zeros(20)), np.arange(20), n_boot=5)
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_tails_are_widened_so_that_ten_patients_cover_a_normal_mean(method):
+def test_tails_are_widened_so_that_ten_patients_cover_a_normal_mean():
     # without it a percentile interval over 10 patients covers 0.89 of the time
     rng = np.random.default_rng(5)
     covered = []
     for run in range(300):
-        interval = bootstrap_groups(mean_of(rng.normal(size=10)), np.arange(10), n_boot=200, seed=run, method=method)
+        interval = bootstrap_groups(
+            mean_of(rng.normal(size=10)), np.arange(10), n_boot=200, seed=run, method="percentile"
+        )
         covered.append(interval.ends[0] <= 0 <= interval.ends[1])
     assert np.mean(covered) > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 300)
