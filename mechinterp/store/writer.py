@@ -428,7 +428,7 @@ def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config
             "name": images.name,
             "n": len(images),
             "ids_hash": sha256_json([images.ids, images.labels, images.groups, images.splits]),
-            "scale_hash": sha256_json([images.intensity_range, images.spacing_mm]),
+            "scale_hash": sha256_json(images.scale),
             "source": dict(images.source),
             "licence": images.licence,
             "units_are_patients": images.units_are_patients,

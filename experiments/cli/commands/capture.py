@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,13 +29,33 @@ def run(
     model: ModelFlag,
     images: ImagesFlag,
     site: Annotated[list[str], typer.Option("--site", help="a place in the model; repeat it for several")],
-    out: Annotated[Path, typer.Option("--out", help="folder of the store; its parent becomes the run")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", help="folder of the store, whose parent becomes the run; or a URL such as s3://bucket/store"
+        ),
+    ],
     weights: WeightsFlag = None,
     split: SplitFlag = None,
     fit: Annotated[
         Literal["pad", "stretch", "crop"],
         typer.Option("--fit", help="pad, stretch or crop images into the model's input"),
     ] = "pad",
+    append: Annotated[bool, typer.Option("--append", help="add these images to a finished store")] = False,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option("--engine", help="make shards in this process, or as Ray tasks")
+    ] = "local",
+    address: Annotated[
+        str,
+        typer.Option("--address", help="with --engine ray: the cluster, as host:port or `auto`; without, this machine"),
+    ] = "",
+    workers: Annotated[
+        int, typer.Option("--workers", help="with --engine ray: shards made at once; 0: one for each processor")
+    ] = 0,
+    gpus_per_task: Annotated[
+        float,
+        typer.Option("--gpus-per-task", help="with --engine ray: part of a GPU that each shard takes, such as 0.5"),
+    ] = 0.0,
     device: DeviceFlag = "cpu",
     download: DownloadFlag = False,
     as_json: JsonFlag = False,
@@ -49,27 +72,54 @@ def run(
         --site blocks.8.hook_resid_post --outputs --out runs/a/activations
 
       mechinterp capture --model py:net.py:build --images scans/ --site stages.3 --out runs/b/activations
+        --engine ray --workers 8
     """
-    from experiments.run_directory import Run
-    from mechinterp.capturing import capture
+    from experiments.engine.ray_engine import RayConfig, ray_map
+    from mechinterp.capturing import Mapper, capture, local_map
+    from mechinterp.errors import ConfigError
     from mechinterp.images.opening import open_images
     from mechinterp.images.preparation import Preparation
     from mechinterp.models.loading import load_model
 
     progress = ConsoleProgress()
     preparation = Preparation(fit=fit)
+    on_ray = RayConfig(address=address, workers=workers, gpus_per_task=gpus_per_task)
+    if engine == "local" and on_ray != RayConfig():
+        raise ConfigError("--address, --workers and --gpus-per-task are of --engine ray: add it, or leave them out")
     config = CaptureConfig(sites=tuple(site), **settings)
+    mapper: Mapper = local_map
+    if engine == "ray":
+        # one thread a task, so that bits depend on no machine's number of processors
+        config = replace(config, threads=config.threads or 1)
+        mapper = ray_map(on_ray)
     opened = open_images(images)
     if split is not None:
         opened = opened.subset(opened.where(split))
+    for sentence in opened.notes:
+        progress.note(sentence)
     loaded = load_model(model, weights, download=download, device=device)
     for name in config.sites:
         loaded.site(name)
-    with Run.create(out.parent).stage(
-        "capture", model=model, weights=loaded.weights, images=str(images), split=split
+    with _recorded(
+        out, model=model, weights=loaded.weights, images=str(images), split=split, engine=engine, append=append
     ) as record:
-        store = capture(loaded, opened, out=out, config=config, preparation=preparation, progress=progress)
-        record.update(activations=Run(out.parent).relative(out), hash=store.hash, images_n=len(store))
+        store = capture(
+            loaded,
+            opened,
+            out=out,
+            config=config,
+            preparation=preparation,
+            append=append,
+            mapper=mapper,
+            progress=progress,
+        )
+        record.update(
+            hash=store.hash,
+            images_n=len(store),
+            coverage={name: store.coverage(name) for name in store.sites},
+            notes=list(opened.notes),
+            set_aside=len(opened.set_aside),
+        )
     text = f"{len(store)} images, {len(store.sites)} site(s) in {out}" + (
         "" if loaded.trained else "\nUNTRAINED: the model has random weights"
     )
@@ -78,9 +128,25 @@ def run(
             "store": str(out),
             "images": len(store),
             "sites": list(store.sites),
+            "coverage": {name: store.coverage(name) for name in store.sites},
             "hash": store.hash,
             "trained": loaded.trained,
         },
         text,
         as_json=as_json,
     )
+
+
+@contextmanager
+def _recorded(out: str, **given: Any) -> Iterator[dict[str, Any]]:
+    """Record the stage in the run beside the store; a store behind a URL has no run beside it."""
+    from experiments.run_directory import Run
+    from mechinterp.store.storage import is_remote
+
+    if is_remote(out):
+        yield {}
+        return
+    run = Run.create(Path(out).parent)
+    with run.stage("capture", **given) as record:
+        yield record
+        record.update(activations=run.relative(out))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,9 @@ from experiments.cli.options import JsonFlag
 
 
 def run(
-    store: Annotated[Path, typer.Argument(help="an activation store, as `mechinterp capture` makes it")],
+    store: Annotated[
+        str, typer.Argument(help="an activation store, as `mechinterp capture` makes it: a folder or a URL")
+    ],
     as_json: JsonFlag = False,
 ) -> int:
     """Check every file of an activation store against its checksum; exits 1 when one is damaged.
@@ -27,5 +28,5 @@ def run(
     damaged = opened.verify()
     files = opened.files
     text = "\n".join(damaged) if damaged else f"{store}: {files} files, {len(opened)} images, all whole"
-    emit({"store": str(store), "files": files, "images": len(opened), "damaged": damaged}, text, as_json=as_json)
+    emit({"store": store, "files": files, "images": len(opened), "damaged": damaged}, text, as_json=as_json)
     return 1 if damaged else 0
