@@ -57,19 +57,19 @@ def mask_files(root: Path, rows: Sequence[Mapping[str, str]], ids: Sequence[str]
         return None
     by_stem: dict[str, dict[str, Path]] = {}
     for path in sorted(p for p in folder.rglob("*") if is_image_file(p)):
-        inside = path.relative_to(folder)
-        by_stem.setdefault(inside.with_suffix("").as_posix(), {})["mask"] = path
-        if len(inside.parts) > 1:
-            rest = Path(*inside.parts[1:]).with_suffix("").as_posix()
-            by_stem.setdefault(rest, {})[inside.parts[0]] = path
+        within = path.relative_to(folder)
+        by_stem.setdefault(within.with_suffix("").as_posix(), {})["mask"] = path
+        if len(within.parts) > 1:
+            rest = Path(*within.parts[1:]).with_suffix("").as_posix()
+            by_stem.setdefault(rest, {})[within.parts[0]] = path
     matched = [by_stem.get(_stem(row["file_name"]), {}) for row in rows]
     return MaskFiles(tuple(matched), tuple(ids)) if any(matched) else None
 
 
 def _stem(file_name: str) -> str:
     path = Path(file_name)
-    inside = Path(*path.parts[1:]) if path.parts[0] == "images" and len(path.parts) > 1 else path
-    return inside.with_suffix("").as_posix()
+    within = Path(*path.parts[1:]) if path.parts[0] == "images" and len(path.parts) > 1 else path
+    return within.with_suffix("").as_posix()
 
 
 def read_mask_file(path: Path, name: str = "mask") -> dict[str, NDArray[np.bool_]]:
@@ -91,10 +91,11 @@ def read_mask_file(path: Path, name: str = "mask") -> dict[str, NDArray[np.bool_
         if not (values == values[..., :1]).all():
             raise UnreadableImageError(path.name, "a mask in colour: save it in grey")
         values = values[..., 0]
-    return {name: _inside(values, path)}
+    return {name: inside(values, path.name)}
 
 
-def _inside(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
+def inside(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
+    """Return which values of a mask are inside; see :func:`read_mask_file`."""
     if values.dtype == np.bool_:
         return np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):
@@ -105,7 +106,7 @@ def _inside(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
     white = np.iinfo(values.dtype).max
     if largest < white / 2:
         raise UnreadableImageError(
-            path.name, f"a mask whose largest value is {largest}: save 0 and {white}, or one file for each label"
+            name, f"a mask whose largest value is {largest}: save 0 and {white}, or one file for each label"
         )
     return np.asarray(values >= white / 2)
 

@@ -11,9 +11,11 @@ from mechinterp.attributes.measuring import area_mm2
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.errors import ImagesError
 from mechinterp.images.block_splits import split_blocks
-from mechinterp.images.image_set import ImageSet
+from mechinterp.images.findings import Flag
+from mechinterp.images.image_set import ImageSet, Masks
 from mechinterp.images.intensity import checked_range, range_of
-from mechinterp.images.volume import Axis, load_volume
+from mechinterp.images.mask_files import label_masks
+from mechinterp.images.volume import Axis, Volume, load_volume
 
 
 def from_nifti(
@@ -31,6 +33,8 @@ def from_nifti(
     label: str | None = None,
     name: str | None = None,
     licence: str | None = None,
+    mask: str | Path | None = None,
+    look_for_faces: bool = False,
 ) -> ImageSet:
     """Open the slices of one volume.
 
@@ -62,6 +66,11 @@ def from_nifti(
         Class of all slices.
     name, licence
         What is shown on pages; the name is the file's when left out.
+    mask
+        A volume of labels on the same grid: its slices become the images' masks, ``mask`` for 1 alone, otherwise one
+        for each whole number.
+    look_for_faces
+        Flag a head that still has its face, which slices can be put together to show.
 
     Returns
     -------
@@ -89,6 +98,17 @@ def from_nifti(
         raise ImagesError(f"no {axis} slice of {path} has {min_area_mm2:g} mm² above {foreground_above:g}: lower one")
     kept = tuple(areas)
     blocks = split_blocks(positions[list(kept)], block_mm, gap_mm, pattern or ("train",))
+    labels = None if mask is None else load_volume(mask)
+    if labels is not None:
+        volume.require_same_grid(labels)
+    face = look_for_faces and _has_face(volume)
+    names = slice_names(axis, positions[list(kept)].tolist())
+
+    def masks(i: int) -> Masks:
+        assert labels is not None
+        found = label_masks(labels.array, labels.name)
+        return {name: Volume(inside, labels.affine).plane(axis, kept[i]) for name, inside in found.items()}
+
     settings = {
         "axis": axis,
         "step_mm": float(step_mm),
@@ -102,9 +122,10 @@ def from_nifti(
         "label": label,
         "name": name,
         "licence": licence,
+        "mask": None if mask is None else Path(mask).resolve().as_posix(),
     }
     return ImageSet(
-        ids=slice_names(axis, positions[list(kept)].tolist()),
+        ids=names,
         read=lambda i: volume.plane(axis, kept[i]),
         intensity_range=checked_range(intensity_range, "intensity_range")
         if intensity_range is not None
@@ -133,7 +154,15 @@ def from_nifti(
         name=name or path.name.removesuffix(".gz").removesuffix(".nii"),
         licence=licence,
         units_are_patients=False,
+        read_masks=None if labels is None else masks,
+        flags=(Flag("face", names[0], "the profile of the volume's head goes on below its forehead"),) if face else (),
     )
+
+
+def _has_face(volume: Volume) -> bool:
+    from mechinterp.images.flags.head_volumes import has_face  # scipy: not before it is needed
+
+    return bool(has_face(volume.array, volume.voxel_mm))
 
 
 def slice_names(axis: Axis, positions_mm: Sequence[float]) -> tuple[str, ...]:

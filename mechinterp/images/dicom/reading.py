@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ def from_dicom(
     key: str | Path | None = None,
     name: str = "DICOM",
     licence: str | None = None,
+    look_for_faces: bool = False,
     progress: Progress = SILENT,
 ) -> ImageSet:
     """Open a DICOM file, or all those at and below a folder.
@@ -61,13 +62,16 @@ def from_dicom(
         ``CENTRE,WIDTH`` for all that are not in colour. By default the header's own; without one, the type's range for
         8 bits and colour, and the extremes of its series otherwise.
     volumes
-        Stack the slices of each series into one volume, depth × height × width.
+        Stack the slices of each series into one volume, depth × height × width: from the feet up, each plane with the
+        front at its top and the patient's left at the image's left, whatever plane it was taken in.
     label
         Class of all images.
     key
         See :func:`mechinterp.images.pseudonyms.pseudonyms`.
     name, licence
         What is shown on pages. The folder's name is not taken: it is often a patient's.
+    look_for_faces
+        Flag series of slices from which a head with its face can be put together; reads all of them.
     progress
         Sees one step per file.
 
@@ -121,7 +125,7 @@ def from_dicom(
         read_masks=_masks(stacks, listing) if listing.segments else None,
         axes=3 if volumes else 2,
         set_aside=(*listing.set_aside, *unreadable, *gaps),
-        flags=_flags(stacks),
+        flags=(*_flags(stacks), *(_faces(stacks, listing) if look_for_faces and not volumes else ())),
         notes=_notes(stacks, found, window, unread),
         source={
             "kind": "dicom",
@@ -136,7 +140,7 @@ def from_dicom(
 def _read(stacks: Sequence[Stack], i: int) -> NDArray[Any]:
     stack = stacks[i]
     planes = [read_frame(f.path, stack.name, f.frame, f.frames, f.scale) for f in stack.frames]
-    return np.stack(planes) if stack.is_volume else planes[0]
+    return planes[0] if stack.turn is None else stack.turn(np.stack(planes))
 
 
 def _if_any(values: Sequence[str | None]) -> tuple[str | None, ...] | None:
@@ -200,9 +204,9 @@ def _masks(stacks: Sequence[Stack], listing: Listing) -> Callable[[int], Masks]:
         ]
         names = dict.fromkeys(name for plane in planes for name in plane)
         empty = np.zeros(stack.frames[0].shape, dtype=bool)
-        if not stack.is_volume:
+        if stack.turn is None:
             return planes[0]
-        return {name: np.stack([plane.get(name, empty) for plane in planes]) for name in names}
+        return {name: stack.turn(np.stack([plane.get(name, empty) for plane in planes])) for name in names}
 
     return read
 
@@ -213,11 +217,29 @@ def _flags(stacks: Sequence[Stack]) -> tuple[Flag, ...]:
     return (*text, *faces)
 
 
+def _faces(stacks: Sequence[Stack], listing: Listing) -> Iterator[Flag]:
+    """Look for heads with a face in the volumes that the slices make; the first slice of each is flagged."""
+    from mechinterp.images.flags.head_volumes import has_face  # scipy: not before it is needed
+
+    names = {(s.frames[0].path, s.frames[0].frame): s.name for s in stacks}
+    for volume in stacks_of(listing.frames, volumes=True)[0]:
+        first = names.get((volume.frames[0].path, volume.frames[0].frame))
+        if first is None or volume.spacing_mm is None:
+            continue
+        try:
+            voxels = _read([volume], 0)
+        except UnreadableImageError:  # said of the slice itself
+            continue
+        z, y, x = volume.spacing_mm
+        if has_face(voxels.transpose(2, 1, 0)[:, ::-1], (x, y, z)):
+            yield Flag("face", first, "the profile of its series' head goes on below the forehead")
+
+
 def _notes(stacks: Sequence[Stack], found: Found, window: str | None, by_pixels: int) -> tuple[str, ...]:
     """Say what a reader of results should know, without naming anybody."""
     frames: list[Frame] = [s.frames[0] for s in stacks]
     units = Counter(f.scale.unit or "no known unit" for f in frames)
-    what = "volume" if stacks[0].is_volume else "image"
+    what = "volume" if stacks[0].turn is not None else "image"
     counts = {
         "{} in the folder that are no DICOM passed over": found.others,
         "{} stored as MONOCHROME1 and turned round: large is bright": sum(f.scale.inverted for f in frames),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mechinterp.images.dicom.frames import Frame
 from mechinterp.images.findings import SetAside
@@ -27,13 +30,50 @@ class Stack:
         One, or those of a volume in the order of their positions.
     spacing_mm
         (row, column), or (z, y, x) of a volume; ``None`` where the header does not say.
+    turn
+        How the stacked frames become a volume in upright order; ``None`` where the image is one frame.
 
     """
 
     name: str
     frames: tuple[Frame, ...]
     spacing_mm: tuple[float, ...] | None
-    is_volume: bool = False
+    turn: Turn | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The swaps and flips that bring a stack's axes in order: upwards, front to back, left to right.
+
+    That is the order of volumes from NIfTI too, with the patient's left at the image's left.
+
+    Parameters
+    ----------
+    axes
+        Which axis of the stack (frame, row, column) becomes the first, second and third.
+    flipped
+        Whether each of the three runs the other way.
+
+    """
+
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+    @classmethod
+    def of(cls, orientation: tuple[float, ...]) -> Turn:
+        """Return the turn for a plane's directions: those of its rows and columns in the patient, left–back–up."""
+        along_row, along_column = np.array(orientation[:3]), np.array(orientation[3:])
+        directions = np.stack([np.cross(along_row, along_column), along_column, along_row])  # frame, row, column
+        wanted = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+        agreement = wanted @ directions.T  # wanted axis × stack axis
+        axes = max(permutations(range(3)), key=lambda p: sum(abs(agreement[i, a]) for i, a in enumerate(p)))
+        flipped = tuple(bool(agreement[i, a] < 0) for i, a in enumerate(axes))
+        return cls((axes[0], axes[1], axes[2]), (flipped[0], flipped[1], flipped[2]))
+
+    def __call__(self, stack: NDArray[Any]) -> NDArray[Any]:
+        """Turn a stack; no value is interpolated."""
+        turned = stack.transpose(self.axes)
+        return np.ascontiguousarray(turned[tuple(slice(None, None, -1 if f else 1) for f in self.flipped)])
 
 
 def stacks_of(frames: Sequence[Frame], *, volumes: bool) -> tuple[list[Stack], list[SetAside]]:
@@ -72,10 +112,10 @@ def stacks_of(frames: Sequence[Frame], *, volumes: bool) -> tuple[list[Stack], l
             if isinstance(depth, str):
                 set_aside.append(SetAside(f"{start}-{i:04d}", depth, damaged=depth == _UNEVEN_SAID))
                 continue
-            first = plane[0].spacing
-            stacks.append(
-                Stack(f"{start}-{i:04d}", tuple(plane), None if first is None else (depth, *first.mm), is_volume=True)
-            )
+            first, turn = plane[0].spacing, Turn.of(plane[0].orientation)
+            millimetres = None if first is None else (depth, *first.mm)
+            turned = None if millimetres is None else tuple(millimetres[a] for a in turn.axes)
+            stacks.append(Stack(f"{start}-{i:04d}", tuple(plane), turned, turn))
     return stacks, set_aside
 
 

@@ -34,7 +34,7 @@ def test_a_path_that_is_not_there_names_its_siblings(place):
 
 
 def test_a_file_of_another_kind_is_named(place):
-    with pytest.raises(ImagesError, match=r"notes\.txt is neither a folder of images nor a NIfTI file"):
+    with pytest.raises(ImagesError, match=r"notes\.txt is none of these: a folder of pictures"):
         open_images(place / "notes.txt")
 
 
