@@ -15,17 +15,20 @@ number of threads, and no gradient is ever stored.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from sparse_autoencoders.fused.selection import dot, kernel
+from sparse_autoencoders.fused.selection import dot
+from sparse_autoencoders.fused.threads import SharedLoop
 
 
-@kernel
-def decode(starts, columns, values, decoder, prefixes, target, error, code_gradient, losses):  # type: ignore[no-untyped-def]
+@SharedLoop
+def decode(from_row, to_row, starts, columns, values, decoder, prefixes, target, error, code_gradient, losses):  # type: ignore[no-untyped-def]
     """Decode, and take the gradient of the codes.
 
     Parameters
     ----------
+    from_row, to_row
+        Which rows.
     starts, columns, values
         The codes as compressed rows, columns ascending in a row.
     decoder
@@ -45,7 +48,7 @@ def decode(starts, columns, values, decoder, prefixes, target, error, code_gradi
     """
     n_levels, n_rows, width = error.shape
     scale = error.dtype.type(-2.0 / (n_rows * n_levels))
-    for row in prange(n_rows):
+    for row in range(from_row, to_row):
         current = error[n_levels - 1, row]
         for i in range(width):
             current[i] = target[row, i]
@@ -134,45 +137,47 @@ def _gather(entries, rows, places, values, code_gradient, error, x, to_decoder, 
     return to_bias
 
 
-@kernel
-def gradients(begins, rows, places, values, code_gradient, error, x, to_decoder, to_encoder, to_bias):  # type: ignore[no-untyped-def]
+@SharedLoop
+def gradients(  # type: ignore[no-untyped-def]
+    from_latent, to_latent, begins, rows, places, values, code_gradient, error, x, to_decoder, to_encoder, to_bias
+):
     """Write each latent's gradients; parameters are those of :func:`update`, `error` of one level."""
-    for latent in prange(len(to_bias)):
+    for latent in range(from_latent, to_latent):
         entries = range(begins[latent], begins[latent + 1])
         to_bias[latent] = _gather(
             entries, rows, places, values, code_gradient, error, x, to_decoder[latent], to_encoder[latent]
         )
 
 
-@kernel
-def squared_gradient(begins, rows, places, values, code_gradient, prefixes, error, x, extra_of, extra_decoder, extra_encoder, extra_bias, squares):  # type: ignore[no-untyped-def]  # fmt: skip
+@SharedLoop
+def squared_gradient(from_latent, to_latent, begins, rows, places, values, code_gradient, prefixes, error, x, extra_of, extra_decoder, extra_encoder, extra_bias, squares):  # type: ignore[no-untyped-def]  # fmt: skip
     """Write each latent's squared gradient norm, for clipping; parameters are those of :func:`update`."""
-    tasks = min(len(squares), 128)
-    for task in prange(tasks):
-        to_decoder = np.empty(error.shape[2], x.dtype)
-        to_encoder = np.empty(x.shape[1], x.dtype)
-        for latent in range(task, len(squares), tasks):
-            level = np.searchsorted(prefixes, latent, side="right")
-            entries = range(begins[latent], begins[latent + 1])
-            to_bias = _gather(entries, rows, places, values, code_gradient, error[level], x, to_decoder, to_encoder)
-            extra = extra_of[latent]
-            if extra >= 0:
-                to_decoder += extra_decoder[extra]
-                to_encoder += extra_encoder[extra]
-                to_bias += extra_bias[extra]
-            squares[latent] = dot(to_decoder, to_decoder) + dot(to_encoder, to_encoder) + to_bias * to_bias
+    to_decoder = np.empty(error.shape[2], x.dtype)
+    to_encoder = np.empty(x.shape[1], x.dtype)
+    for latent in range(from_latent, to_latent):
+        level = np.searchsorted(prefixes, latent, side="right")
+        entries = range(begins[latent], begins[latent + 1])
+        to_bias = _gather(entries, rows, places, values, code_gradient, error[level], x, to_decoder, to_encoder)
+        extra = extra_of[latent]
+        if extra >= 0:
+            to_decoder += extra_decoder[extra]
+            to_encoder += extra_encoder[extra]
+            to_bias += extra_bias[extra]
+        squares[latent] = dot(to_decoder, to_decoder) + dot(to_encoder, to_encoder) + to_bias * to_bias
 
 
-@kernel
+@SharedLoop
 def update(  # type: ignore[no-untyped-def]
-    begins, rows, places, values, code_gradient, prefixes, error, x, extra_of, extra_decoder, extra_encoder, extra_bias,
-    factor, encoder, encoder_first, encoder_second, bias, bias_first, bias_second, decoder, decoder_first, decoder_second,
+    from_latent, to_latent, begins, rows, places, values, code_gradient, prefixes, error, x, extra_of, extra_decoder,
+    extra_encoder, extra_bias, factor, encoder, encoder_first, encoder_second, bias, bias_first, bias_second, decoder, decoder_first, decoder_second,
     coarse, norms, rate, correction, beta1, beta2, epsilon, unit_norm, fired,
 ):  # fmt: skip
     """Gather each latent's gradient over the rows it was active in, and take Adam's step with it.
 
     Parameters
     ----------
+    from_latent, to_latent
+        Which latents.
     begins, rows, places
         Of :func:`transpose`.
     values, code_gradient, prefixes, error
@@ -196,70 +201,67 @@ def update(  # type: ignore[no-untyped-def]
     fired
         bool (latent,), written.
     """
-    tasks = min(len(encoder), 128)
-    for task in prange(tasks):
-        to_decoder = np.empty(decoder.shape[1], x.dtype)
-        to_encoder = np.empty(encoder.shape[1], x.dtype)
-        # every task takes latents from the whole dictionary: frequent ones often stand together
-        for latent in range(task, len(encoder), tasks):
-            level = np.searchsorted(prefixes, latent, side="right")
-            entries = range(begins[latent], begins[latent + 1])
-            to_bias = _gather(entries, rows, places, values, code_gradient, error[level], x, to_decoder, to_encoder)
-            active = False
-            for at in entries:
-                active = active or values[places[at]] > 0
-            fired[latent] = active
-            extra = extra_of[latent]
-            if extra >= 0:
-                to_decoder += extra_decoder[extra]
-                to_encoder += extra_encoder[extra]
-                to_bias += extra_bias[extra]
-            if factor != 1:
-                to_decoder *= factor
-                to_encoder *= factor
-                to_bias *= factor
-            _adam(
-                encoder[latent],
-                to_encoder,
-                encoder_first[latent],
-                encoder_second[latent],
-                rate,
-                correction,
-                beta1,
-                beta2,
-                epsilon,
-            )
-            _adam(
-                decoder[latent],
-                to_decoder,
-                decoder_first[latent],
-                decoder_second[latent],
-                rate,
-                correction,
-                beta1,
-                beta2,
-                epsilon,
-            )
-            to_encoder[0] = to_bias
-            _adam(
-                bias[latent : latent + 1],
-                to_encoder[:1],
-                bias_first[latent : latent + 1],
-                bias_second[latent : latent + 1],
-                rate,
-                correction,
-                beta1,
-                beta2,
-                epsilon,
-            )
-            if unit_norm:
-                decoder[latent] /= max(np.sqrt(dot(decoder[latent], decoder[latent])), x.dtype.type(1e-30))
-            norms[latent, 0] = np.sqrt(dot(encoder[latent], encoder[latent]))
-            if len(coarse):
-                lost = np.float32(0)
-                for i in range(encoder.shape[1]):
-                    rounded = _bfloat16(encoder[latent, i])
-                    coarse[latent, i] = rounded
-                    difference = encoder[latent, i] - np.int32(np.int32(rounded) << 16).view(np.float32)
-                    lost += difference * difference
-                norms[latent, 1] = np.sqrt(lost)
+    to_decoder = np.empty(decoder.shape[1], x.dtype)
+    to_encoder = np.empty(encoder.shape[1], x.dtype)
+    for latent in range(from_latent, to_latent):
+        level = np.searchsorted(prefixes, latent, side="right")
+        entries = range(begins[latent], begins[latent + 1])
+        to_bias = _gather(entries, rows, places, values, code_gradient, error[level], x, to_decoder, to_encoder)
+        active = False
+        for at in entries:
+            active = active or values[places[at]] > 0
+        fired[latent] = active
+        extra = extra_of[latent]
+        if extra >= 0:
+            to_decoder += extra_decoder[extra]
+            to_encoder += extra_encoder[extra]
+            to_bias += extra_bias[extra]
+        if factor != 1:
+            to_decoder *= factor
+            to_encoder *= factor
+            to_bias *= factor
+        _adam(
+            encoder[latent],
+            to_encoder,
+            encoder_first[latent],
+            encoder_second[latent],
+            rate,
+            correction,
+            beta1,
+            beta2,
+            epsilon,
+        )
+        _adam(
+            decoder[latent],
+            to_decoder,
+            decoder_first[latent],
+            decoder_second[latent],
+            rate,
+            correction,
+            beta1,
+            beta2,
+            epsilon,
+        )
+        to_encoder[0] = to_bias
+        _adam(
+            bias[latent : latent + 1],
+            to_encoder[:1],
+            bias_first[latent : latent + 1],
+            bias_second[latent : latent + 1],
+            rate,
+            correction,
+            beta1,
+            beta2,
+            epsilon,
+        )
+        if unit_norm:
+            decoder[latent] /= max(np.sqrt(dot(decoder[latent], decoder[latent])), x.dtype.type(1e-30))
+        norms[latent, 0] = np.sqrt(dot(encoder[latent], encoder[latent]))
+        if len(coarse):
+            lost = np.float32(0)
+            for i in range(encoder.shape[1]):
+                rounded = _bfloat16(encoder[latent, i])
+                coarse[latent, i] = rounded
+                difference = encoder[latent, i] - np.int32(np.int32(rounded) << 16).view(np.float32)
+                lost += difference * difference
+            norms[latent, 1] = np.sqrt(lost)

@@ -15,17 +15,13 @@ is scanned again.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
+from sparse_autoencoders.fused.threads import REORDER, SharedLoop
+
 BLOCK = 32
-# float32 sums may be reordered into vector lanes; nothing else is relaxed: a NaN stays one
-REORDER = {"reassoc", "contract"}
-# compiled once on a machine; rows or latents are shared out over the threads
-kernel: Any = njit(parallel=True, fastmath=REORDER, cache=True, nogil=True)
 
 
 @njit(fastmath=REORDER, inline="always")
@@ -93,12 +89,14 @@ def _scan(keys, least, found):  # type: ignore[no-untyped-def]
     return n
 
 
-@kernel
-def topk_of_rows(keys, x, weights, bias, slack, relative, guess, k, columns, values, thresholds):  # type: ignore[no-untyped-def]
+@SharedLoop
+def topk_of_rows(from_row, to_row, keys, x, weights, bias, slack, relative, guess, k, columns, values, thresholds):  # type: ignore[no-untyped-def]
     """Keep the k largest pre-activations of each row.
 
     Parameters
     ----------
+    from_row, to_row
+        Which rows.
     keys
         int16 (row, latent): the bits of the coarse pre-activations in bfloat16.
     x
@@ -120,86 +118,82 @@ def topk_of_rows(keys, x, weights, bias, slack, relative, guess, k, columns, val
 
     """
     width = keys.shape[1]
-    tasks = min(len(keys), 64)
-    for task in prange(tasks):
-        found = np.empty(width + 1, np.int32)
-        scores = np.empty(width, np.float32)
-        ordered = np.empty(width, np.float32)
-        for row in range(task * len(keys) // tasks, (task + 1) * len(keys) // tasks):
-            least = guess[row]
-            n = width
-            everything = False
-            while True:
-                n = _scan(keys[row], _key(least), found)
-                if n >= k:
+    found = np.empty(width + 1, np.int32)
+    scores = np.empty(width, np.float32)
+    ordered = np.empty(width, np.float32)
+    for row in range(from_row, to_row):
+        least = guess[row]
+        n = width
+        everything = False
+        while True:
+            n = _scan(keys[row], _key(least), found)
+            if n >= k:
+                for i in range(n):
+                    ordered[i] = _value(keys[row, found[i]])
+                coarse = _kth_largest(ordered, n, k)
+                needed = coarse - np.float32(2) * (slack[row] + relative * coarse)
+                # an exact value above the k-th exact one has a coarse value above `needed`
+                if needed > 0 and _value(_key(least)) <= needed:
+                    kept = 0
                     for i in range(n):
-                        ordered[i] = _value(keys[row, found[i]])
-                    coarse = _kth_largest(ordered, n, k)
-                    needed = coarse - np.float32(2) * (slack[row] + relative * coarse)
-                    # an exact value above the k-th exact one has a coarse value above `needed`
-                    if needed > 0 and _value(_key(least)) <= needed:
-                        kept = 0
-                        for i in range(n):
-                            if _value(keys[row, found[i]]) >= needed:
-                                found[kept] = found[i]
-                                kept += 1
-                        n = kept
-                        break
-                    least = needed
-                else:
-                    least = least * np.float32(0.5)
-                if not least > np.float32(1e-30):
-                    everything = True
+                        if _value(keys[row, found[i]]) >= needed:
+                            found[kept] = found[i]
+                            kept += 1
+                    n = kept
                     break
-            if everything:
-                n = width
-                for i in range(width):
-                    found[i] = i
-                thresholds[row] = 0
+                least = needed
             else:
-                thresholds[row] = needed
-            for i in range(n):
-                scores[i] = dot(x[row], weights[found[i]]) + bias[found[i]]
-                ordered[i] = scores[i]
-            last = _kth_largest(ordered, n, k)
-            above = 0
-            for i in range(n):
-                above += scores[i] > last
-            ties = k - above
-            kept = 0
-            # a NaN is above nothing: what is not kept must still name a latent
-            columns[row] = width - 1
-            values[row] = last
-            for i in range(n):
-                if scores[i] > last or (scores[i] == last and ties > 0):
-                    ties -= scores[i] == last
-                    columns[row, kept] = found[i]
-                    values[row, kept] = max(scores[i], np.float32(0))
-                    kept += 1
+                least = least * np.float32(0.5)
+            if not least > np.float32(1e-30):
+                everything = True
+                break
+        if everything:
+            n = width
+            for i in range(width):
+                found[i] = i
+            thresholds[row] = 0
+        else:
+            thresholds[row] = needed
+        for i in range(n):
+            scores[i] = dot(x[row], weights[found[i]]) + bias[found[i]]
+            ordered[i] = scores[i]
+        last = _kth_largest(ordered, n, k)
+        above = 0
+        for i in range(n):
+            above += scores[i] > last
+        ties = k - above
+        kept = 0
+        # a NaN is above nothing: what is not kept must still name a latent
+        columns[row] = width - 1
+        values[row] = last
+        for i in range(n):
+            if scores[i] > last or (scores[i] == last and ties > 0):
+                ties -= scores[i] == last
+                columns[row, kept] = found[i]
+                values[row, kept] = max(scores[i], np.float32(0))
+                kept += 1
 
 
-@kernel
-def count_above(keys, least, counts):  # type: ignore[no-untyped-def]
+@SharedLoop
+def count_above(from_row, to_row, keys, least, counts):  # type: ignore[no-untyped-def]
     """Write how many of each row's keys are at least the row's bound (int16 (row,))."""
-    for row in prange(len(keys)):
+    for row in range(from_row, to_row):
         n = 0
         for i in range(keys.shape[1]):
             n += keys[row, i] >= least[row]
         counts[row] = n
 
 
-@kernel
-def score_above(keys, least, x, weights, bias, starts, columns, values):  # type: ignore[no-untyped-def]
+@SharedLoop
+def score_above(from_row, to_row, keys, least, x, weights, bias, starts, columns, values):  # type: ignore[no-untyped-def]
     """Score in float32 what :func:`count_above` counted: compressed rows from `starts` on."""
     width = keys.shape[1]
-    tasks = min(len(keys), 64)
-    for task in prange(tasks):
-        found = np.empty(width + 1, np.int32)
-        for row in range(task * len(keys) // tasks, (task + 1) * len(keys) // tasks):
-            n = _scan(keys[row], least[row], found)
-            for i in range(n):
-                columns[starts[row] + i] = found[i]
-                values[starts[row] + i] = dot(x[row], weights[found[i]]) + bias[found[i]]
+    found = np.empty(width + 1, np.int32)
+    for row in range(from_row, to_row):
+        n = _scan(keys[row], least[row], found)
+        for i in range(n):
+            columns[starts[row] + i] = found[i]
+            values[starts[row] + i] = dot(x[row], weights[found[i]]) + bias[found[i]]
 
 
 @njit(cache=True)

@@ -149,7 +149,7 @@ class Selector:
         thresholds = np.empty(n, np.float32)
         guess = np.maximum(self.remembered * norms, np.float32(1e-6)).astype(np.float32)
         selection.topk_of_rows(
-            keys, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), slack, np.float32(ROUNDING), guess, self.k,
+            n, keys, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), slack, np.float32(ROUNDING), guess, self.k,
             columns, values, thresholds,
         )  # fmt: skip
         # where one row in twenty is scanned twice, few candidates are looked at in vain
@@ -167,12 +167,12 @@ class Selector:
             # an exact value above `low` has a coarse one above this; where that says nothing, a whole row is scored
             needed = low - slack - ROUNDING * low
             least = np.where(needed > 0, selection.bits(needed), _EVERY_KEY)
-            selection.count_above(keys, least, counts)
+            selection.count_above(n, keys, least, counts)
             starts = np.concatenate([[0], counts.cumsum()])
             if starts[-1] >= wanted:
                 columns, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
                 selection.score_above(
-                    keys, least, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), starts, columns, values
+                    n, keys, least, x.numpy(), coarse.encoder.numpy(), coarse.bias.numpy(), starts, columns, values
                 )
                 threshold = np.partition(values, len(values) - wanted)[len(values) - wanted]
                 if threshold >= low or low == 0:
@@ -284,6 +284,7 @@ class SparseStep:
         slopes = np.empty(len(codes.values), np.float32)
         losses = np.empty((len(x), 2), np.float32)
         products.decode(
+            len(x),
             codes.starts,
             codes.columns,
             codes.values,
@@ -313,7 +314,7 @@ class SparseStep:
         error = np.empty((1, len(x), w.decoder.shape[1]), np.float32)
         nothing, every = np.zeros(error.shape[1:], np.float32), np.array([len(w.encoder)], np.int64)
         products.decode(
-            codes.starts, codes.columns, codes.values, w.decoder.numpy(), every, nothing, error,
+            len(x), codes.starts, codes.columns, codes.values, w.decoder.numpy(), every, nothing, error,
             np.empty(len(codes.values), np.float32), np.empty((len(x), 2), np.float32),
         )  # fmt: skip
         # with nothing to reconstruct the error is the reconstruction, scaled by 2 / rows
@@ -330,7 +331,7 @@ class SparseStep:
         factor = 1.0
         if self.clip is not None:
             squares = np.empty(len(w.encoder), np.float32)
-            products.squared_gradient(*gathered, squares)
+            products.squared_gradient(len(w.encoder), *gathered, squares)
             norm = float(np.sqrt(squares.sum(dtype=np.float64) + float(to_out_bias.double().square().sum())))
             factor = min(1.0, self.clip / max(norm, 1e-30))
         self.steps += 1
@@ -338,7 +339,7 @@ class SparseStep:
         rate, correction = lr / (1 - beta1**self.steps), 1 / (1 - beta2**self.steps) ** 0.5
         fired = np.empty(len(w.encoder), np.bool_)
         products.update(
-            *gathered, np.float32(factor),
+            len(w.encoder), *gathered, np.float32(factor),
             w.encoder.numpy(), first["encoder"].numpy(), second["encoder"].numpy(),
             w.bias.numpy(), first["bias"].numpy(), second["bias"].numpy(),
             w.decoder.numpy(), first["decoder"].numpy(), second["decoder"].numpy(),
@@ -372,13 +373,32 @@ class SparseStep:
         losses = np.empty((n, 2), np.float32)
         every = np.array([len(dead)], np.int64)
         products.decode(
-            codes.starts, codes.columns, codes.values, decoder.numpy(), every, left_over.numpy(), error, slopes, losses
+            n,
+            codes.starts,
+            codes.columns,
+            codes.values,
+            decoder.numpy(),
+            every,
+            left_over.numpy(),
+            error,
+            slopes,
+            losses,
         )
         begins, rows, places = products.transpose(codes.starts, codes.columns, len(dead))
         to_decoder, to_encoder = np.empty_like(decoder.numpy()), np.empty_like(encoder.numpy())
         to_bias = np.empty(len(dead), np.float32)
         products.gradients(
-            begins, rows, places, codes.values, slopes, error[0], read.numpy(), to_decoder, to_encoder, to_bias
+            len(dead),
+            begins,
+            rows,
+            places,
+            codes.values,
+            slopes,
+            error[0],
+            read.numpy(),
+            to_decoder,
+            to_encoder,
+            to_bias,
         )
         # few dead latents must not count as much as many
         weight = np.float32(self.aux * min(len(dead) / (d_out // 2), 1.0))

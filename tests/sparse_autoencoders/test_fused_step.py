@@ -118,20 +118,29 @@ def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, 
     error = np.empty((len(prefixes), rows, d_out))
     slopes, losses = np.empty(len(values)), np.empty((rows, 2))
     products.decode(
-        starts, columns, values, decoder.detach().numpy(), np.array(prefixes), target.numpy(), error, slopes, losses
+        rows,
+        starts,
+        columns,
+        values,
+        decoder.detach().numpy(),
+        np.array(prefixes),
+        target.numpy(),
+        error,
+        slopes,
+        losses,
     )
     begins, at_rows, places = products.transpose(starts, columns, width)
     squares = np.empty(width)
     none = (np.full(width, -1), np.empty((0, d_out)), np.empty((0, d_in)), np.empty(0))
     products.squared_gradient(
-        begins, at_rows, places, values, slopes, np.array(prefixes), error, x.numpy(), *none, squares
+        width, begins, at_rows, places, values, slopes, np.array(prefixes), error, x.numpy(), *none, squares
     )
     expected = sum(t.grad.square().sum(-1) if t.ndim == 2 else t.grad.square() for t in (encoder, decoder, bias))
     np.testing.assert_allclose(squares, expected.numpy(), rtol=1e-9, atol=1e-12)
     if len(prefixes) == 1:
         to_decoder, to_encoder, to_bias = np.empty((width, d_out)), np.empty((width, d_in)), np.empty(width)
         products.gradients(
-            begins, at_rows, places, values, slopes, error[0], x.numpy(), to_decoder, to_encoder, to_bias
+            width, begins, at_rows, places, values, slopes, error[0], x.numpy(), to_decoder, to_encoder, to_bias
         )
         for found, tensor in ((to_decoder, decoder), (to_encoder, encoder), (to_bias, bias)):
             np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-9, atol=1e-12)
