@@ -43,6 +43,8 @@ class Ablation:
         is not the same as averaging their codes.
     opposite
         False: images of the target class are changed, values come from reference images. True: the other way round.
+    paired
+        With ``image``: each image has a partner of its own, the source image of the same number.
 
     """
 
@@ -50,6 +52,7 @@ class Ablation:
     puts: Literal["nothing", "mean", "image"]
     draws: int = 1
     opposite: bool = False
+    paired: bool = False
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -67,6 +70,8 @@ class Ablation:
                 return "The features are switched off: their codes are set to zero, whether or not any real image has that."
             case ("mean", False):
                 return "The features get, at every place, their mean value over reference images."
+            case (_, False) if self.paired:
+                return "The features get the values they have in the image's own counterfactual."
             case ("mean", True):
                 return "Reference images get, at every place, the features' mean value over target images."
             case (_, False):
@@ -97,6 +102,11 @@ def resample(draws: int = 4) -> Ablation:
 def towards(draws: int = 4) -> Ablation:
     """Return the opposite direction: reference images get the code maps of randomly drawn target images."""
     return Ablation("towards", "image", draws, opposite=True)
+
+
+def counterfactual() -> Ablation:
+    """Return the ablation that puts the code map of each image's own counterfactual."""
+    return Ablation("counterfactual", "image", paired=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +183,16 @@ def draw(ablation: Ablation, images: int, sources: int, seed: int) -> Int[NDArra
     seed
         The same seed gives the same draws.
 
+    Raises
+    ------
+    ShapeError
+        If each image should have a partner of its own, but there are not as many.
+
     """
+    if ablation.paired:
+        if images != sources:
+            raise ShapeError(f"{images} images and {sources} counterfactuals: give each image one of its own")
+        return np.arange(images, dtype=np.int64)[:, None]
     rng = np.random.default_rng([seed, images, sources])
     rounds = -(-ablation.draws // max(sources, 1))
     rows = [np.concatenate([rng.permutation(sources) for _ in range(rounds)])[: ablation.draws] for _ in range(images)]
