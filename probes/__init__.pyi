@@ -26,10 +26,12 @@ from .folds import Folds as Folds
 from .folds import make_folds as make_folds
 from .linear import fit_probe as fit_probe
 from .linear import probe_store as probe_store
-from .matrix import AttributeMatrix as AttributeMatrix
-from .matrix import FeatureAttribute as FeatureAttribute
 from .matrix import attribute_matrix as attribute_matrix
 from .matrix import match_attributes as match_attributes
+from .matrix_result import AttributeMatrix as AttributeMatrix
+from .matrix_result import FeatureAttribute as FeatureAttribute
+from .mean_difference import mean_difference_directions as mean_difference_directions
+from .pair_measures import PairMeasures as PairMeasures
 from .pixels import pixel_baseline as pixel_baseline
 from .pooling import PooledFeatures as PooledFeatures
 from .pooling import pooled_activations as pooled_activations

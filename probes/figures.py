@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mechinterp.attributes.table import Attribute
 from mechinterp.errors import ShapeError
 from mechinterp.figures import COLOURS, DIVERGING, apply_theme, as_text
-from probes.matrix import AttributeMatrix
+from probes.matrix_result import AttributeMatrix
 from probes.results import ProbeResult
 
 

@@ -3,178 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 
-from mechinterp.attributes.table import Attribute, AttributeTable
-from mechinterp.claims import Control
+from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import AttributeTableError, ConfigError, LeakageError, ShapeError
 from mechinterp.feature_encoder import FeatureEncoder
-from mechinterp.files import jsonable
 from mechinterp.progress import SILENT, Progress
-from mechinterp.statistics.permutation import MaxStatisticResult, max_statistic_test, unit_means
+from mechinterp.statistics.bootstrap import Interval
+from mechinterp.statistics.permutation import max_statistic_test, unit_means
 from mechinterp.statistics.rank import spearman
+from mechinterp.statistics.rank_intervals import spearman_intervals
 from mechinterp.statistics.shifts import Bound
 from probes.controls import baseline_encoders
+from probes.matrix_result import AttributeMatrix
+from probes.mean_difference import mean_difference_directions
+from probes.pair_measures import pair_measures
 from probes.pooling import Pooling, TokenStore, patients_of, pooled_features
 
 Images = Sequence[int] | NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class FeatureAttribute:
-    """A feature and the attribute that it followed most closely on the discovery images.
-
-    Parameters
-    ----------
-    feature
-        Its number.
-    attribute, unit
-        The attribute chosen on the discovery images, and its unit; empty where nothing varied.
-    rho_discovery, rho_confirmation
-        Spearman's rho on the images it was chosen on, and on the others.
-    p_corrected
-        Of the held-out correlation, corrected for all pairs tested; NaN where there was no test.
-    verdict
-        In words.
-
-    """
-
-    feature: int
-    attribute: str
-    unit: str
-    rho_discovery: float
-    rho_confirmation: float
-    p_corrected: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class AttributeMatrix:
-    """Correlations of all features with all attributes, on discovery and on confirmation images.
-
-    Parameters
-    ----------
-    attributes
-        The columns.
-    rho_discovery, rho_confirmation
-        Feature × attribute: Spearman's rho over units (patients, or the slices of one volume).
-    best
-        Attribute chosen for each feature on the discovery images; -1 where nothing varied.
-    test
-        The test on the confirmation images: of the chosen pairs, or of all pairs where the images are slices of one
-        volume; its `rho` rests on the slices that were compared.
-    kind
-        What the features are: ``sae``, ``neurons``, ``pca``, ``random`` …
-    pooling
-        How the tokens of an image became one value.
-    left_out
-        Attributes that have no order (categories), which no rank correlation can describe.
-    controls
-        The same matrix for what the features have to beat.
-
-    """
-
-    attributes: tuple[Attribute, ...]
-    rho_discovery: Float[NDArray[np.float64], "feature attribute"]
-    rho_confirmation: Float[NDArray[np.float64], "feature attribute"]
-    best: Int[NDArray[np.int64], " feature"]
-    test: MaxStatisticResult
-    kind: str = "features"
-    pooling: str = ""
-    left_out: tuple[str, ...] = ()
-    controls: Mapping[str, AttributeMatrix] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.best)
-
-    def __getitem__(self, feature: int) -> FeatureAttribute:
-        j = int(self.best[feature])
-        if j < 0:
-            return FeatureAttribute(feature, "", "", np.nan, np.nan, np.nan, "does not vary on the discovery images")
-        rho, p = float(self.rho_confirmation[feature, j]), float(self.test.p_corrected[feature, j])
-        return FeatureAttribute(
-            feature, self.attributes[j].name, self.attributes[j].unit,
-            float(self.rho_discovery[feature, j]), rho, p, self._verdict(feature, j, p),
-        )  # fmt: skip
-
-    @property
-    def findings(self) -> tuple[FeatureAttribute, ...]:
-        """Features whose attribute was confirmed, the closest first."""
-        rows = np.flatnonzero(self.best >= 0)
-        found = [self[int(i)] for i in rows[self.test.findings[rows, self.best[rows]]]]
-        confirmed = [f for f in found if f.verdict.startswith("confirmed")]
-        return tuple(sorted(confirmed, key=lambda f: -abs(f.rho_confirmation)))
-
-    @property
-    def text(self) -> str:
-        """One sentence: how many features were confirmed, of how many, or that none can be."""
-        if not self.test.can_be_significant:
-            return self.test.text
-        return f"{len(self.findings)} of {len(self)} {self.kind} follow an attribute on held-out images ({self.test.scheme})"
-
-    def chance(self, level: float = 0.95) -> float:
-        """Return the highest |rho| that shuffled attributes stay below with this probability; NaN where none were made."""
-        null = self.test.null_max
-        return float(np.quantile(null.max(1), level)) if len(null) else float("nan")
-
-    def highest(self) -> float:
-        """Return the highest held-out |rho| of a feature with its chosen attribute; NaN when there is none."""
-        rows = np.flatnonzero(self.best >= 0)
-        values = np.abs(self.rho_confirmation[rows, self.best[rows]])
-        return float(np.nanmax(values)) if np.isfinite(values).any() else float("nan")
-
-    def as_controls(self) -> tuple[Control, ...]:
-        """Return what stands beside the claim that features follow attributes: shuffled attributes and other encoders.
-
-        The first passes where a feature was confirmed; the others where no more of theirs were, as a share, than of
-        the features.
-        """
-        share = len(self.findings) / max(1, len(self))
-        shuffled = Control("shuffled attributes", self.chance(), bool(self.findings), self.test.text)
-        return (
-            shuffled,
-            *(
-                Control(
-                    name, other.highest(), len(other.findings) / max(1, len(other)) <= share,
-                    f"{other.text}; highest held-out |rho| {other.highest():.2f} against {self.highest():.2f}",
-                )
-                for name, other in self.controls.items()
-            ),
-        )  # fmt: skip
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything, all pairs included, as plain JSON."""
-        found: dict[str, Any] = jsonable(
-            {
-                "kind": self.kind,
-                "pooling": self.pooling,
-                "attributes": [{"name": a.name, "unit": a.unit, "measured": a.measured} for a in self.attributes],
-                "left_out": self.left_out,
-                "rho_discovery": self.rho_discovery,
-                "rho_confirmation": self.rho_confirmation,
-                "features": [vars(self[i]) for i in range(len(self))],
-                "test": self.test.to_json(),
-                "text": self.text,
-                "controls": {name: other.to_json() for name, other in self.controls.items()},
-            }
-        )
-        return found
-
-    def _verdict(self, feature: int, attribute: int, p: float) -> str:
-        if np.isnan(p):
-            return "does not vary on the held-out images"
-        if not self.test.can_be_significant:
-            return f"cannot be significant with {self.test.n_units} units"
-        if not self.test.findings[feature, attribute]:
-            return f"not confirmed on held-out images (p {p:.2g})"
-        if self.test.rho[feature, attribute] * self.rho_discovery[feature, attribute] < 0:
-            return f"not confirmed: the sign turned on held-out images (p {p:.2g})"
-        return f"confirmed on held-out images (p {p:.2g})"
 
 
 def match_attributes(
@@ -189,6 +40,9 @@ def match_attributes(
     bound: Bound = "guaranteed",
     kind: str = "features",
     pooling: str = "",
+    measures: bool = True,
+    n_boot: int = 1000,
+    most_intervals: int = 200,
     seed: int = 0,
 ) -> AttributeMatrix:
     """Choose each feature's closest attribute on the discovery images, and test it on the confirmation images.
@@ -212,8 +66,14 @@ def match_attributes(
         How p-values of shifts are computed: see :func:`~mechinterp.statistics.shifts.plan_shifts`.
     kind, pooling
         For texts.
+    measures
+        Measure mutual information, AUROC and R² of all pairs beside the rank correlation, and the survivors' intervals.
+    n_boot
+        Draws of patients for an interval.
+    most_intervals
+        Survivors beyond the so many strongest get no interval.
     seed
-        Of the permutations.
+        Of the permutations and the draws.
 
     Returns
     -------
@@ -244,7 +104,7 @@ def match_attributes(
     _check_sides(chosen, held_out, None if order is not None else groups)
     # blocks of one volume are no patients: averaging them would leave a handful of values to choose by
     units = None if order is not None else groups
-    rho_discovery = _over_units(features, values, chosen, units)
+    rho_discovery = spearman(*_units(features, values, chosen, units))
     strength = np.nan_to_num(np.abs(rho_discovery), nan=-1.0)
     best = np.where(strength.max(1) >= 0, strength.argmax(1), -1)
     # Patients are independent, so a choice made on some is no choice for others and only the chosen pairs are tested. Slices
@@ -257,16 +117,58 @@ def match_attributes(
         features, values, groups=None if order is not None else groups, order=order, within=within, tested=tested,
         n_permutations=n_permutations, bound=bound, seed=seed,
     )  # fmt: skip
-    return AttributeMatrix(
+    held_out_units = _units(features, values, held_out, units)
+    found = AttributeMatrix(
         tuple(a for a, kept in zip(attributes, ordered, strict=True) if kept),
         rho_discovery,
-        _over_units(features, values, held_out, units),
+        test.rho if order is None else spearman(*held_out_units),  # of patients the test's are the same
         best,
         test,
         kind,
         pooling,
         tuple(a.name for a, kept in zip(attributes, ordered, strict=True) if not kept),
     )
+    if not measures:
+        return found
+    found = replace(
+        found,
+        measures=pair_measures(
+            _units(features, values, chosen, units), held_out_units, found.rho_confirmation,
+            None if order is not None else tested, test.p_corrected,
+        ),
+    )  # fmt: skip
+    return replace(
+        found, intervals=_survivors_intervals(found, *held_out_units, order is None, n_boot, most_intervals, seed)
+    )
+
+
+def _survivors_intervals(
+    matrix: AttributeMatrix,
+    features: NDArray[Any],
+    values: NDArray[np.float64],
+    units_are_patients: bool,
+    n_boot: int,
+    most: int,
+    seed: int,
+) -> dict[int, Interval]:
+    """Return the intervals of the strongest survivors, so wide that 95 % of those that are given cover.
+
+    They were selected by the very correlation that the interval is about. At the nominal level too many would miss it;
+    with R of m pairs selected at 5 %, the level 1 - 0.05 R / m keeps the share that misses at 5 % (Benjamini, Yekutieli.
+    False discovery rate-adjusted multiple confidence intervals for selected parameters. 2005).
+    """
+    rows = np.flatnonzero(matrix.surviving)
+    if not len(rows):
+        return {}
+    tested = int((matrix.best >= 0).sum())
+    strength = np.abs(matrix.rho_confirmation[rows, matrix.best[rows]])
+    given = rows[np.argsort(-strength, kind="stable")[:most]]
+    level = 1 - 0.05 * len(rows) / tested
+    intervals = spearman_intervals(
+        features[:, given], values[:, matrix.best[given]], n_boot=n_boot, level=level, seed=seed,
+        units_are_patients=units_are_patients,
+    )  # fmt: skip
+    return {int(i): replace(interval, level=0.95) for i, interval in zip(given, intervals, strict=True)}
 
 
 def attribute_matrix(
@@ -312,7 +214,7 @@ def attribute_matrix(
     Returns
     -------
     AttributeMatrix
-        With its controls.
+        With its controls, and with the directions that the attributes themselves give.
 
     Raises
     ------
@@ -341,24 +243,27 @@ def attribute_matrix(
         if controls is None
         else controls
     )
+    supervised = mean_difference_directions(store, encoder.site, attributes, images=chosen)
     matrices = {}
-    for name, each in {"": encoder, **others}.items():
-        values = pooled_features(each, store, progress=progress).take(pooling)
+    for name, each in {"": encoder, **others, **({"supervised": supervised} if supervised else {})}.items():
+        values = pooled_features(each, store, progress=progress).take("mean" if each is supervised else pooling)
         matrices[name] = match_attributes(
             values, attributes, chosen, held_out, groups=groups, order=order, n_permutations=n_permutations,
-            bound=bound, kind=each.kind, pooling=pooling, seed=seed,
+            bound=bound, kind=each.kind, pooling=pooling, measures=not name or each is supervised, seed=seed,
         )  # fmt: skip
-    return replace(matrices.pop(""), controls=matrices)
+    beside = matrices.pop("supervised", None) if supervised else None
+    return replace(matrices.pop(""), controls=matrices, supervised=beside)
 
 
-def _over_units(
+def _units(
     features: NDArray[Any], values: NDArray[np.float64], images: NDArray[np.int64], groups: Any
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return features and attributes of whole units: patients' means, or images that are units of their own."""
     f, a = features[images], values[images]
     if groups is None:
-        return spearman(f, a)
+        return f, a
     units = np.asarray(groups, dtype=object)[images]
-    return spearman(unit_means(f, units), unit_means(a, units))
+    return unit_means(f, units), unit_means(a, units)
 
 
 def _check_sides(chosen: NDArray[np.int64], held_out: NDArray[np.int64], groups: Any) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError, ShapeError
 from mechinterp.statistics.bootstrap import FEWEST_GROUPS, Interval, corrected_ends, few_groups_warning
 
-_CELLS = 1 << 21
+_CELLS = 1 << 20
 """Weights held at once."""
+_MANY = 500
+"""From so many patients on, the bootstrap's standard error is enough."""
+_DRAWS_OF_MANY = 200
 
 
 def spearman_intervals(
@@ -53,7 +56,8 @@ def spearman_intervals(
     Bias-corrected and accelerated, with tails widened for few patients, as
     :func:`~mechinterp.statistics.bootstrap.bootstrap_groups`. A patient drawn three times is one with weight three, and
     ranks under weights follow from cumulative sums in the order of the values, which is found once. The acceleration is
-    that of Pearson's correlation of the ranks.
+    that of Pearson's correlation of the ranks. From 500 patients on, where the two agree, 200 draws give the standard
+    error of Fisher's z, and the interval is z's.
 
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -61,33 +65,59 @@ def spearman_intervals(
         raise ShapeError(f"x has shape {x.shape}, y {y.shape}: give patient × pair for both")
     if n_boot < 100:
         raise ConfigError(f"n_boot is {n_boot}: an interval needs at least 100 draws")
-    return [
-        _interval(a, b, n_boot, level, seed) if units_are_patients else Interval.not_estimable(1, level)
-        for a, b in zip(x.T, y.T, strict=True)
-    ]
+    if not units_are_patients:
+        return [Interval.not_estimable(1, level)] * x.shape[1]
+    draws = _Draws(n_boot, seed)
+    return [_interval(a, b, draws, level) for a, b in zip(x.T, y.T, strict=True)]
 
 
-def _interval(x: NDArray[np.float64], y: NDArray[np.float64], n_boot: int, level: float, seed: int) -> Interval:
+class _Draws:
+    """How often each of n patients is drawn, the same for all pairs that have as many."""
+
+    def __init__(self, n_boot: int, seed: int) -> None:
+        self._n_boot, self._seed = n_boot, seed
+        self._of: dict[int, NDArray[np.int64]] = {}
+
+    def of(self, n: int) -> Int[NDArray[np.int64], "draw patient"]:
+        if n not in self._of:
+            self._of.clear()  # pairs that miss the same patients mostly stand together
+            rng = np.random.default_rng(self._seed)
+            drawn = min(self._n_boot, _DRAWS_OF_MANY) if n >= _MANY else self._n_boot
+            self._of[n] = rng.multinomial(n, np.full(n, 1 / n), size=drawn)
+        return self._of[n]
+
+
+def _interval(x: NDArray[np.float64], y: NDArray[np.float64], draws: _Draws, level: float) -> Interval:
     known = ~(np.isnan(x) | np.isnan(y))
     x, y = x[known], y[known]
     n = len(x)
     if n < FEWEST_GROUPS:
         return Interval.not_estimable(n, level)
-    rng = np.random.default_rng(seed)
+    weights = draws.of(n)
     step = max(1, _CELLS // n)
-    draws = np.concatenate(
-        [
-            _weighted_spearman(x, y, rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_boot - start)))
-            for start in range(0, n_boot, step)
-        ]
+    values = np.concatenate(
+        [_weighted_spearman(x, y, weights[start : start + step]) for start in range(0, len(weights), step)]
     )
-    finite = draws[np.isfinite(draws)]
-    if len(finite) < 0.9 * n_boot:
-        why = f"not estimable ({n_boot - len(finite)} of {n_boot} resamples of {n} patients do not vary)"
+    finite = values[np.isfinite(values)]
+    if len(finite) < 0.9 * len(values):
+        why = f"not estimable ({len(values) - len(finite)} of {len(values)} resamples of {n} patients do not vary)"
         return Interval(None, None, level, n, reason=why)
     observed = float(_weighted_spearman(x, y, np.ones((1, n)))[0])
-    low, high = corrected_ends(finite, observed, _acceleration(x, y), n, level)
+    if n >= _MANY:
+        low, high = _ends_by_z(finite, observed, level)
+    else:
+        low, high = corrected_ends(finite, observed, _acceleration(x, y), n, level)
     return Interval(low, high, level, n, warning=few_groups_warning(n))
+
+
+def _ends_by_z(values: NDArray[np.float64], observed: float, level: float) -> tuple[float, float]:
+    from scipy.special import stdtrit
+
+    inside = 1 - 1e-12  # a correlation of 1 has no finite z
+    z = np.arctanh(np.clip(values, -inside, inside))
+    half = float(stdtrit(len(z) - 1, (1 + level) / 2) * z.std(ddof=1))
+    middle = float(np.arctanh(np.clip(observed, -inside, inside)))
+    return float(np.tanh(middle - half)), float(np.tanh(middle + half))
 
 
 def _weighted_spearman(

@@ -149,3 +149,13 @@ def test_intervals_of_correlations_hold_the_truth_and_are_refused_over_few_patie
         spearman_intervals(x, y[:, :2])
     with pytest.raises(ConfigError, match="at least 100 draws"):
         spearman_intervals(x, y, n_boot=50)
+
+
+def test_from_many_patients_on_the_standard_error_gives_what_the_draws_would(monkeypatch):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(600, 2))
+    y = np.stack([x[:, 0] + rng.normal(size=600), np.maximum(x[:, 1], 0) + rng.normal(size=600)], 1)
+    by_error = spearman_intervals(x, y)
+    monkeypatch.setattr("mechinterp.statistics.rank_intervals._MANY", 10**9)
+    for one, other in zip(by_error, spearman_intervals(x, y, n_boot=2000), strict=True):
+        np.testing.assert_allclose(one.ends, other.ends, atol=0.012)
