@@ -9,10 +9,16 @@ from .config import TrainSAEConfig as TrainSAEConfig
 from .explained_variance import ExplainedVariance as ExplainedVariance
 from .features import FeatureSummary as FeatureSummary
 from .features import summarise_features as summarise_features
+from .ground_truth import DictionarySettings as DictionarySettings
+from .ground_truth import Recovery as Recovery
+from .ground_truth import SyntheticDictionary as SyntheticDictionary
+from .ground_truth import recovery as recovery
 from .metrics import SAEMetrics as SAEMetrics
 from .metrics import evaluate_sae as evaluate_sae
 from .metrics import held_out_images as held_out_images
 from .metrics import training_images as training_images
 from .splicing import LossRecovered as LossRecovered
 from .splicing import loss_recovered as loss_recovered
+from .stability import Stability as Stability
 from .training import train_saes as train_saes
+from .training import train_sweep as train_sweep
