@@ -8,6 +8,8 @@ from typing import Any
 
 from mechinterp.errors import ConfigError, nearest
 from mechinterp.images.image_set import ImageSet
+from mechinterp.phantoms.chest.kind import CHEST
+from mechinterp.phantoms.chest.population import ChestStudy
 from mechinterp.phantoms.fundus_kind import CLASS_NAMES, FUNDUS
 from mechinterp.phantoms.fundus_population import FundusStudy
 from mechinterp.phantoms.kinds import PhantomKind
@@ -18,11 +20,11 @@ from mechinterp.phantoms.planted_shortcut import PlantedShortcut
 from mechinterp.phantoms.studies import Shortcut
 
 __all__ = [
-    "CLASS_NAMES", "KINDS", "FundusStudy", "PhantomSet", "draw_phantoms", "fundus_images", "fundus_phantoms",
+    "CLASS_NAMES", "KINDS", "chest_phantoms", "FundusStudy", "PhantomSet", "draw_phantoms", "fundus_images", "fundus_phantoms",
     "mammogram_phantoms", "phantom_images", "phantom_kind",
 ]  # fmt: skip
 
-KINDS: Mapping[str, PhantomKind[Any]] = {kind.name: kind for kind in (FUNDUS, MAMMOGRAM)}
+KINDS: Mapping[str, PhantomKind[Any]] = {kind.name: kind for kind in (FUNDUS, MAMMOGRAM, CHEST)}
 
 
 def phantom_kind(name: str) -> PhantomKind[Any]:
@@ -69,6 +71,19 @@ def mammogram_phantoms(study: MammogramStudy | None = None) -> PhantomSet:
 
     """
     return draw_phantoms(MAMMOGRAM, study or MammogramStudy())
+
+
+def chest_phantoms(study: ChestStudy | None = None) -> PhantomSet:
+    """Draw the patients of an X-ray department.
+
+    Examples
+    --------
+    >>> chests = chest_phantoms(ChestStudy(patients=4, images_per_patient=1, size_px=96))
+    >>> chests.images[0].pixels.shape
+    (96, 96)
+
+    """
+    return draw_phantoms(CHEST, study or ChestStudy())
 
 
 def phantom_images(kind: str, *, shortcut: Mapping[str, Any] | None = None, **settings: Any) -> ImageSet:

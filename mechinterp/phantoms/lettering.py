@@ -7,6 +7,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError
+from mechinterp.phantoms.view import View
 
 # seven rows of five dots, as bits
 _DOTS = {
@@ -64,6 +65,19 @@ def text_boxes(text: str, top_mm: float, left_mm: float, dot_mm: float) -> Float
                     found.append((top_mm + r * dot_mm, at, top_mm + (r + 1) * dot_mm, at + (c - start) * dot_mm))
                     start = None
     return np.array(found).reshape(-1, 4)
+
+
+def letters(view: View, boxes_mm: Float[NDArray[np.float64], "box 4"]) -> Float[NDArray[np.float64], "height width"]:
+    """Draw dots that do not overlap: the share of every pixel that they cover."""
+
+    def shares(low: NDArray[np.float64], high: NDArray[np.float64], pixels: int) -> NDArray[np.float64]:
+        at = np.arange(pixels)[:, None]
+        shared: NDArray[np.float64] = np.clip(np.minimum(at + 1, high) - np.maximum(at, low), 0, 1)
+        return shared
+
+    top, left, bottom, right = (boxes_mm / view.spacing_mm).T
+    covered: NDArray[np.float64] = shares(top, bottom, view.height) @ shares(left, right, view.width).T
+    return np.minimum(covered, 1.0)
 
 
 def text_width_mm(text: str, dot_mm: float) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from mechinterp.models.weights import load_into, read_state_dict
+from mechinterp.models.fitting import load_into
+from mechinterp.models.weights import read_state_dict
 from mechinterp.reference.networks import reference_vit
 from mechinterp.reference.training import train_reference
 

@@ -37,7 +37,7 @@ def place_mm(outline: Outline, from_nipple_mm: float, up_mm: float) -> tuple[flo
     middle = np.array([row, 0.45 * column])
     steps = np.linspace(0, 1, 33)[:, None]
     line = wanted + steps * (middle - wanted)
-    deep = (outline.depth_of(line) >= UNDER_SKIN_MM) & (line[:, 1] >= UNDER_SKIN_MM)
+    deep = (outline.skin.depth_of(line) >= UNDER_SKIN_MM) & (line[:, 1] >= UNDER_SKIN_MM)
     found = line[int(np.argmax(deep))] if deep.any() else middle
     return float(found[0]), float(found[1])
 

@@ -12,12 +12,10 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
-from scipy.spatial import cKDTree
 
+from mechinterp.phantoms.curves import Curve, smooth_line
 from mechinterp.phantoms.mammogram.parameters import MammogramParameters
 from mechinterp.phantoms.random_streams import Identity
-from mechinterp.phantoms.view import View
 
 Points = NDArray[np.float64]
 
@@ -26,54 +24,23 @@ _MLO = np.array([
     (-1.15, 0.40), (-0.85, 0.47), (-0.60, 0.58), (-0.34, 0.80), (-0.13, 0.955), (0.0, 1.0), (0.13, 0.965), (0.27, 0.82),
     (0.37, 0.60), (0.43, 0.40), (0.485, 0.27), (0.56, 0.245), (0.68, 0.28), (0.9, 0.33),
 ])  # fmt: skip
-STEP_MM = 0.4
-COARSE = 4
 
 
 @dataclass(frozen=True)
 class Outline:
-    """The skin's line and the directions out of the breast.
+    """The skin's line, and the tip of the breast.
 
     Parameters
     ----------
-    points_mm, outwards
-        Points every 0.4 mm along the skin, and unit normals.
+    skin
+        Runs downwards, with the breast on its chest side.
     nipple_mm
-        Tip of the breast.
+        Where the skin is farthest from the chest wall.
 
     """
 
-    points_mm: Float[Points, "point 2"]
-    outwards: Float[Points, "point 2"]
+    skin: Curve
     nipple_mm: tuple[float, float]
-
-    def depth_mm(self, view: View) -> Float[Points, "height width"]:
-        """Return how deep every pixel's centre lies under the skin; negative outside."""
-        # a distance is smooth, so it is found on every fourth pixel and interpolated
-        rows = np.arange(-COARSE, view.height + 2 * COARSE, COARSE)
-        columns = np.arange(-COARSE, view.width + 2 * COARSE, COARSE)
-        at = view.to_mm(np.stack(np.meshgrid(rows + 0.5, columns + 0.5, indexing="ij"), -1).reshape(-1, 2))
-        coarse = self.depth_of(at).reshape(len(rows), len(columns))
-        return _interpolated(coarse)[COARSE : COARSE + view.height, COARSE : COARSE + view.width]
-
-    def depth_of(self, points_mm: Float[Points, "n 2"]) -> Float[Points, " n"]:
-        """Return how deep some places lie under the skin; negative outside."""
-        distance, nearest = cKDTree(self.points_mm).query(points_mm)
-        offset = points_mm - self.points_mm[nearest]
-        along = np.einsum("nc,nc->n", offset, self.outwards[nearest])
-        # beside the skin the normal's share is exact, far from it the distance is
-        found: Points = np.where(distance < 3 * STEP_MM, -along, -np.sign(along) * distance)
-        return found
-
-
-def _interpolated(coarse: Points) -> Points:
-    """Fill in three values linearly between every two, along both axes."""
-    for axis in (0, 1):
-        a = np.moveaxis(coarse, axis, 0)
-        steps = np.arange(COARSE)[None, :, None] / COARSE
-        filled = a[:-1, None] * (1 - steps) + a[1:, None] * steps
-        coarse = np.moveaxis(filled.reshape(-1, a.shape[1]), 0, axis)
-    return coarse
 
 
 def outline(p: MammogramParameters, who: Identity) -> Outline:
@@ -94,19 +61,14 @@ def _outline(seed: int, patient: int, view: str, depth: float, height: float) ->
     else:
         control = _MLO * (height * (1 + 0.05 * roundness), depth)
         control[:, 0] += 0.03 * skew * height * np.sin(np.linspace(0, np.pi, len(control)))
-    line = make_interp_spline(np.linspace(0, 1, len(control)), control, k=3)(np.linspace(0, 1, 800))
+    line = smooth_line(control, 800)
     s = np.linspace(0, 1, 800)
     waves = sum(a * np.sin(2 * np.pi * (k + 2) * s) for k, a in enumerate(wobble[:4]))
     line[:, 1] *= 1 + 0.012 * np.asarray(waves)
-    length = np.r_[0, np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))]
-    even = np.arange(0, length[-1], STEP_MM)
-    points = np.stack([np.interp(even, length, line[:, k]) for k in (0, 1)], -1)
-    tangent = np.gradient(points, axis=0)
-    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
-    # the line runs downwards with the breast on its chest side: outwards is to the right of its direction
-    outwards = np.stack([-tangent[:, 1], tangent[:, 0]], -1)
-    tip = points[int(np.argmax(points[:, 1]))]
-    return Outline(points, outwards, (float(tip[0]), float(tip[1])))
+    line[:, 1] *= depth / line[:, 1].max()
+    skin = Curve.through(line)
+    tip = skin.points_mm[int(np.argmax(skin.points_mm[:, 1]))]
+    return Outline(skin, (float(tip[0]), float(tip[1])))
 
 
 def pectoral_depth_mm(grid_mm: Points, p: MammogramParameters, who: Identity) -> Float[Points, "height width"]:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError
-from mechinterp.phantoms.coverage import blobs_of_area, boxes, tubes
+from mechinterp.phantoms.coverage import blobs_of_area, tubes
 from mechinterp.phantoms.fundus_optics import blurred
-from mechinterp.phantoms.lettering import text_boxes, text_width_mm
+from mechinterp.phantoms.lettering import letters, text_boxes, text_width_mm
 from mechinterp.phantoms.mammogram.lesions import calcifications, mass, spicules
 from mechinterp.phantoms.mammogram.outline import Outline, outline, pectoral_depth_mm
 from mechinterp.phantoms.mammogram.parameters import MammogramParameters
@@ -108,7 +108,7 @@ class MammogramRenderer:
         p, who = parameters or MammogramParameters(), identity or Identity()
         view = self._view(p)
         shape = outline(p, who)
-        depth = shape.depth_mm(view)
+        depth = shape.skin.depth_mm(view)
         light, coverage = _breast(view, depth, shape, p, who)
         tissue_there = np.maximum(coverage["breast"], coverage["nipple"])
         light = _with_lesions(view, light, coverage, shape, p, who)
@@ -124,7 +124,7 @@ class MammogramRenderer:
             ("view_marker", self._view_marker(view, p), p.view_marker),
             ("site_tag", self._site_tag(view, p), p.site_tag),
         ):
-            coverage[mark] = boxes(view, strokes) * on
+            coverage[mark] = letters(view, strokes) * on
         coverage["skin_marker"] = _beads(view, shape, p) * p.skin_marker
         for mark in ("view_marker", "site_tag", "skin_marker"):
             pixels = pixels + coverage[mark] * (MARK_BRIGHTNESS - pixels)
@@ -230,10 +230,10 @@ def _muscle_fibres(grid_mm: Image, who: Identity) -> Image:
 def _beads(view: View, shape: Outline, p: MammogramParameters) -> Image:
     """Draw three lead beads on the skin, in the upper half of the breast."""
     drawn = np.zeros((view.height, view.width))
-    inner = np.flatnonzero((shape.points_mm[:, 0] < shape.nipple_mm[0] - 18) & (shape.points_mm[:, 1] > 20))
+    inner = np.flatnonzero((shape.skin.points_mm[:, 0] < shape.nipple_mm[0] - 18) & (shape.skin.points_mm[:, 1] > 20))
     for share in (0.55, 0.7, 0.85):
         at = inner[int(share * (len(inner) - 1))]
-        place = shape.points_mm[at] - 2.2 * shape.outwards[at]
+        place = shape.skin.points_mm[at] - 2.2 * shape.skin.outwards[at]
         distance = np.hypot(*np.moveaxis(view.grid_mm - place, -1, 0))
         drawn = np.maximum(drawn, np.clip((1.5 - distance) / view.spacing_mm + 0.5, 0, 1))
     return drawn

@@ -1,0 +1,1 @@
+"""Chest radiographs rendered from physical parameters: lungs, heart, bones, a nodule, an effusion, a pacemaker."""
