@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import socket
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -85,14 +86,25 @@ def _start(ray: Any, config: RayConfig) -> None:
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     try:
         if config.address:
+            _check_reachable(config.address)
             ray.init(address=config.address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(num_cpus=max(config.workers, os.cpu_count() or 1), _node_ip_address="127.0.0.1", **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"no Ray cluster at '{config.address}' ({reason}): start one with `ray start --head`, or leave --address out"
         ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Fail at once where nobody listens: Ray itself would try for minutes."""
+    host, separator, port = address.rpartition("//")[2].rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
+
+
+_SECONDS_TO_CONNECT = 10
 
 
 def _shards(

@@ -82,6 +82,10 @@ class Storage(Protocol):
         """Return the room that is left, or ``None`` where there is no such limit."""
         ...
 
+    def tidy(self) -> None:
+        """Remove what killed writers left half-written; no writer may be at work."""
+        ...
+
     def lock(self) -> None:
         """Make the folder if need be and keep other writers out, where the storage can; raises :class:`ConfigError`."""
         ...
@@ -161,8 +165,12 @@ class LocalStorage:
         status = os.statvfs(self.location)
         return status.f_bavail * status.f_frsize
 
+    def tidy(self) -> None:
+        """Remove what killed writers left half-written; no writer may be at work."""
+        remove_temporaries(self.location)
+
     def lock(self) -> None:
-        """Make the folder if need be, keep other writers out, and remove what a killed one left half-written."""
+        """Make the folder if need be and keep other writers out."""
         self.location.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.location / LOCK, os.O_CREAT | os.O_RDWR)
         try:
@@ -175,7 +183,6 @@ class LocalStorage:
         except OSError:
             self.unlock()
             raise
-        remove_temporaries(self.location)
 
     def unlock(self) -> None:
         """Let other writers in."""
@@ -266,6 +273,9 @@ class RemoteStorage:
     def free_bytes(self) -> int | None:
         """Return ``None``: there is no such limit."""
         return None
+
+    def tidy(self) -> None:
+        """Do nothing: nothing half-written is ever seen."""
 
     def lock(self) -> None:
         """Do nothing but drop what fsspec remembers: objects cannot be locked."""

@@ -94,6 +94,7 @@ class StoreWriter:
                     f"{self.storage.location} holds other files ({min(there)}, …): give --out an empty or new folder"
                 )
             self.storage.lock()
+            self.storage.tidy()
             self._check_plan()
             self._check_space()
         except OSError as error:
@@ -186,6 +187,7 @@ class StoreWriter:
             If another segment of the store is not whole.
 
         """
+        self.storage.tidy()  # an engine may have lost a worker in the middle of a file, and had its shard made again
         segments, shards, all_receipts = [], [], []
         for number, plan in enumerate(self._segments):
             receipts = [self._receipt(shard, plan) for shard in shards_of(plan)]

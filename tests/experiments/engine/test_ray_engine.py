@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -64,11 +65,9 @@ def test_a_cluster_of_two_nodes_makes_the_same_bytes(tmp_path, local):
         (where / f"{os.environ.get('RAY_NODE_ID', '')}{ray.get_runtime_context().get_node_id()}").touch()
         return images.read(i)
 
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
-    )
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
         capture(
             tiny_model(),
@@ -186,7 +185,7 @@ def test_in_any_order_and_with_no_more_at_once_than_asked_for(monkeypatch, tmp_p
         (
             FakeRay(start=ConnectionError("nobody there\nat all")),
             ConfigError,
-            r"no Ray cluster at 'far:1' \(nobody there\)",
+            r"no Ray cluster at 'auto' \(nobody there\)",
         ),
         (FakeRay(fail=FakeRay.exceptions.RayTaskError(ModelError("image 3"))), ModelError, "image 3"),
         (FakeRay(fail=FakeRay.exceptions.WorkerCrashedError()), ConfigError, r"lost the workers of shard \d 4 times"),
@@ -196,7 +195,7 @@ def test_in_any_order_and_with_no_more_at_once_than_asked_for(monkeypatch, tmp_p
 )
 def test_what_goes_wrong_elsewhere_is_told_in_one_line(monkeypatch, tmp_path, fake, error, message):
     with pytest.raises(error, match=message) as caught:
-        made_on(monkeypatch, fake, tmp_path / "store", address="far:1")
+        made_on(monkeypatch, fake, tmp_path / "store", address="auto")
     assert "\n" not in str(caught.value)
     assert fake.started == 0
 
@@ -220,3 +219,13 @@ def test_only_what_is_installed_is_importable_elsewhere():
     assert not _importable("tiny_capture")
     assert not _importable("mechinterp_user_net_0123abcd")
     assert torch.nn.Linear.__module__ == "torch.nn.modules.linear"
+
+
+def test_where_nobody_listens_is_told_at_once(monkeypatch, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(
+        ConfigError, match=rf"no Ray cluster at '{address}' \(.*refused\): start one with `ray start --head`"
+    ):
+        made_on(monkeypatch, FakeRay(start=AssertionError("asked all the same")), tmp_path, address=address)
