@@ -24,7 +24,33 @@ WeightsFlag = Annotated[
 ]
 DownloadFlag = Annotated[bool, typer.Option("--download", help="allow the network for missing weights")]
 ImagesFlag = Annotated[
-    Path, typer.Option("--images", help="folder with metadata.csv (or class sub-folders), or a NIfTI volume")
+    Path,
+    typer.Option(
+        "--images",
+        help="folder of pictures (with metadata.csv, or class sub-folders), of DICOM or of NIfTI; a .nii.gz, .dcm, .npy or "
+        "MedMNIST .npz file; a saved Hugging Face data set; phantom; dicom:PATH, volumes:PATH … say which",
+    ),
+]
+WindowFlag = Annotated[
+    str | None,
+    typer.Option("--window", help="black and white of DICOM and NIfTI: brain, lung, bone, liver …, or CENTRE,WIDTH"),
+]
+MaxBadFlag = Annotated[
+    str,
+    typer.Option(
+        "--max-bad", help="how many damaged images are set aside before it stops: a count as 3, or a share as 10%"
+    ),
+]
+CheckFlag = Annotated[
+    bool,
+    typer.Option(
+        "--check/--no-check",
+        help="read every image once before, set damaged ones aside, look for burned-in text and faces",
+    ),
+]
+KeyFlag = Annotated[
+    str | None,
+    typer.Option("--key", help="key file by which patients are named; `random` for one that is forgotten afterwards"),
 ]
 SiteFlag = Annotated[str | None, typer.Option("--site", help="a place in the model, as `mechinterp sites` lists them")]
 ActivationsFlag = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _PREFIXES = {
     "arrays": "arrays",
     "hf-dataset": "hf_dataset",
 }
+_FILES = frozenset({"folder", "dicom", "nifti", "nifti_files", "arrays", "hf_dataset"})
 _TAKES_WINDOW = frozenset({"dicom", "nifti_files"})
 _TAKES_KEY = frozenset({"dicom", "nifti_files", "folder", "hf_dataset"})
 
@@ -50,9 +52,9 @@ def open_images(
         :attr:`ImageSet.source` of an earlier set; or a path: a folder of pictures, of DICOM files or of NIfTI volumes, a
         Hugging Face data set saved to disk, a ``.nii``/``.nii.gz`` file, a DICOM file, an ``.npy``/``.npz`` file
         (MedMNIST too). What it is is recognised and noted; ``folder:``, ``dicom:``, ``nifti:``, ``volumes:`` (whole
-        volumes, of DICOM series or NIfTI files), ``arrays:`` or ``hf-dataset:`` before the path says it. Or ``phantom`` for
-        rendered fundus images, or ``template:NAME`` for heads that come with other packages (``mni152``, ``ch2``,
-        ``ch2bet``).
+        volumes, of DICOM series or NIfTI files), ``arrays:`` or ``hf-dataset:`` before the path says it. Or ``phantom``
+        or ``phantom:KIND`` for rendered images, or ``template:NAME`` for heads that come with other packages
+        (``mni152``, ``ch2``, ``ch2bet``).
     window
         Which values are black and white, for DICOM and NIfTI; see :func:`mechinterp.images.windows.window_range`.
     key
@@ -73,8 +75,8 @@ def open_images(
     """
     limit = None if max_bad is None else MaxBad.parse(max_bad)
     images = _reopened(source) if isinstance(source, Mapping) else _opened(str(source), window, key, limit, look)
-    if limit is None:
-        return images
+    if limit is None or images.source.get("kind") not in _FILES:
+        return images  # what is rendered, or comes with a package, is whole and nobody's
     from mechinterp.images.screening import screened
 
     return screened(images, max_bad=limit, look=look, progress=progress)
@@ -88,7 +90,7 @@ def _openers() -> dict[str, Callable[..., ImageSet]]:
     from mechinterp.images.image_folder import from_folder
     from mechinterp.images.nifti import from_nifti
     from mechinterp.images.nifti_files import from_nifti_files
-    from mechinterp.phantoms.datasets import fundus_images
+    from mechinterp.phantoms.datasets import KINDS, phantom_images
 
     return {
         "folder": from_folder,
@@ -99,7 +101,7 @@ def _openers() -> dict[str, Callable[..., ImageSet]]:
         "hf_dataset": from_hf_dataset,
         "mni152": mni_template_slices,
         "ch2": ch2_slices,
-        "fundus_phantom": fundus_images,
+        **{f"{kind}_phantom": partial(phantom_images, kind) for kind in KINDS},
     }
 
 
@@ -123,8 +125,10 @@ def _reopened(source: Mapping[str, Any]) -> ImageSet:
 def _opened(spec: str, window: str | None, key: str | Path | None, limit: MaxBad | None, look: bool) -> ImageSet:
     if spec.startswith("template:"):
         return _template(spec.removeprefix("template:"))
-    if spec == "phantom" and not Path(spec).exists():
-        return _openers()["fundus_phantom"]()
+    if spec.startswith("phantom:") or (spec == "phantom" and not Path(spec).exists()):
+        from mechinterp.phantoms.datasets import phantom_images
+
+        return phantom_images(spec.partition(":")[2] or "fundus")
     prefix, _, rest = spec.partition(":")
     if rest and prefix in _PREFIXES:
         path, kind = Path(rest), _PREFIXES[prefix]
@@ -135,7 +139,7 @@ def _opened(spec: str, window: str | None, key: str | Path | None, limit: MaxBad
         kind = recognised(path)
     settings: dict[str, Any] = {}
     if kind == "volumes":
-        kind = "dicom" if recognised(path) == "dicom" else "nifti_files"
+        kind = "dicom" if path.is_dir() and not _counts(path).get("nifti_files") else "nifti_files"
         settings["volumes"] = True
     if window is not None and kind == "nifti":
         from mechinterp.images.windows import window_range
@@ -177,9 +181,7 @@ def recognised(path: Path) -> str:
 
     """
     from mechinterp.images.dicom.headers import looks_like_dicom
-    from mechinterp.images.image_files import is_image_file
     from mechinterp.images.metadata_table import TABLES
-    from mechinterp.images.nifti_files import is_nifti
 
     if path.is_file():
         if path.name.lower().endswith(_NIFTI):
@@ -191,14 +193,7 @@ def recognised(path: Path) -> str:
         raise ImagesError(f"{path} is none of these: {_LOOKED_FOR}")
     if any((path / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
         return "hf_dataset"
-    seen = [p for p in islice(path.rglob("*"), _LOOKED_AT) if p.is_file() and not p.name.startswith(".")]
-    counts = {
-        "folder": sum(is_image_file(p) for p in seen),
-        "nifti_files": sum(is_nifti(p) for p in seen),
-    }
-    others = [p for p in seen if not is_image_file(p) and not is_nifti(p) and p.name not in TABLES]
-    counts["dicom"] = sum(looks_like_dicom(p) for p in others)
-    there = {kind: n for kind, n in counts.items() if n}
+    there = _counts(path)
     if len(there) == 1 or (there and (path / TABLES[0]).is_file()):
         return max(there, key=lambda kind: there[kind])
     if there:
@@ -208,6 +203,23 @@ def recognised(path: Path) -> str:
     if any((path / table).is_file() for table in TABLES):
         return "folder"  # whose reader says which of the table's images are missing
     raise ImagesError(f"image folder {path} holds no image (looked for {_LOOKED_FOR})")
+
+
+def _counts(path: Path) -> dict[str, int]:
+    """Count the files of each kind among the first of a folder; kinds without any are left out."""
+    from mechinterp.images.dicom.headers import looks_like_dicom
+    from mechinterp.images.image_files import is_image_file
+    from mechinterp.images.nifti_files import is_nifti
+
+    counts: dict[str, int] = {}
+    for file in islice(path.rglob("*"), _LOOKED_AT):
+        if not file.is_file() or file.name.startswith("."):
+            continue
+        tests = (("folder", is_image_file), ("nifti_files", is_nifti), ("dicom", looks_like_dicom))
+        kind = next((kind for kind, is_one in tests if is_one(file)), None)
+        if kind is not None:
+            counts[kind] = counts.get(kind, 0) + 1
+    return counts
 
 
 def _require(path: Path) -> None:

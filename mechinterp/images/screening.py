@@ -15,7 +15,7 @@ from mechinterp.progress import SILENT, Progress
 
 _READERS = 4
 _AT_ONCE = 64  # images on their way at a time: memory stays bounded
-_MOST_LOOKED_AT = 1000  # for flags, spread evenly over the set
+_MOST_LOOKED_AT = 200  # for flags, spread evenly over the set
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def screened(
         How many damaged files are borne, with those that the reader set aside; see
         :class:`mechinterp.images.findings.MaxBad`.
     look
-        Look for burned-in text and faces, in at most 1,000 images spread evenly.
+        Look for burned-in text and faces, in at most 200 images, spread evenly.
     progress
         Sees one step per image.
 

@@ -12,13 +12,17 @@ import typer
 
 from experiments.cli.console import ConsoleProgress, emit
 from experiments.cli.options import (
+    CheckFlag,
     DeviceFlag,
     DownloadFlag,
     ImagesFlag,
     JsonFlag,
+    KeyFlag,
+    MaxBadFlag,
     ModelFlag,
     SplitFlag,
     WeightsFlag,
+    WindowFlag,
     with_config,
 )
 from mechinterp.capturing import CaptureConfig
@@ -37,6 +41,10 @@ def run(
     ],
     weights: WeightsFlag = None,
     split: SplitFlag = None,
+    window: WindowFlag = None,
+    key: KeyFlag = None,
+    max_bad: MaxBadFlag = "10%",
+    check: CheckFlag = True,
     fit: Annotated[
         Literal["pad", "stretch", "crop"],
         typer.Option("--fit", help="pad, stretch or crop images into the model's input"),
@@ -77,9 +85,11 @@ def run(
     from experiments.engine.ray_engine import RayConfig, ray_map
     from mechinterp.capturing import Mapper, capture, local_map
     from mechinterp.errors import ConfigError
+    from mechinterp.images.findings import write_set_aside
     from mechinterp.images.opening import open_images
     from mechinterp.images.preparation import Preparation
     from mechinterp.models.loading import load_model
+    from mechinterp.store.storage import is_remote
 
     progress = ConsoleProgress()
     preparation = Preparation(fit=fit)
@@ -92,7 +102,7 @@ def run(
         # one thread a task, so that bits depend on no machine's number of processors
         config = replace(config, threads=config.threads or 1)
         mapper = ray_map(on_ray)
-    opened = open_images(images)
+    opened = open_images(images, window=window, key=key, max_bad=max_bad if check else None, progress=progress)
     if split is not None:
         opened = opened.subset(opened.where(split))
     for sentence in opened.notes:
@@ -100,6 +110,8 @@ def run(
     loaded = load_model(model, weights, download=download, device=device)
     for name in config.sites:
         loaded.site(name)
+    if not is_remote(out):
+        write_set_aside(Path(out).parent / "set_aside.json", opened)
     with _recorded(
         out, model=model, weights=loaded.weights, images=str(images), split=split, engine=engine, append=append
     ) as record:

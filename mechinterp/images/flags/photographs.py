@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-_LARGEST = 320  # pixels of the longer side that is searched: a face that matters is large
-_SMALLEST_SHARE = 0.12  # of the shorter side: smaller faces are not looked for
+_LARGEST = 160  # pixels of the longer side that is searched: a face that matters is large
+_SMALLEST_SHARE = 0.2  # of the shorter side: smaller faces are not looked for
 _BORDER = 0.2  # of the shorter side
 _WINDOW = 24  # pixels of a face in the detector's training
 
@@ -28,7 +28,7 @@ def faces(picture: Float[NDArray[np.float32], "height width channel"]) -> list[t
 
     Notes
     -----
-    It sees upright, frontal faces that fill at least an eighth of the picture. Profiles, covered or turned faces, and
+    It sees upright, frontal faces that fill at least a fifth of the picture's shorter side. Profiles, covered or turned faces, and
     parts of a face (an eye, a mouth) are not seen, though a person may be recognised by them.
 
     References
