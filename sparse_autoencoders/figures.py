@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError
 
@@ -33,18 +34,36 @@ def training_figure(saes: Sequence[SparseAutoencoder] | SparseAutoencoder) -> go
         If none of them has a curve (trained elsewhere).
 
     """
+    several = [saes] if not isinstance(saes, Sequence) else list(saes)
+    return curves_figure(
+        {
+            f"{sae.provenance.get('config', {}).get('arch', sae.architecture)}, seed {sae.provenance.get('seed')}": sae.provenance[
+                "curve"
+            ]
+            for sae in several
+            if sae.provenance.get("curve")
+        }
+    )
+
+
+def curves_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure:
+    """Return training curves by the name of their SAE; see :class:`~sparse_autoencoders.training.TrainingStatus`.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     from mechinterp.figures import SEQUENCE, apply_theme
 
-    several = [saes] if not isinstance(saes, Sequence) else list(saes)
-    curves = [(sae, sae.provenance["curve"]) for sae in several if sae.provenance.get("curve")]
     if not curves:
         raise ConfigError("no SAE has a training curve: only those trained here record one")
     figure = make_subplots(rows=2, cols=2, subplot_titles=list(_PANELS.values()), vertical_spacing=0.2)
-    for i, (sae, curve) in enumerate(curves):
-        name = f"{sae.provenance.get('config', {}).get('arch', sae.architecture)}, seed {sae.provenance.get('seed')}"
+    for i, (name, curve) in enumerate(curves.items()):
         for panel, key in enumerate(_PANELS):
             figure.add_trace(
                 go.Scatter(
@@ -62,6 +81,32 @@ def training_figure(saes: Sequence[SparseAutoencoder] | SparseAutoencoder) -> go
     figure.update_xaxes(title_text="step", row=2)
     figure.update_yaxes(type="log", dtick="D2", row=1, col=1)
     return apply_theme(figure).update_layout(height=520, margin={"t": 60})
+
+
+def silence_figure(silent_epochs: Mapping[str, NDArray[np.float64]]) -> go.Figure:
+    """Return for how long features have been silent: a histogram over epochs, one line for each SAE in training."""
+    import plotly.graph_objects as go
+
+    from mechinterp.figures import apply_theme
+
+    figure = go.Figure()
+    top = max(1.0, *(float(values.max()) for values in silent_epochs.values()))
+    edges = np.linspace(0, top, 41)
+    for name, values in silent_epochs.items():
+        counts, _ = np.histogram(values, bins=edges)
+        figure.add_trace(
+            go.Scatter(
+                x=(edges[1:] + edges[:-1]) / 2,
+                y=counts,
+                mode="lines",
+                line={"shape": "hvh", "width": 2},
+                name=name,
+                showlegend=len(silent_epochs) > 1,
+            )
+        )
+    figure.update_xaxes(title_text="epochs since a feature was last active")
+    figure.update_yaxes(title_text="features", type="log")
+    return apply_theme(figure).update_layout(height=340)
 
 
 def density_figure(summaries: Mapping[str, FeatureSummary]) -> go.Figure:

@@ -1,0 +1,41 @@
+import pytest
+
+from experiments.cli.commands.train_sae import swept
+from mechinterp.errors import ConfigError
+from sparse_autoencoders.config import TrainSAEConfig
+
+
+def test_every_combination_has_a_folder_of_its_own():
+    configs = swept(TrainSAEConfig(epochs=3), ["k=16,32", "batch-size=64", "arch=topk,batchtopk"])
+    assert list(configs) == [
+        "k-16_batch-size-64_arch-topk",
+        "k-16_batch-size-64_arch-batchtopk",
+        "k-32_batch-size-64_arch-topk",
+        "k-32_batch-size-64_arch-batchtopk",
+    ]
+    assert [(c.k, c.arch, c.epochs) for c in configs.values()][1] == (16, "batchtopk", 3)
+
+
+def test_without_a_sweep_there_is_one_without_a_name():
+    assert list(swept(TrainSAEConfig(), [])) == [""]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("kk=1", r"^--sweep kk=1: no setting 'kk' to sweep; [^\n]*$"),
+        ("k=one", "^--sweep k=one: 'one' is no int$"),
+        ("lr=fast", "^--sweep lr=fast: 'fast' is no float$"),
+        ("k=", "^--sweep k=: give values, as k="),
+        ("seeds=1,2", "no setting 'seeds' to sweep"),
+        ("arch=topp", "unknown architecture 'topp'"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line(sweep, message):
+    with pytest.raises(ConfigError, match=message):
+        swept(TrainSAEConfig(), [sweep])
+
+
+def test_a_setting_that_may_be_left_out_is_a_number_too():
+    assert swept(TrainSAEConfig(), ["clip=0.5"])["clip-0.5"].clip == 0.5
+    assert swept(TrainSAEConfig(), ["steps=7"])["steps-7"].steps == 7
