@@ -196,4 +196,10 @@ def _common_range(files: Sequence[Path], root: Path, *, tolerant: bool) -> tuple
                 except UnreadableImageError as error:
                     kept(i, error)
 
-    return range_of(readable(), root.name), bad
+    try:
+        return range_of(readable(), root.name), bad
+    except ImagesError:
+        if len(bad) < len(files):
+            raise
+        first_bad = min(bad)
+        raise ImagesError(f"no image of {root} can be read (first {files[first_bad].name}: {bad[first_bad]})") from None

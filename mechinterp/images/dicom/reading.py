@@ -101,8 +101,8 @@ def from_dicom(
         raise ImagesError(f"{root} holds no DICOM file (looked for 'DICM' after 128 bytes, and for .dcm, .dicom, .ima)")
     listing = list_frames(found, pseudonyms(key), progress)
     if not listing.frames:
-        reason = f" ({listing.set_aside[0].name}: {listing.set_aside[0].reason})" if listing.set_aside else ""
-        raise ImagesError(f"none of the {len(found.files)} DICOM files of {root} holds an image{reason}")
+        said = [f"{s.name}: {s.reason}" for s in listing.set_aside[:1]] or ["only segmentations, of images not here"]
+        raise ImagesError(f"none of the {len(found.files)} DICOM files of {root} holds an image ({said[0]})")
     stacks, gaps = stacks_of(listing.frames, volumes=volumes)
     ranges, unread, unreadable = _ranges(stacks, chosen, window, found)
     kept = [(s, r) for s, r in zip(stacks, ranges, strict=True) if r is not None]
