@@ -17,14 +17,16 @@ from mechinterp.phantoms.mammogram.kind import MAMMOGRAM
 from mechinterp.phantoms.mammogram.population import MammogramStudy
 from mechinterp.phantoms.phantom_set import PhantomSet
 from mechinterp.phantoms.planted_shortcut import PlantedShortcut
+from mechinterp.phantoms.stimuli.kind import STIMULI
+from mechinterp.phantoms.stimuli.population import StimulusStudy
 from mechinterp.phantoms.studies import Shortcut
 
 __all__ = [
     "CLASS_NAMES", "KINDS", "chest_phantoms", "FundusStudy", "PhantomSet", "draw_phantoms", "fundus_images", "fundus_phantoms",
-    "mammogram_phantoms", "phantom_images", "phantom_kind",
+    "mammogram_phantoms", "phantom_images", "phantom_kind", "stimulus_phantoms",
 ]  # fmt: skip
 
-KINDS: Mapping[str, PhantomKind[Any]] = {kind.name: kind for kind in (FUNDUS, MAMMOGRAM, CHEST)}
+KINDS: Mapping[str, PhantomKind[Any]] = {kind.name: kind for kind in (FUNDUS, MAMMOGRAM, CHEST, STIMULI)}
 
 
 def phantom_kind(name: str) -> PhantomKind[Any]:
@@ -84,6 +86,19 @@ def chest_phantoms(study: ChestStudy | None = None) -> PhantomSet:
 
     """
     return draw_phantoms(CHEST, study or ChestStudy())
+
+
+def stimulus_phantoms(study: StimulusStudy | None = None) -> PhantomSet:
+    """Draw the stimuli of an experiment.
+
+    Examples
+    --------
+    >>> shown = stimulus_phantoms(StimulusStudy(patients=4, images_per_patient=1, size_px=96))
+    >>> shown.images[0].pixels.shape
+    (96, 96)
+
+    """
+    return draw_phantoms(STIMULI, study or StimulusStudy())
 
 
 def phantom_images(kind: str, *, shortcut: Mapping[str, Any] | None = None, **settings: Any) -> ImageSet:
