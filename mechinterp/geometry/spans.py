@@ -252,10 +252,24 @@ def regrouped(geometry: Geometry, shape: Shape, to: Shape) -> Geometry:
     for source, target in _groups(shape, to):
         if [shape[i] for i in source] == [to[j] for j in target]:
             dims += [geometry.dims[i] for i in source]
+        elif not target:  # axes of size 1 at the end that are no more: a single cell keeps its place beside other cells
+            single = [f for i in source for f in geometry.dims[i] if f.spans]
+            if dims and _all_laid(dims[-1]):
+                dims[-1] = (*dims[-1], *single)
+        elif not source:  # new axes of size 1 at the end
+            last = dims[-1] if dims else ()
+            if len(target) == 1 and len(last) > 1 and last[-1].n == 1 and last[-1].spans:
+                dims[-1:] = [last[:-1], last[-1:]]
+            else:
+                dims += [plain(1) for _ in target]
         else:
-            factors = [f for i in source for f in geometry.dims[i] if f.n > 1]
+            factors = [f for i in source for f in geometry.dims[i] if f.n > 1 or f.spans]
             dims += _distributed(factors, [to[j] for j in target])
     return geometry.relaid(tuple(dims))
+
+
+def _all_laid(dim: Dim) -> bool:
+    return bool(dim) and all(f.spans and not f.prefix for f in dim)
 
 
 def _groups(shape: Shape, to: Shape) -> Iterable[tuple[list[int], list[int]]]:
@@ -283,10 +297,10 @@ def _distributed(factors: list[Factor], sizes: list[int]) -> list[Dim]:
     """Deal factors out to axes of the given sizes, splitting rows where an axis ends inside one."""
     queue = list(factors)
     dims: list[Dim] = []
-    for size in sizes:
+    for i, size in enumerate(sizes):
         dim: list[Factor] = []
         need = size
-        while need > 1 and queue:
+        while queue and (need > 1 or (queue[0].n == 1 and (not dim or 1 not in sizes[i + 1 : i + 2]))):
             factor = queue.pop(0)
             if need % factor.n == 0:
                 dim.append(factor)
@@ -298,7 +312,9 @@ def _distributed(factors: list[Factor], sizes: list[int]) -> list[Dim]:
             dim.append(halves[0])
             queue.insert(0, halves[1])
             need = 1
-        dims.append(tuple(dim) or plain(size))
+        # a single cell among channels has no place of its own
+        placeless = any(not f.spans for f in dim)
+        dims.append(tuple(f for f in dim if f.n > 1 or not placeless) or plain(size))
     return dims
 
 

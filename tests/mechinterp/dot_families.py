@@ -147,6 +147,7 @@ FAMILIES = {
     "ViT": (lambda: timm_vit(img_size=WIDE), WIDE, [*PATCH, Watched("patch_embed.proj", "patch")]),
     "ViT with registers": (lambda: timm_vit(img_size=TALL, reg_tokens=4), TALL, PATCH),
     "ViT of wide patches": (lambda: timm_vit(img_size=WIDE, patch_size=(16, 4)), WIDE, PATCH),
+    "ViT of one row of patches": (lambda: timm_vit(img_size=(8, 40)), (8, 40), PATCH),
     "ViT of transformers": (lambda: hf_vit(WIDE), WIDE, PATCH),
     "ViT with a convolutional stem": (
         lambda: timm_vit(img_size=TALL, embed_layer=ConvolutionalStem), TALL, [Watched("hook_embed", "exact")]

@@ -181,6 +181,96 @@ def test_published_receptive_fields_are_found(build, extent):
     assert laid.grid.stride == (32, 32)
 
 
+# --- volumes ----------------------------------------------------------------------------------------------------
+
+LAYERS_3D = st.one_of(
+    st.tuples(st.just(nn.Conv3d), st.integers(1, 3), st.integers(1, 2), st.integers(0, 1)),
+    st.tuples(st.just(nn.AvgPool3d), st.integers(1, 3), st.integers(1, 2), st.just(0)),
+    st.tuples(st.just(nn.ZeroPad3d), st.integers(0, 1), st.integers(0, 2), st.integers(0, 1)),
+)
+
+
+def layer_3d(kind, a, b, c):
+    if kind is nn.Conv3d:  # another stride along each axis
+        return nn.Conv3d(2, 2, (a, 3, 2), stride=(b, 1, 2), padding=(min(c, a - 1), 1, 0))
+    return nn.AvgPool3d((a, 1, 2), (b, 1, 1)) if kind is nn.AvgPool3d else nn.ZeroPad3d((a, b, c, 0, 0, a))
+
+
+def check_volume_against_gradient(module, x, exact):
+    try:
+        y, laid = laid_out(module, x)
+    except RuntimeError:
+        return  # the map became smaller than a kernel
+    assert laid is not None
+    assert (laid.layout, laid.grid.shape) == ("map", tuple(y.shape[2:]))
+    x = x.expand(laid.grid.cells, *x.shape[1:]).clone().requires_grad_()
+    module(x).sum(1).flatten(1).diagonal().sum().backward()
+    for seen, box in zip((x.grad != 0).any(1), laid.grid.boxes(), strict=True):
+        at = seen.nonzero().numpy()
+        if not len(at):
+            continue  # nothing but padding
+        assert (box[:3] <= at.min(0) + ROUNDING).all()
+        assert (box[3:] >= at.max(0) + 1 - ROUNDING).all()
+        if exact and (box[:3] >= 0).all() and (box[3:] <= x.shape[2:]).all():
+            assert box.tolist() == [*at.min(0), *(at.max(0) + 1)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(layers=st.lists(LAYERS_3D, min_size=1, max_size=3))
+def test_a_cell_of_a_volume_sees_what_its_gradient_reaches(layers):
+    torch.manual_seed(0)
+    module = positive(nn.Sequential(*(layer_3d(*layer) for layer in layers)))
+    check_volume_against_gradient(module, torch.rand(1, 2, 6, 5, 8, dtype=torch.float64), exact=True)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Upsample(scale_factor=2), nn.Upsample(size=(5, 7, 6), mode="trilinear"), nn.AdaptiveAvgPool3d((2, 3, 4)),
+        nn.MaxPool3d(2, 2), nn.ConvTranspose3d(2, 2, 2, stride=2), nn.ReflectionPad3d(1), nn.ReplicationPad3d((1, 0, 2, 0, 0, 1)),
+        nn.AdaptiveMaxPool3d(2),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_resampling_of_a_volume_never_claims_too_little(module):
+    torch.manual_seed(0)
+    check_volume_against_gradient(module.double(), torch.rand(1, 2, 4, 6, 6, dtype=torch.float64), exact=False)
+
+
+def test_tokens_of_a_volume_lie_slice_by_slice():
+    x = torch.rand(2, 1, 8, 12, 4)
+    with following(x) as fields:
+        patches = nn.Conv3d(1, 6, 4, stride=4)(x).flatten(2).transpose(1, 2)
+        laid = fields.laid_out(torch.cat([torch.zeros(2, 1, 6), patches], dim=1))
+        assert (laid.layout, laid.prefix, laid.grid.shape) == ("tokens", 1, (2, 3, 1))
+        assert fields.laid_out(x.movedim(1, -1)).layout == "channels_last"
+        assert fields.laid_out(x.mean(2)) is None  # a picture of a volume has no depth to lie along
+
+
+@pytest.mark.parametrize("cells", [(1, 3), (3, 1), (1, 1), (1, 1, 3), (2, 1, 3), (2, 3, 1), (1, 3, 1), (3, 1, 1)])
+def test_a_grid_of_one_cell_along_an_axis_is_a_grid(cells):
+    image = torch.rand(2, 1, *(4 * n for n in cells))
+    conv = nn.Conv2d if len(cells) == 2 else nn.Conv3d
+    with following(image) as fields:
+        tokens = conv(1, 6, 4, stride=4)(image).flatten(2).transpose(1, 2)
+        cls = torch.zeros(2, 1, 6)
+        for found, prefix in (
+            (tokens, 0),
+            (torch.cat([cls, tokens], dim=1), 1),
+            (torch.cat([cls, tokens], 1)[:, 1:], 0),
+        ):
+            laid = fields.laid_out(found)
+            if cells == (1, 1):
+                assert laid is None or laid.grid.cells == 1
+                continue
+            assert (laid.layout, laid.prefix, laid.grid.shape) == ("tokens", prefix, cells)
+            assert laid.grid.first_centre == (2,) * len(cells)
+        back = fields.laid_out(tokens.transpose(1, 2).reshape(2, 6, *cells))
+        assert back is None or (back.layout, back.grid.shape) == ("map", cells)
+        pooled = conv(1, 6, 4, stride=4)(image).mean(tuple(range(2, 2 + len(cells)))).flatten(1)
+        assert not fields.misplaced(pooled)
+
+
 # --- where cells lie, whatever order their axes have ------------------------------------------------------------
 
 

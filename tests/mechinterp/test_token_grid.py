@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mechinterp.errors import ShapeError
 from mechinterp.token_grid import Placement, TokenGrid
 
 # two rows and three columns of patches of 4 × 8 pixels
@@ -93,3 +94,46 @@ def test_no_point_outside_has_a_cell(grid):
 def test_placement_there_and_back_is_the_same_point(scale, offset, point):
     placement = Placement(scale, offset)
     assert placement.to_input(placement.to_image(np.array([point])))[0] == pytest.approx(point, abs=1e-6)
+
+
+# two slices of two rows and three columns of cells, 4 × 8 × 2 voxels each
+VOLUME = TokenGrid(2, 3, stride=(4, 8, 2), first_centre=(2, 4, 1), extent=(4, 8, 2), depth=2)
+
+
+def test_cells_of_a_volume_are_counted_slice_by_slice():
+    assert (VOLUME.shape, VOLUME.cells) == ((2, 2, 3), 12)
+    assert VOLUME.centres()[[0, 1, 3, 6]].tolist() == [[2, 4, 1], [2, 4, 3], [2, 12, 1], [6, 4, 1]]
+    assert VOLUME.boxes()[7].tolist() == [4, 0, 2, 8, 8, 4]
+    assert VOLUME.cell_at((5, 9, 5.5)) == 11
+    assert VOLUME.cell_at((8, 0, 0)) is None
+
+
+def test_a_volumes_boxes_in_millimetres_by_hand():
+    placement = Placement(scale=(0.5, 2, 1), offset=(10, -4, 0))
+    boxes = VOLUME.boxes_mm(placement, spacing_mm=(3, 0.5, 0.25))
+    # cell (1, 0, 1): slices 4..8 -> 12..14 -> 36..42 mm; rows 0..8 -> -4..12 -> -2..6 mm; columns 2..4 -> 0.5..1 mm
+    assert boxes[7].tolist() == [36, -2, 0.5, 42, 6, 1]
+
+
+def test_several_cells_see_a_point_where_their_boxes_overlap():
+    grid = TokenGrid(1, 4, stride=(2, 2), first_centre=(1, 1), extent=(2, 6))
+    assert grid.cells_seeing((1, 3.5)) == [0, 1, 2]
+    assert PATCHES.cells_seeing((4, 8)) == [4]
+    assert PATCHES.cells_seeing((8, 8)) == []
+
+
+@settings(deadline=None)
+@given(grid=st.one_of(grids, st.just(VOLUME)))
+def test_a_grid_comes_back_from_json(grid):
+    raw = grid.to_json()
+    assert TokenGrid.from_json(raw) == grid
+    assert ("depth" in raw) == (len(grid.shape) == 3)
+
+
+def test_lengths_that_are_not_one_for_each_axis_are_named():
+    with pytest.raises(ShapeError, match="a grid of 3 axes has a stride of 2 lengths: give one for each axis"):
+        TokenGrid(2, 3, stride=(4, 8), first_centre=(2, 4, 1), extent=(4, 8, 2), depth=2)
+    with pytest.raises(ShapeError, match="a grid of 3 axes was given a placement of 2: give one for each axis"):
+        VOLUME.boxes_mm(Placement(), (1, 1, 1))
+    with pytest.raises(ShapeError, match="a grid of 2 axes was given a spacing of 3: give one for each axis"):
+        PATCHES.boxes_mm(Placement(), (1, 1, 1))
