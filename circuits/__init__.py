@@ -1,4 +1,4 @@
-"""How features drive the prediction: exact effects by intervention, sets of features beside matched random sets.
+"""How features drive the prediction: effects and circuits by intervention, sets of features beside matched random sets.
 
 Names are imported when they are first used, so that importing the package costs nothing.
 """
@@ -9,9 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from circuits.ablations import Ablation, mean, resample, towards, zero
+    from circuits.ablations import Ablation, counterfactual, mean, resample, towards, zero
+    from circuits.attention import attention_patterns, rollout
     from circuits.bands import Band, two_bands
+    from circuits.circuit import Circuit
+    from circuits.decomposition import Decomposition, residual_decompose
+    from circuits.faithfulness import Faithfulness, measure_faithfulness, prune
+    from circuits.finding import find_circuit
+    from circuits.finding_config import FindConfig
+    from circuits.graph import FeatureGraph, difference
+    from circuits.measuring import effects
+    from circuits.metrics import loss, regression
     from circuits.node_effects import FeatureEffects, feature_effects
+    from circuits.node_results import Effects
+    from circuits.nodes import NodeSet, features, heads, neurons, whole
     from circuits.set_experiment import SetExperimentConfig, run_set_experiment
     from circuits.set_results import SetExperiment
     from circuits.set_verdict import verdict
@@ -19,32 +30,76 @@ if TYPE_CHECKING:
 _HOME = {
     "Ablation": "circuits.ablations",
     "Band": "circuits.bands",
+    "Circuit": "circuits.circuit",
+    "Decomposition": "circuits.decomposition",
+    "Effects": "circuits.node_results",
+    "Faithfulness": "circuits.faithfulness",
     "FeatureEffects": "circuits.node_effects",
+    "FeatureGraph": "circuits.graph",
+    "FindConfig": "circuits.finding_config",
+    "NodeSet": "circuits.nodes",
     "SetExperiment": "circuits.set_results",
     "SetExperimentConfig": "circuits.set_experiment",
+    "attention_patterns": "circuits.attention",
+    "counterfactual": "circuits.ablations",
+    "difference": "circuits.graph",
+    "effects": "circuits.measuring",
     "feature_effects": "circuits.node_effects",
+    "features": "circuits.nodes",
+    "find_circuit": "circuits.finding",
+    "heads": "circuits.nodes",
+    "loss": "circuits.metrics",
     "mean": "circuits.ablations",
+    "measure_faithfulness": "circuits.faithfulness",
+    "neurons": "circuits.nodes",
+    "prune": "circuits.faithfulness",
+    "regression": "circuits.metrics",
     "resample": "circuits.ablations",
+    "residual_decompose": "circuits.decomposition",
+    "rollout": "circuits.attention",
     "run_set_experiment": "circuits.set_experiment",
     "towards": "circuits.ablations",
     "two_bands": "circuits.bands",
     "verdict": "circuits.set_verdict",
+    "whole": "circuits.nodes",
     "zero": "circuits.ablations",
 }
 
 __all__ = [
     "Ablation",
     "Band",
+    "Circuit",
+    "Decomposition",
+    "Effects",
+    "Faithfulness",
     "FeatureEffects",
+    "FeatureGraph",
+    "FindConfig",
+    "NodeSet",
     "SetExperiment",
     "SetExperimentConfig",
+    "attention_patterns",
+    "counterfactual",
+    "difference",
+    "effects",
     "feature_effects",
+    "features",
+    "find_circuit",
+    "heads",
+    "loss",
     "mean",
+    "measure_faithfulness",
+    "neurons",
+    "prune",
+    "regression",
     "resample",
+    "residual_decompose",
+    "rollout",
     "run_set_experiment",
     "towards",
     "two_bands",
     "verdict",
+    "whole",
     "zero",
 ]
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from circuits.circuit import Circuit
+from circuits.circuit import Circuit, leading_to_metric
 from circuits.corrupting import corrupted_batches
 from circuits.edges import METRIC
-from circuits.finding import leading_to_metric
 from circuits.running_alone import CircuitRunner
 from mechinterp.progress import SILENT, Progress
 

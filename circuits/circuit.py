@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -128,8 +128,6 @@ class Circuit:
 
     def largest(self, n: int) -> Circuit:
         """Return the circuit of the `n` largest edges, without those that lead nowhere."""
-        from circuits.finding import leading_to_metric
-
         return replace(self, edges=tuple(leading_to_metric(self.edges[:n])))
 
     @cached_property
@@ -175,3 +173,13 @@ class Circuit:
     def figure(self) -> go.Figure:
         """Draw it in layers."""
         return self.graph.figure()
+
+
+def leading_to_metric(edges: Sequence[ScoredEdge]) -> list[ScoredEdge]:
+    """Return the edges from whose target a path leads to the metric."""
+    reached: set[Place] = {(METRIC, 0)}
+    while True:
+        more = {e.edge[0] for e in edges if e.edge[1] in reached} - reached
+        if not more:
+            return [e for e in edges if e.edge[1] in reached]
+        reached |= more

@@ -30,11 +30,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.nodes import NodeSet, Parts, minus
+from circuits.running import slices
 from circuits.wiring import State, Wiring
 
 Method = Literal["exact", "attribution", "integrated"]
 METRIC = "metric"
 """Name of the last target: the metric itself."""
+
+TARGETS_AT_ONCE = 16
+"""Targets whose gradients are taken together: each holds one more activation of the source's site."""
 
 # below this share of the largest change a target did not move: rounding
 _STILL = 1e-9
@@ -183,8 +187,11 @@ class _Pair:
         effects = torch.zeros(n, len(self.sources), max(1, len(self.targets)), dtype=torch.float64)
         moved = torch.zeros_like(effects)
         with torch.no_grad():
-            for start in range(0, len(self.sources), per_run):
-                some = list(range(start, min(start + per_run, len(self.sources))))
+            # a source that is the same in both runs changes nothing
+            moves = _node_moves(self.source, minus(self.new, self.own)).amax(0)
+            live = [s for s, node in enumerate(self.sources) if float(moves[node]) > 0]
+            for part in slices(len(live), per_run):
+                some = live[part]
                 metric, read = self._with_sources_changed(some)
                 if self.target is None:
                     change = (metric - self.base.metric.repeat(len(some))).double().reshape(len(some), n).T[:, :, None]
@@ -284,13 +291,23 @@ class _Pair:
             sizes = self.target.size_of(parts)
             ones = Parts(torch.ones_like(parts.codes), parts.error)
             used = self.target.per_node(weights.abs(), ones).flatten(0, 1).any(0)
-            for t, node in enumerate(self.targets):
-                if not bool(used[node]):
-                    continue  # nothing of it reaches the metric
-                for outcome, into in ((node_weights[:, node], effects), (sizes[:, node], moved)):
-                    (gradient,) = torch.autograd.grad(outcome.sum(), acts, retain_graph=True, allow_unused=True)
-                    if gradient is not None:
-                        into[:, :, t] += self.source.per_node(gradient, change).sum(1)[:, self.sources].double()
+            # what reaches the metric by no way has no gradient
+            live = [t for t, node in enumerate(self.targets) if bool(used[node])]
+            for part in slices(len(live), TARGETS_AT_ONCE):
+                some = live[part]
+                for outcome, into in ((node_weights, effects), (sizes, moved)):
+                    into[:, :, some] += self._pulled_back(outcome[:, [self.targets[t] for t in some]], acts, change)
+
+    def _pulled_back(self, outcome: Tensor, acts: Tensor, change: Parts) -> Float[Tensor, "image source target"]:
+        """Return gradient × change of every source for every target's outcome, in one batched backward pass."""
+        total = outcome.sum(0)
+        (gradients,) = torch.autograd.grad(
+            total, acts, torch.eye(len(total)).to(total), retain_graph=True, allow_unused=True, is_grads_batched=True
+        )
+        if gradients is None:
+            return torch.zeros(len(self.base), len(self.sources), len(total), dtype=torch.float64)
+        products = [self.source.per_node(g, change).sum(1)[:, self.sources].double().cpu() for g in gradients]
+        return torch.stack(products, dim=2)
 
     def _made(self, effects: Tensor, moved: Tensor) -> EdgeEffects:
         return EdgeEffects(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,71 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.ablations import Ablation, resample
-from circuits.circuit import Circuit, Edge, Place, ScoredEdge, place_id
+from circuits.circuit import Circuit, Edge, Place, ScoredEdge, leading_to_metric
 from circuits.corrupting import Corrupted, corrupted_batches
-from circuits.edges import METRIC, Chosen, Method, edge_effects
-from circuits.frozen import Frozen
+from circuits.edges import METRIC, Chosen, edge_effects
+from circuits.finding_config import FindConfig
 from circuits.inputs import Batch, as_batch
 from circuits.metrics import Measurable, as_metric
 from circuits.node_scores import node_scores
 from circuits.nodes import NodeSet, features, heads, neurons, whole
 from circuits.repair import repaired_edges
 from circuits.wiring import Wiring
-from mechinterp.errors import ConfigError, SiteError
+from mechinterp.errors import SiteError
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from mechinterp.images.image_set import ImageSet
     from mechinterp.models.vision_model import VisionModel
-
-Discovery = Literal["threshold", "top-n", "acdc"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindConfig:
-    """How a circuit is found."""
-
-    method: Annotated[
-        Literal["exact", "attribution", "integrated", "eap-ig"],
-        "how edges are scored; eap-ig is another name of integrated",
-    ] = "integrated"
-    discovery: Annotated[
-        Literal["threshold", "top-n", "acdc"], "which edges are kept: above the threshold, the n largest, or by ACDC"
-    ] = "threshold"
-    threshold: Annotated[float, "least effect of an edge, as a share of the whole change of the metric"] = 0.01
-    top: Annotated[int, "how many edges are kept by top-n"] = 50
-    max_nodes: Annotated[int, "nodes of a site between which edges are looked for: those with the largest effect"] = 64
-    freeze: Annotated[tuple[str, ...], "what is held while an edge is measured: attention, norm, gates"] = ()
-    steps: Annotated[int, "points on the way between the two runs, for integrated"] = 8
-    batch: Annotated[int, "images at once"] = 32
-    rows: Annotated[int, "images times interventions run at once: bounds the memory"] = 512
-    boot: Annotated[int, "resamples of the patients, for intervals"] = 500
-    seed: Annotated[int, "of draws and intervals"] = 0
-
-    def __post_init__(self) -> None:
-        for name in ("top", "max_nodes", "steps", "batch", "rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.threshold < 1:
-            raise ConfigError(f"threshold is {self.threshold:g}: it is a share, at least 0 and below 1")
-        if self.method not in {"exact", "attribution", "integrated", "eap-ig"}:
-            raise ConfigError(f"method is '{self.method}': it must be exact, attribution, integrated or eap-ig")
-        if self.discovery not in {"threshold", "top-n", "acdc"}:
-            raise ConfigError(f"discovery is '{self.discovery}': it must be threshold, top-n or acdc")
-        unknown = set(self.freeze) - {"attention", "norm", "gates"}
-        if unknown:
-            raise ConfigError(f"freeze names '{sorted(unknown)[0]}': attention, norm and gates can be held")
-
-    @property
-    def how(self) -> Method:
-        """The method as edges call it."""
-        return "integrated" if self.method == "eap-ig" else self.method
-
-    @property
-    def frozen(self) -> frozenset[Frozen]:
-        """What is held."""
-        return frozenset(self.freeze)  # type: ignore[arg-type]
 
 
 def find_circuit(
@@ -322,16 +274,3 @@ def _of_pair(
             return effect.effects, effect.source_change, effect.target_change
     # no direct way in this batch: nothing moves
     return np.zeros((n, *shape)), np.zeros((n, shape[0])), np.zeros((n, *shape))
-
-
-def leading_to_metric(edges: Sequence[ScoredEdge]) -> list[ScoredEdge]:
-    """Return the edges from whose target a path leads to the metric."""
-    reached: set[Place] = {(METRIC, 0)}
-    while True:
-        more = {e.edge[0] for e in edges if e.edge[1] in reached} - reached
-        if not more:
-            return [e for e in edges if e.edge[1] in reached]
-        reached |= more
-
-
-__all__ = ["FindConfig", "default_nodes", "find_circuit", "leading_to_metric", "place_id"]

@@ -231,13 +231,15 @@ def waterfall_figure(names: Sequence[str], values: Sequence[float], *, metric: s
     Parameters
     ----------
     names, values
-        One bar each.
+        One bar each; what is exactly 0 has none.
     metric
         What the effects are on.
     total
         Add a last bar with the sum: for decompositions, whose parts add up to the metric.
 
     """
+    spoken = [(name, value) for name, value in zip(names, values, strict=True) if value]
+    names, values = [n for n, _ in spoken], [v for _, v in spoken]
     shown = [*map(as_text, names), *(["sum"] if total else [])]
     bars: dict[str, Any] = {
         "y": shown,

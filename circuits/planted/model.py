@@ -43,6 +43,8 @@ class PlantedModel:
         Where every unit is found: (site, feature); a unit that shows at two sites in a row has two.
     dictionaries
         Encoders of the sites where features are in superposition; at the others the neurons are the features.
+    seeking
+        Patterns that a head looks for by its keys, with the sharpness of its attention; the others are added up.
 
     """
 
@@ -53,6 +55,7 @@ class PlantedModel:
     sites: tuple[str, ...]
     places: Mapping[str, tuple[Place, ...]]
     dictionaries: Mapping[str, FeatureEncoder] = field(default_factory=dict)
+    seeking: Mapping[str, float] = field(default_factory=dict)
 
     def images(self, n: int, seed: int = 0, *, present: float = 0.5) -> PlantedImages:
         """Draw images that exercise the circuit; see :func:`circuits.planted.pictures.draw_images`."""
@@ -62,7 +65,19 @@ class PlantedModel:
 
     def logit(self, images: PlantedImages) -> Float[NDArray[np.float64], " image"]:
         """Return the logit of class 1 in closed form."""
-        return self.plan.logit(images.amplitudes)
+        return self.plan.logit(self.gathered(images.amplitudes))
+
+    def gathered(
+        self, amplitudes: Float[NDArray[np.float64], "image input"]
+    ) -> Float[NDArray[np.float64], "image input"]:
+        """Return what of the patterns' amplitudes reaches the gates: of a sought one, its share of the attention."""
+        seen = np.array(amplitudes, dtype=np.float64)
+        others = self.cells * self.cells  # the other patches and CLS, where the pattern is not
+        for name, sharpness in self.seeking.items():
+            at = self.plan.inputs.index(name)
+            weight = np.exp(sharpness * seen[:, at])
+            seen[:, at] *= weight / (weight + others)
+        return seen
 
     @property
     def true_nodes(self) -> frozenset[Place]:

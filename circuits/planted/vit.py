@@ -6,6 +6,7 @@ form; attention, residual stream and names of sites are those of every timm ViT.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from circuits.planted.dictionary import spread_directions
 from circuits.planted.model import PlantedModel, wrapped
 from circuits.planted.pictures import patterns
 from circuits.planted.plan import CircuitPlan
+from mechinterp.errors import ConfigError
 
 HEADS = 4
 
@@ -44,7 +46,8 @@ class Stream:
     @property
     def width(self) -> int:
         """Width of the stream: a multiple of the number of heads, with room for the patterns in each head's share."""
-        needed = max(self.inputs + int(self.directions.shape[1]), self.inputs)
+        # the last head is left free for a pattern that it seeks
+        needed = max(self.inputs + int(self.directions.shape[1]), int(np.ceil(self.inputs * HEADS / (HEADS - 1))))
         return HEADS * int(np.ceil(needed / HEADS))
 
     def reading(self, weights: dict[str, float]) -> Float[Tensor, " width"]:
@@ -62,7 +65,13 @@ class Stream:
 
 
 def planted_vit(
-    plan: CircuitPlan, *, cell_px: int = 6, cells: int = 4, superposition: float = 1.0, seed: int = 0
+    plan: CircuitPlan,
+    *,
+    cell_px: int = 6,
+    cells: int = 4,
+    superposition: float = 1.0,
+    seek: Mapping[str, float] | None = None,
+    seed: int = 0,
 ) -> PlantedModel:
     """Return a ViT that computes a plan, one block a layer of gates.
 
@@ -77,10 +86,21 @@ def planted_vit(
         Size of a patch, and patches along each side.
     superposition
         Names per dimension of the residual stream behind the patterns.
+    seek
+        Patterns that the last head looks for by its keys, with the sharpness of its attention: the patch that shows one is
+        gathered into CLS. At most one, since a head has one pattern of attention.
     seed
         Of the directions they are written along.
 
+    Raises
+    ------
+    ConfigError
+        If more than one pattern is sought, or one that no image shows.
+
     """
+    seek = dict(seek or {})
+    if len(seek) > 1 or not seek.keys() <= set(plan.inputs):
+        raise ConfigError(f"a head seeks {', '.join(seek)}: give one of the patterns {', '.join(plan.inputs)}")
     shapes = patterns(len(plan.inputs), cell_px)
     names = plan.inputs + tuple(g.name for g in plan.gates)
     width = int(np.ceil(len(names) / max(superposition, 1.0)))
@@ -91,7 +111,7 @@ def planted_vit(
     module = _module(plan, stream, cell_px, cells).double().eval()
     module.requires_grad_(False)
     with torch.no_grad():
-        _detect_and_gather(module, stream, shapes, cells)
+        units = _detect_and_gather(module, stream, shapes, cells, seek)
         for layer in range(1, plan.depth + 1):
             _plant_gates(module, plan, stream, layer)
         module.head.weight.zero_()
@@ -100,7 +120,7 @@ def planted_vit(
         module.head.bias[1] = plan.bias
     model = wrapped(module, "vit", cells, cell_px)
     places: dict[str, tuple[tuple[str, int], ...]] = {
-        name: (("hook_embed", i), ("blocks.0.attn.hook_z", i)) for i, name in enumerate(plan.inputs)
+        name: (("hook_embed", i), ("blocks.0.attn.hook_z", units[i])) for i, name in enumerate(plan.inputs)
     }
     for layer in range(1, plan.depth + 1):
         site = f"blocks.{layer - 1}.mlp.hook_post"
@@ -111,7 +131,7 @@ def planted_vit(
         name: {other: float(gram[a, b]) for b, other in enumerate(names) if b != a} for a, name in enumerate(names)
     }
     known = CircuitPlan(plan.inputs, plan.gates, plan.readout, plan.bias, crosstalk if superposition > 1 else {})
-    return PlantedModel(model, known, shapes, cells, sites, places)
+    return PlantedModel(model, known, shapes, cells, sites, places, seeking=seek)
 
 
 def _module(plan: CircuitPlan, stream: Stream, cell_px: int, cells: int) -> Any:
@@ -132,16 +152,30 @@ def _module(plan: CircuitPlan, stream: Stream, cell_px: int, cells: int) -> Any:
     )
 
 
-def _detect_and_gather(module: Any, stream: Stream, shapes: np.ndarray, cells: int) -> None:
-    """Patches write their patterns' amplitudes; the first block's heads add them up over all tokens."""
+def _detect_and_gather(
+    module: Any, stream: Stream, shapes: np.ndarray, cells: int, seek: Mapping[str, float]
+) -> list[int]:
+    """Let patches write their patterns' amplitudes, and the first block's heads gather them; return the heads' units."""
     for parameter in module.parameters():
         parameter.zero_()
     module.patch_embed.proj.weight[: stream.inputs] = torch.from_numpy(shapes)[:, None]
     block, width = module.blocks[0].attn, stream.width
+    size = width // HEADS
+    last = width - size
+    units: list[int] = []
     for i in range(stream.inputs):
-        # queries and keys stay 0, so attention is a mean over all tokens: times their number it is a sum
-        block.qkv.weight[2 * width + i, i] = cells * cells + 1
-        block.proj.weight[:, i] = stream.writing(stream.names[i])
+        sharpness = seek.get(stream.names[i])
+        unit = last if sharpness is not None else i
+        units.append(unit)
+        if sharpness is None:
+            # queries and keys stay 0, so attention is a mean over all tokens: times their number it is a sum
+            block.qkv.weight[2 * width + unit, i] = cells * cells + 1
+        else:
+            block.qkv.bias[last] = sharpness * size**0.5
+            block.qkv.weight[width + last, i] = 1.0
+            block.qkv.weight[2 * width + unit, i] = 1.0
+        block.proj.weight[:, unit] = stream.writing(stream.names[i])
+    return units
 
 
 def _plant_gates(module: Any, plan: CircuitPlan, stream: Stream, layer: int) -> None:

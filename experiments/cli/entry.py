@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate-sae": "Measure a sparse autoencoder on held-out images, beside its baselines.",
     "probe": "Read a physical attribute off a site with a linear probe and its controls.",
     "attributes": "Say which physical attribute each feature follows, in units.",
+    "circuit": "Find which nodes and edges drive an answer, and test how faithful they are.",
     "dashboard": "Show a run in the browser, or export pages that open from disk.",
     "phantoms": "Render images with known truth, from physical parameters.",
     "train-reference": "Train a small reference model on the fundus phantom.",

@@ -1,0 +1,209 @@
+"""A run's circuit: found from its store and autoencoders, tested, and written as JSON, GraphML and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.analysis.stagewise import images_of
+from experiments.run_directory import Run
+from mechinterp.errors import ConfigError, HashMismatchError
+from mechinterp.files import write_bytes, write_json
+from mechinterp.objectives import Objective, logit, logit_difference, probability
+from mechinterp.progress import SILENT, Progress
+from mechinterp.store.reader import ActivationStore
+
+if TYPE_CHECKING:
+    from circuits import Ablation, Circuit, Faithfulness, FindConfig
+    from mechinterp.images.image_set import ImageSet
+    from mechinterp.models.vision_model import VisionModel
+
+
+def parsed_metric(text: str) -> Objective:
+    """Return what a circuit explains, from one word of the command line.
+
+    Parameters
+    ----------
+    text
+        ``CLASS`` or ``logit:CLASS``, ``CLASS-OTHER`` as ``difference:CLASS,OTHER``, or ``probability:CLASS``; a class is a
+        name or a number.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these.
+
+    """
+    kind, separator, rest = text.partition(":")
+    if not separator:
+        kind, rest = "logit", text
+    classes = [int(c) if c.strip().isdigit() else c.strip() for c in rest.split(",")]
+    match (kind, len(classes)):
+        case ("logit", 1) if classes[0] != "":
+            return logit(classes[0])
+        case ("probability", 1) if classes[0] != "":
+            return probability(classes[0])
+        case ("difference", 2):
+            return logit_difference(classes[0], classes[1])
+    raise ConfigError(
+        f"--metric '{text}' is no metric: give CLASS, logit:CLASS, difference:CLASS,OTHER or probability:CLASS"
+    )
+
+
+def parsed_ablation(name: str) -> Ablation:
+    """Return an ablation by its name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+
+    """
+    from circuits import mean, resample, zero
+
+    makers = {"zero": zero, "mean": mean, "resample": lambda: resample(1)}
+    if name not in makers:
+        raise ConfigError(f"--ablation is '{name}': it must be {', '.join(makers)}")
+    return makers[name]()
+
+
+def find_in_run(
+    run: Run,
+    metric: str,
+    *,
+    ablation: str,
+    sites: Sequence[str],
+    split: str | None,
+    most_images: int,
+    config: FindConfig,
+    random_circuits: int,
+    progress: Progress = SILENT,
+) -> tuple[Circuit, Faithfulness]:
+    """Find the circuit of a run's model, and test it on images that it was not found on.
+
+    Half of the patients are found on, the other half tested on.
+
+    Parameters
+    ----------
+    run
+        Holds ``activations`` and, if features are wanted, ``saes``.
+    metric, ablation
+        As the command line names them.
+    sites
+        Sites whose neurons are nodes; with neither these nor autoencoders, stages or heads and MLPs.
+    split
+        Use the images of this split only.
+    most_images
+        At most so many images, spread over the set.
+    config
+        How it is found.
+    random_circuits
+        How many random circuits stand beside it.
+    progress
+        Told of every step.
+
+    Raises
+    ------
+    ConfigError
+        If the run has no store, or the images are too few to be divided.
+    HashMismatchError
+        If the model's weights are not those that were captured.
+
+    """
+    from circuits import find_circuit, measure_faithfulness
+    from circuits.inputs import as_batch
+    from sparse_autoencoders import SparseAutoencoder
+
+    folder = run.folder / "activations"
+    if not (folder / "manifest.json").exists():
+        raise ConfigError(f"{run.folder} has no activations: mechinterp capture … --out {folder}")
+    store = ActivationStore.open(folder)
+    model, images = _model_of(store), images_of(store)
+    chosen = np.arange(len(images))
+    if split is not None:
+        chosen = np.array([i for i in chosen if images.splits and images.splits[i] == split], dtype=np.int64)
+    if len(chosen) > most_images:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, most_images).astype(int)]
+    found_on, tested_on = _halves(images, chosen)
+    saes = [SparseAutoencoder.load(path.parent) for path in sorted((run.folder / "saes").glob("*/cfg.json"))]
+    # one set of nodes a site: of several seeds the first, and none where neurons were asked for
+    by_site = {sae.site: sae for sae in reversed(saes) if sae.site not in sites}
+    preparation = store.manifest.preparation
+    batches = [
+        as_batch(model, _prepared(model, images.subset(part.tolist()), preparation), np.asarray(images.groups)[part])
+        for part in (found_on, tested_on)
+    ]
+    objective = parsed_metric(metric)
+    circuit = find_circuit(
+        model, batches[0].x, metric=objective, saes=list(by_site.values()), sites=sites,
+        ablation=parsed_ablation(ablation), groups=batches[0].groups, config=config, progress=progress,
+    )  # fmt: skip
+    if not circuit.edges:
+        return circuit, _nothing(circuit)
+    labels = [str(images.labels[i]) for i in tested_on] if images.labels else None
+    tested = measure_faithfulness(
+        circuit,
+        images=batches[1],
+        subgroups=labels,
+        random_circuits=random_circuits,
+        minimality=False,
+        progress=progress,
+    )
+    return circuit, tested
+
+
+def write_circuit(circuit: Circuit, tested: Faithfulness, out: Path) -> dict[str, str]:
+    """Write the graph (JSON and GraphML), its faithfulness, and a page that shows both; return the files' names."""
+    circuit.graph.save(out / "circuit.json")
+    circuit.graph.save(out / "circuit.graphml")
+    write_json(out / "faithfulness.json", tested.to_json())
+    figures = [circuit.figure(), *([tested.figure()] if tested.under else [])]
+    parts = [f.to_html(full_html=False, include_plotlyjs=(k == 0)) for k, f in enumerate(figures)]
+    title = f"Circuit of {circuit.wiring.metric.name}"
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
+        f"<body><main><h1>{title}</h1>{''.join(parts)}<p>Research use only.</p></main></body></html>"
+    )
+    write_bytes(out / "circuit.html", page.encode())
+    return {name: str(out / name) for name in ("circuit.json", "circuit.graphml", "faithfulness.json", "circuit.html")}
+
+
+def _model_of(store: ActivationStore) -> VisionModel:
+    from mechinterp.models.loading import load_model
+
+    made = store.manifest.model
+    weights = None if made["weights"] == "embedded" else made["weights"]
+    model = load_model(made["spec"], weights, class_names=tuple(made["class_names"]))
+    if model.weights_hash != made["weights_hash"]:
+        raise HashMismatchError(
+            f"'{made['spec']}' has other weights now than when {store.folder} was captured: capture again"
+        )
+    return model
+
+
+def _prepared(model: VisionModel, images: ImageSet, preparation: Any) -> Any:
+    from mechinterp.images.preparation import Preparation
+
+    return model.prepare([images[i] for i in range(len(images))], Preparation(**preparation))
+
+
+def _halves(images: ImageSet, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide images so that no patient is in both halves."""
+    groups = np.asarray(images.groups)[chosen]
+    order = list(dict.fromkeys(groups.tolist()))
+    if len(order) < 2:
+        raise ConfigError(
+            f"{len(order)} patient(s) in the chosen images: a circuit is found on some and tested on others"
+        )
+    first = set(order[::2])
+    inside = np.array([g in first for g in groups.tolist()])
+    return chosen[inside], chosen[~inside]
+
+
+def _nothing(circuit: Circuit) -> Faithfulness:
+    from circuits import Faithfulness
+
+    return Faithfulness((), 0, circuit.possible, 0.0)

@@ -1,0 +1,85 @@
+"""``mechinterp circuit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from circuits.finding_config import FindConfig
+from experiments.cli.console import ConsoleProgress, emit_table
+from experiments.cli.options import JsonFlag, SplitFlag, with_config
+
+
+@with_config(FindConfig)
+def run(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="a run folder: activations, and autoencoders if there are")
+    ],
+    metric: Annotated[
+        str, typer.Option("--metric", help="CLASS, difference:CLASS,OTHER or probability:CLASS; names or numbers")
+    ],
+    site: Annotated[
+        list[str] | None, typer.Option("--site", help="make this site's neurons nodes; may be given several times")
+    ] = None,
+    ablation: Annotated[
+        str, typer.Option("--ablation", help="what is put in place: zero, mean or resample")
+    ] = "resample",
+    split: SplitFlag = None,
+    images: Annotated[int, typer.Option("--most-images", help="at most so many images, half of them held out")] = 64,
+    random_circuits: Annotated[
+        int, typer.Option("--random-circuits", help="random circuits of the same size beside it")
+    ] = 20,
+    out: Annotated[Path | None, typer.Option("--out", help="where it is written; default: RUN/circuit")] = None,
+    as_json: JsonFlag = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Find which nodes and edges drive an answer, and test how faithful they are on patients held out.
+
+    Nodes are the features (and errors) of the run's autoencoders; without any, a CNN's channels or a ViT's heads and MLPs.
+
+    [bold]Examples[/bold]
+
+      mechinterp circuit runs/a --metric tumour --method eap-ig
+
+      mechinterp circuit runs/a --metric difference:tumour,none --site stages.2 --site stages.3 --json
+    """
+    from experiments.analysis.circuit_runs import find_in_run, write_circuit
+    from experiments.run_directory import Run
+
+    found_run = Run.open(folder)
+    target = out or folder / "circuit"
+    config = FindConfig(**settings)
+    with found_run.stage("circuit", metric=metric, ablation=ablation, **settings) as record:
+        circuit, tested = find_in_run(
+            found_run, metric, ablation=ablation, sites=tuple(site or ()), split=split, most_images=images, config=config,
+            random_circuits=random_circuits, progress=ConsoleProgress(),
+        )  # fmt: skip
+        files = write_circuit(circuit, tested, target)
+        record.update(result=found_run.relative(target))
+    summary = {
+        "metric": circuit.wiring.metric.name,
+        "nodes": len(circuit.nodes),
+        "edges": len(circuit.edges),
+        "possible_edges": circuit.possible,
+        "self_repair": [f"{s}:{n}" for s, n in circuit.self_repair],
+        "claim": dict(circuit.claim),
+        "faithfulness": tested.to_json(),
+        "files": files,
+    }
+    rows = [
+        (
+            u.ablation.name,
+            f"{u.faithfulness.value:.2f}",
+            f"{u.faithfulness.worst[0]}: {u.faithfulness.worst[1]:.2f}",
+            f"{u.completeness.value:.2f}",
+            f"{u.random_interval[0]:.2f} to {u.random_interval[1]:.2f}",
+        )
+        for u in tested.under
+    ]
+    untrained = "" if circuit.wiring.model.trained else " – UNTRAINED model: no claim about it is met"
+    title = f"{len(circuit.edges)} of {circuit.possible} edges drive {circuit.wiring.metric.name}{untrained}"
+    columns = ["everything else", "faithfulness", "worst subgroup", "without it", "random circuits"]
+    emit_table(summary, title, columns, rows, as_json=as_json)
