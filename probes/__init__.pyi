@@ -40,6 +40,7 @@ from .profile_figures import calibration_figure as calibration_figure
 from .profile_figures import layer_profile_figure as layer_profile_figure
 from .profile_figures import learning_curve_figure as learning_curve_figure
 from .profile_figures import sparse_probe_figure as sparse_probe_figure
+from .random_directions import random_directions as random_directions
 from .regions import region_activations as region_activations
 from .regions import token_areas as token_areas
 from .regions import token_rows as token_rows
@@ -57,3 +58,9 @@ from .sparse import sparse_probe_store as sparse_probe_store
 from .sweep import ProbeSweep as ProbeSweep
 from .sweep import probe_sites as probe_sites
 from .sweep import probe_tokens as probe_tokens
+from .usage import validate_used as validate_used
+from .usage_by_ablation import AblationUsage as AblationUsage
+from .usage_by_ablation import validate_used_by_ablation as validate_used_by_ablation
+from .usage_figures import dose_figure as dose_figure
+from .usage_figures import physical_calibration_figure as physical_calibration_figure
+from .usage_result import UsageResult as UsageResult
