@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +13,12 @@ import torch
 from mechinterp.errors import ConfigError, ModelError, nearest
 from mechinterp.models.checking import check_model
 from mechinterp.models.discovery import sites_of
-from mechinterp.models.options import split_spec
+from mechinterp.models.options import Option, split_spec
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.tracing import Trace, trace_module
-from mechinterp.models.vision_model import VisionModel
+from mechinterp.models.vision_model import InputContract, VisionModel
 from mechinterp.models.weights import first_line, some
+from mechinterp.sites import Site
 
 SOURCES = {
     "timm": "timm_models",
@@ -63,7 +65,8 @@ def load_model(
     ----------
     spec
         ``SOURCE:NAME``, as in `EXAMPLES`; behind a ``?`` stand the keyword arguments to build the model with, as
-        ``timm:vit_large_patch16_224?init_values=1e-5&dynamic_img_size=true``, and ``input_size`` for any source.
+        ``timm:vit_large_patch16_224?init_values=1e-5&dynamic_img_size=true``. Any source takes ``input_size``, and ``mean`` and
+        ``std`` of the normalisation that a checkpoint was trained with, one number or one for each channel.
     weights
         A ``.safetensors`` file or a checkpoint of tensors; ``"random"`` for an untrained network, which every result made
         from it will say; ``None`` for the source's own weights, if they are on this machine.
@@ -105,7 +108,7 @@ def load_model(
         raise ModelError(f"'{spec}' names no model: {example}")
     for option in options.keys() & RESERVED.keys():
         raise ConfigError(f"'{spec}': '{option}' is no option of a model, use {RESERVED[option]}")
-    stated = options.pop("input_size", None)
+    stated, mean, std = (options.pop(name, None) for name in ("input_size", "mean", "std"))
     request = Request(
         spec=spec,
         name=name,
@@ -117,22 +120,24 @@ def load_model(
         options=options,
     )
     loaded: Loaded = importlib.import_module(f"mechinterp.models.{SOURCES[kind]}").load(request)
+    contract = _normalised(loaded.contract, {"mean": mean, "std": std}, spec)
     module = loaded.module.eval().to(_device(device))
-    trace = trace_module(module, loaded.contract, spec)
+    trace = trace_module(module, contract, spec)
     output, logits_module, output_notes = _what_comes_out(trace)
+    sites = sites_of(trace, loaded.stages)
     model = VisionModel(
         module=module,
         spec=spec,
-        contract=loaded.contract,
+        contract=contract,
         class_names=_class_names(class_names, loaded, trace, spec),
         output=output,
-        sites=sites_of(trace, loaded.stages),
+        sites=sites,
         trained=loaded.trained,
         weights=loaded.weights,
         logits_module=logits_module,
         activation=trace.squash or loaded.activation or "softmax",
         licence=loaded.licence,
-        notes=(*loaded.notes, *output_notes, *_repeated(trace)),
+        notes=(*loaded.notes, *output_notes, *_repeated(trace), *_unplaced(sites)),
     )
     if not model.sites:
         raise ModelError(
@@ -151,6 +156,21 @@ def _size(size: object, spec: str) -> tuple[int, ...] | None:
     if min(sides) < 1:
         raise ConfigError(f"input size {' × '.join(map(str, sides))} is no size: every side must be at least 1")
     return sides
+
+
+def _normalised(contract: InputContract, stated: Mapping[str, Option], spec: str) -> InputContract:
+    """Return the contract with the mean and std that a spec states."""
+    for name, value in stated.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, tuple) else (value,) * contract.channels
+        numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        if len(numbers) != len(values) or len(numbers) != contract.channels:
+            raise ConfigError(f"'{spec}': {name} must be one number, or {contract.channels} (one for each channel)")
+        if name == "std" and min(numbers) <= 0:
+            raise ConfigError(f"'{spec}': std must be above 0")
+        contract = replace(contract, **{name: tuple(numbers)})
+    return contract
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -190,3 +210,17 @@ def _class_names(given: Sequence[str] | None, loaded: Loaded, trace: Trace, spec
 def _repeated(trace: Trace) -> tuple[str, ...]:
     names = [path for path, part in trace.parts.items() if part.calls > 1]
     return (f"{len(names)} modules run more than once and are no sites ({some(names)})",) if names else ()
+
+
+def _unplaced(sites: Mapping[str, Site]) -> tuple[str, ...]:
+    """Return a note if places that a user would look at hold several tokens, and it is not known where these lie."""
+    named = [s for s in sites.values() if s.name != s.module and s.tokens > 1] or [
+        s for s in sites.values() if s.tokens > 1
+    ]
+    without = [s.name for s in named if s.grid is None]
+    if not without:
+        return ()
+    return (
+        f"no grid: how the tokens lie over the image could not be followed at {len(without)} of {len(named)} places "
+        f"({some(without)})",
+    )

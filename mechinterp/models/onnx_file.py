@@ -37,6 +37,8 @@ def load(request: Request) -> Loaded:
         raise ModelError(f"'{request.spec}': there is no file '{path}'")
     if request.weights is not None:
         raise WeightsError(f"'{request.spec}' carries its own weights: leave --weights out")
+    if request.options:
+        raise ModelError(f"'{request.spec}' is built already: it takes no option but input_size")
     graph = _read(path)
     contract = _contract(graph, request)
     module = _convert(graph, request.spec)

@@ -32,7 +32,7 @@ def split_spec(spec: str) -> tuple[str, str, dict[str, Option]]:
     Raises
     ------
     ConfigError
-        If an option has no name or value, or is given twice.
+        If an option has no name, or is given twice.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def split_spec(spec: str) -> tuple[str, str, dict[str, Option]]:
     options: dict[str, Option] = {}
     for part in written.split("&") if written else ():
         key, separator, value = part.partition("=")
-        if not key.isidentifier() or not separator or not value:
+        if not key.isidentifier() or not separator:
             raise ConfigError(f"'{spec}': '{part}' is no option: write ?NAME=VALUE&NAME=VALUE behind the model")
         if key in options:
             raise ConfigError(f"'{spec}': option '{key}' is given twice")
@@ -55,7 +55,7 @@ def split_spec(spec: str) -> tuple[str, str, dict[str, Option]]:
 
 
 def parse_option(text: str) -> Option:
-    """Return what an option's text means: a number, ``true``, ``false``, ``none``, a list with commas, or a word."""
+    """Return what an option's text means: a number, ``true``, ``false``, ``none``, a list with commas, or a word (maybe empty)."""
     if "," in text:
         return tuple(_scalar(part) for part in text.split(",") if part)
     return _scalar(text)

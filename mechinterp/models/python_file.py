@@ -1,11 +1,13 @@
 """``py:FILE.py:FUNCTION``: a user's own ``nn.Module``, built by a function of theirs.
 
-The function takes no arguments and returns the module. These attributes, on the function or on the module, say what it
+The function takes no arguments but those the spec gives (``py:FILE.py:build?classes=3``) and returns the module. These attributes, on the function or on the module, say what it
 wants to be fed; all are optional:
 
 =================  =======================================  =========================
 ``input_size``     ``224``, ``(height, width)`` or          found by trying
-                   ``(channels, height, width)``
+                   ``(channels, height, width)``; of a
+                   volume ``(channels, depth, height,
+                   width)``
 ``mean``, ``std``  one number, or one per channel           0 and 1
 ``value_range``    a pixel's value for black and for white  ``(0, 1)``
 ``layout``         ``"NCHW"`` or ``"NHWC"``                 ``"NCHW"``
@@ -71,7 +73,7 @@ def load(request: Request) -> Loaded:
     )
 
 
-def _function(path: Path, name: str, spec: str) -> Callable[[], object]:
+def _function(path: Path, name: str, spec: str) -> Callable[..., object]:
     if not path.is_file():
         raise ModelError(f"'{spec}': there is no file '{path}'")
     namespace = _import(path, spec)
@@ -81,7 +83,7 @@ def _function(path: Path, name: str, spec: str) -> Callable[[], object]:
             k for k, v in vars(namespace).items() if callable(v) and getattr(v, "__module__", "") == namespace.__name__
         ]
         raise ModelError(f"'{spec}': {path} has no function '{name}', {nearest(name, own)}")
-    checked: Callable[[], object] = function
+    checked: Callable[..., object] = function
     return checked
 
 
@@ -103,14 +105,15 @@ def _import(path: Path, spec: str) -> ModuleType:
     return namespace
 
 
-def _build(function: Callable[[], object], request: Request) -> nn.Module:
+def _build(function: Callable[..., object], request: Request) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         try:
-            module = function()
+            module = function(**request.options)
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+            given = "with these arguments" if request.options else "without arguments"
             raise ModelError(
-                f"'{request.spec}' fails when it is called without arguments: {type(error).__name__}: {first_line(error)}"
+                f"'{request.spec}' fails when it is called {given}: {type(error).__name__}: {first_line(error)}"
             ) from None
         if not isinstance(module, nn.Module):
             raise ModelError(f"'{request.spec}' returned a {type(module).__name__}: it must return a torch.nn.Module")
@@ -170,12 +173,17 @@ def _contract(module: nn.Module, declared: _Declared, request: Request) -> tuple
     stated = declared.numbers("input_size")
     if stated is not None and len(stated) == 1:
         stated = stated * 2
-    if stated is not None and len(stated) not in {2, 3}:
-        raise ModelError(f"'{request.spec}': input_size is {stated}, not (height, width) or (channels, height, width)")
+    if stated is not None and len(stated) not in {2, 3, 4}:
+        raise ModelError(
+            f"'{request.spec}': input_size is {stated}, not (height, width), (channels, height, width) or "
+            "(channels, depth, height, width)"
+        )
     layout: Literal["NCHW", "NHWC"] = declared.get("layout") or "NCHW"
     if layout not in {"NCHW", "NHWC"}:
         raise ModelError(f"'{request.spec}': layout is {layout!r}, not 'NCHW' or 'NHWC'")
-    size = request.height_and_width or (None if stated is None else (int(stated[-2]), int(stated[-1])))
+    size = request.input_size
+    if size is None and stated is not None:
+        size = tuple(int(n) for n in (stated[1:] if len(stated) > 2 else stated))
     mean, std = declared.numbers("mean"), declared.numbers("std")
     channels = _channels(module, stated, mean, std)
     attempts = [
@@ -207,18 +215,18 @@ def _channels(
     module: nn.Module, stated: tuple[float, ...] | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> tuple[int, ...]:
     """Return the numbers of channels to try: what is stated, what the first convolution takes, the usual ones."""
-    if stated is not None and len(stated) == 3:
+    if stated is not None and len(stated) > 2:
         return (int(stated[0]),)
     lengths = {len(v) for v in (mean, std) if v is not None and len(v) > 1}
     if lengths:
         return tuple(lengths)
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    first = next((m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))), None)
     return (first.in_channels,) if first is not None else CHANNELS
 
 
 def _candidate(
     channels: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     value_range: tuple[float, ...] | None,
@@ -235,8 +243,9 @@ def _candidate(
     if len(low_high) != 2:
         raise ModelError(f"'{spec}': value_range is {low_high}, not the values of black and of white")
     return InputContract(
-        height=size[0],
-        width=size[1],
+        height=size[-2],
+        width=size[-1],
+        depth=size[0] if len(size) == 3 else None,
         channels=channels,
         value_range=(low_high[0], low_high[1]),
         mean=per_channel("mean", mean, 0.0),
@@ -250,7 +259,7 @@ def _failure(module: nn.Module, contract: InputContract) -> str | None:
     x = probe_input(contract)
     try:
         with torch.no_grad():
-            module(x.permute(0, 2, 3, 1) if contract.layout == "NHWC" else x)
+            module(x.movedim(1, -1) if contract.layout == "NHWC" else x)
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything
         return f"{type(error).__name__}: {first_line(error)}"
     return None

@@ -188,7 +188,7 @@ def _sizes_of(state: StateDict, module: nn.Module, origin: str) -> dict[str, int
     for key, axis, option in (("classifier", 0, "num_classes"), ("first_conv", 1, "in_chans")):
         paths = _config_of(module).get(key)
         name = f"{paths[0] if isinstance(paths, (tuple, list)) else paths}.weight"
-        if name in own and name in fitted and fitted[name].shape[axis] != own[name].shape[axis]:
+        if name in fitted and (name not in own or fitted[name].shape[axis] != own[name].shape[axis]):
             found[option] = int(fitted[name].shape[axis])
         elif key == "classifier" and name in own and name not in fitted and own.keys() & fitted.keys():
             found[option] = 0  # an encoder without a head

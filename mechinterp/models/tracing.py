@@ -243,6 +243,8 @@ class _Recorder(ExitStack):
     def _passed(self, tensor: Tensor | None) -> Passed | None:
         if tensor is None or not tensor.is_floating_point():
             return None
+        if self._fields.seen(tensor) is None:  # a table of positions, whose first axis is no batch
+            return None
         laid = self._fields.laid_out(tensor)
         misplaced = laid is None and self._fields.misplaced(tensor)
         return Passed(tuple(tensor.shape), laid, misplaced, _projection(tensor))

@@ -196,7 +196,7 @@ def test_dataclasses_in_a_users_file_work(write):
         ("def net(width): pass\n", "fails when it is called without arguments: TypeError.*width"),
         ("def net():\n    raise RuntimeError('no file weights.pt')\n", "RuntimeError: no file weights.pt"),
         ("def net():\n    return 5\n", "returned a int: it must return a torch.nn.Module"),
-        (NET + "net.input_size = (1, 2, 3, 4)\n", "input_size is .*not .height, width."),
+        (NET + "net.input_size = (1, 2, 3, 4, 5)\n", "input_size is .*not .height, width."),
         (NET + "net.input_size = 'large'\n", "input_size is 'large', not a number"),
         (NET + "net.layout = 'CHW'\n", "layout is 'CHW', not 'NCHW' or 'NHWC'"),
         (NET + "net.mean = (0.1, 0.2)\nnet.input_size = (1, 8, 8)\n", "mean has 2 numbers for 1 channels"),
