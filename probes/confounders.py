@@ -128,7 +128,9 @@ def confounder_figure(graph: ConfounderGraph) -> go.Figure:
         x=[1.0] * n, y=rows, mode="markers", marker={"size": 13, "color": COLOURS["ink"]}, hoverinfo="skip",
     )  # fmt: skip
     for row, label in zip(rows, graph.attributes, strict=True):
-        figure.add_annotation(x=0.97, y=row, text=as_text(label), xanchor="right", yanchor="bottom", yshift=6)
+        figure.add_annotation(
+            x=0.97, y=row, text=as_text(label), xanchor="right", yanchor="middle", bgcolor=COLOURS["paper"], borderpad=2
+        )
     figure.add_scatter(
         x=[2.6], y=[0.5], mode="markers", marker={"size": 20, "symbol": "square", "color": COLOURS["ink"]}, hoverinfo="skip"
     )  # fmt: skip

@@ -51,7 +51,7 @@ def ordinal_path(
     for c in strengths:
         fitted = minimize(
             negative_log_posterior, parameters, args=(x, levels, c), jac=True, method="L-BFGS-B",
-            options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-8},
+            options={"maxiter": 1000, "ftol": 1e-10, "gtol": 1e-6},
         )  # fmt: skip
         parameters = fitted.x
         w, thresholds = _split(parameters, x.shape[1])

@@ -124,7 +124,7 @@ def calibration_figure(result: ProbeResult) -> go.Figure:
     where = f" at {as_text(result.site)}" if result.site else ""
     figure.update_layout(
         title=f"Calibration of {as_text(result.attribute)}{where}<br><sub>{as_text(found.text)}</sub>", margin={"t": 96},
-        height=460,
+        height=460, legend={"x": 1, "xanchor": "right", "y": 1.0},
     )  # fmt: skip
     return figure
 

@@ -38,7 +38,8 @@ def random_directions(
     drawn = _without(normal * values.clamp_min(0).sqrt() @ vectors.T, unit)
     flat = drawn.norm(dim=1) <= 1e-9 * float(values.clamp_min(0).sum().sqrt())
     drawn = torch.where(flat[:, None], _without(normal, unit), drawn)
-    return (drawn / drawn.norm(dim=1, keepdim=True)).to(acts)
+    unit_length: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
+    return unit_length.to(acts)
 
 
 def _without(directions: Tensor, unit: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ def dose_figure(result: UsageResult) -> go.Figure:
         (result.steered, "steered along the direction", COLOURS["blue"], "solid"),
         (result.swapped, "feature swapped, token by token", COLOURS["orange"], "dot"),
     ):
-        _curve(figure, x, effects[:, order], result.patients, name, colour, dash)
+        # the third explains the second; its band would only cover theirs
+        _curve(figure, x, effects[:, order], result.patients if dash == "solid" else None, name, colour, dash)
     apply_theme(figure)
     label = Attribute(result.attribute, result.unit).label
     figure.add_hline(y=0, line={"color": COLOURS["line"], "width": 1})
@@ -39,8 +40,9 @@ def dose_figure(result: UsageResult) -> go.Figure:
     figure.update_layout(
         title=f"{as_text(result.attribute)}: {result.verdict}<br><sub>{result.steered_slope.mean:.3g}{per}{ratio}; "
         f"margin ±{result.margin:g}</sub>",
-        margin={"t": 112},
-        height=440,
+        margin={"t": 84, "b": 120},
+        legend={"y": -0.24, "yanchor": "top"},
+        height=480,
     )
     return figure
 
@@ -70,10 +72,10 @@ def physical_calibration_figure(result: UsageResult) -> go.Figure:
 
 
 def _curve(
-    figure: go.Figure, x: NDArray[np.float64], effects: NDArray[np.float64], patients: tuple[object, ...], name: str,
-    colour: str, dash: str,
+    figure: go.Figure, x: NDArray[np.float64], effects: NDArray[np.float64], patients: tuple[object, ...] | None,
+    name: str, colour: str, dash: str,
 ) -> None:  # fmt: skip
-    ends = [mean_interval(e, patients).ends for e in effects.T]
+    ends = [None if patients is None else mean_interval(e, patients).ends for e in effects.T]
     if all(e is not None for e in ends):
         low, high = np.array([e for e in ends if e is not None]).T
         _band(figure, x, low, high, colour, "")

@@ -3,71 +3,218 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.console import emit, emit_table
+from experiments.cli.console import ConsoleProgress, emit, emit_table
 from experiments.cli.options import ActivationsFlag, JsonFlag, SeedFlag, SiteFlag
+
+if TYPE_CHECKING:
+    from mechinterp.images.image_set import ImageSet
+    from mechinterp.progress import Progress
+    from mechinterp.store.reader import ActivationStore
+    from probes import LearningCurve, ProbeSweep
+    from probes.regions import MaskOf
+
+LEVELS = ("image", "region", "token")
 
 
 def run(
     activations: ActivationsFlag,
-    attribute: Annotated[str, typer.Option("--attribute", help="which attribute of the images to read")],
+    attribute: Annotated[
+        str, typer.Option("--attribute", help="which attribute of the images to read; with `--level token`, which mask")
+    ],
     site: SiteFlag = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="where the attributes are; default: where the store's images came from"),
     ] = None,
+    level: Annotated[
+        str, typer.Option("--level", help="read off whole images, a region of each, or single tokens")
+    ] = "image",
+    region: Annotated[
+        str | None, typer.Option("--region", help="with `--level region`: which mask of the images")
+    ] = None,
+    pooling: Annotated[str, typer.Option("--pooling", help="with `--level image`: mean, max or active")] = "mean",
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="continuous, binary, ordinal or categorical; default: what the attributes say"),
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="what is held out together: `group` (patients) or `split` (train, test, …)")
+    ] = "group",
+    untrained: Annotated[
+        Path | None, typer.Option("--untrained", help="a store of the same images under `--weights random`: a control")
+    ] = None,
     folds: Annotated[int, typer.Option("--folds", help="cross-validation folds; a patient is never in two")] = 5,
+    shuffles: Annotated[
+        int, typer.Option("--shuffles", help="permutations of patients for the p-value; 0 for none")
+    ] = 200,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="also probe with fewer patients, at the best site")
+    ] = False,
     seed: SeedFlag = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read a physical attribute off a site with a linear probe, beside its controls.
+    """Read a physical attribute off every site with a linear probe, beside its controls.
 
-    Cross-validated by patient (by contiguous blocks for the slices of one volume); error in the attribute's unit.
+    Cross-validated by patient (by contiguous blocks for the slices of one volume); error in the attribute's unit. Writes the
+    numbers as JSON, and a page with the profile over sites, calibration and controls.
 
     [bold]Examples[/bold]
 
       mechinterp probe --activations runs/a/activations --attribute lesion_area
 
-      mechinterp probe --activations runs/a/activations --attribute brain_area --site stages.2 --json
+      mechinterp probe --activations runs/a/activations --attribute exudate_contrast --level region --region exudates
+
+      mechinterp probe --activations runs/a/activations --attribute exudates --level token --site stages.2 --json
     """
     from experiments.analysis.measurements import probe_record
+    from experiments.analysis.probe_page import write_probe_page
     from experiments.analysis.stagewise import images_of
     from experiments.run_directory import Run
+    from mechinterp.errors import ConfigError, nearest
     from mechinterp.files import write_json
     from mechinterp.store.reader import ActivationStore
-    from probes import probe_store
 
+    for flag, given, known in (("--level", level, LEVELS), ("--by", by, ("group", "split"))):
+        if given not in known:
+            raise ConfigError(f"{flag} is '{given}': {nearest(given, known)}")
+    progress = ConsoleProgress()
     store = ActivationStore.open(activations)
     opened = images_of(store, images)
-    opened.attributes.column(attribute)
-    found = {}
-    for name in [site] if site else store.sites:
-        found[name] = probe_record(probe_store(store, name, opened.attributes, attribute, folds=folds, seed=seed))
+    settings: dict[str, Any] = {"seed": seed, "n_shuffles": shuffles, "folds": _folds(store, by, folds)}
+    if kind:
+        settings["kind"] = kind
+    other = ActivationStore.open(untrained) if untrained else None
+    mask_of = _mask_of(opened, level, region, attribute)
+    sweep = _swept(store, opened, attribute, site, level, pooling, mask_of, other, settings, progress)
+    curve = _curve(store, opened, sweep, attribute, mask_of, pooling, seed, progress) if learning_curve else None
     run_folder = Run.create(Path(activations).parent)
-    target = run_folder.folder / "probes" / f"{attribute}.json"
+    # what was read off whole images is what the run's pages look for
+    folder = run_folder.folder / "probes" / ("" if level == "image" else level)
+    target = folder / f"{attribute}.json"
+    found = {r.site: _record(probe_record(r), r, store.manifest.trained) for r in sweep.of(attribute)}
     with run_folder.stage(f"probe {attribute}", activations=str(activations), seed=seed) as record:
         write_json(target, found)
-        record.update(result=run_folder.relative(target))
+        page = write_probe_page(
+            sweep, attribute, target.with_suffix(".html"), trained=store.manifest.trained, curve=curve
+        )
+        record.update(result=run_folder.relative(target), page=run_folder.relative(page))
     if as_json:
         emit(
-            {"attribute": attribute, "result": str(target), "sites": found, "trained": store.manifest.trained},
-            "",
-            as_json=True,
-        )
+            {
+                "attribute": attribute, "level": level, "result": str(target), "page": str(page), "sites": found,
+                "learning_curve": None if curve is None else vars(curve), "trained": store.manifest.trained,
+            },
+            "", as_json=True,
+        )  # fmt: skip
         return
     rows = [
         (
             name,
             f"{p['score_name']} {p['score']:.3f}",
             p["interval_note"] if not p["interval"] else f"{p['interval'][0]:.3f} to {p['interval'][1]:.3f}",
-            "–" if p["mae"] is None else f"{p['mae']:.3g} {p['unit']}",
+            "–" if p["mae"] is None else f"{p['mae']:.3g} {'levels' if p['kind'] == 'ordinal' else p['unit']}",
             "–" if p["p"] is None else f"{p['p']:.3g}",
+            p["verdict"],
             "; ".join(f"{c['name']}: {'passed' if c['passed'] else 'FAILED'}" for c in p["controls"]),
         )
         for name, p in found.items()
     ]
     title = f"{attribute}" + ("" if store.manifest.trained else " – UNTRAINED model: no claim about it is met")
-    emit_table({}, title, ["site", "score", "95 % interval", "mean error", "p", "controls"], rows, as_json=False)
+    emit_table(
+        {}, title, ["site", "score", "95 % interval", "mean error", "p", "verdict", "controls"], rows, as_json=False
+    )
+    progress.note(f"page: {page}")
+
+
+def _folds(store: ActivationStore, by: str, folds: int) -> Any:
+    from mechinterp.errors import ConfigError
+
+    if by == "group":
+        return folds
+    splits = store.images["split"].tolist()
+    if any(s is None for s in splits) or len(set(splits)) < 2:
+        raise ConfigError(
+            "--by split needs every image in one of two splits at least: give the images a column `split`"
+        )
+    return splits
+
+
+def _mask_of(images: ImageSet, level: str, region: str | None, attribute: str) -> MaskOf | None:
+    """Return what says where the region, or the structure of a token-level attribute, lies in each image."""
+    from mechinterp.errors import ConfigError, nearest
+
+    if level == "image":
+        if region:
+            raise ConfigError(f"--region {region} needs --level region")
+        return None
+    name = attribute if level == "token" else region
+    if name is None:
+        raise ConfigError("--level region needs --region: which mask of the images the tokens are pooled over")
+    known = images.masks(0)
+    if name not in known:
+        raise ConfigError(f"the images have no mask '{name}': {nearest(name, known)}")
+    return lambda i: images.masks(i)[name]
+
+
+def _swept(
+    store: ActivationStore,
+    images: ImageSet,
+    attribute: str,
+    site: str | None,
+    level: str,
+    pooling: Any,
+    mask_of: MaskOf | None,
+    untrained: ActivationStore | None,
+    settings: dict[str, Any],
+    progress: Progress,
+) -> ProbeSweep:
+    from probes import probe_sites, probe_tokens
+
+    common: dict[str, Any] = {
+        "sites": [site] if site else None, "images": images, "untrained": untrained, "progress": progress, **settings
+    }  # fmt: skip
+    if level == "token" and mask_of is not None:
+        return probe_tokens(store, attribute, mask_of, **common)
+    return probe_sites(store, images.attributes, attribute, pooling=pooling, mask_of=mask_of, **common)
+
+
+def _curve(
+    store: ActivationStore,
+    images: ImageSet,
+    sweep: ProbeSweep,
+    attribute: str,
+    mask_of: MaskOf | None,
+    pooling: Any,
+    seed: int,
+    progress: Progress,
+) -> LearningCurve:
+    from mechinterp.errors import ConfigError
+    from probes import learning_curve, pooled_activations, region_activations
+    from probes.pooling import patients_of
+
+    groups, are_patients = patients_of(store)
+    if not are_patients or sweep.level == "token":
+        raise ConfigError("--learning-curve counts patients: it needs some, and --level image or region")
+    best = sweep.best(attribute)
+    progress.note(f"learning curve at {best.site}")
+    spacing: Any = images.spacing_mm
+    x = (
+        pooled_activations(store, best.site, pooling=pooling)
+        if mask_of is None
+        else region_activations(store, best.site, mask_of, spacing_mm=spacing)
+    )
+    kept = best.images
+    return learning_curve(
+        x[kept], best.truth, groups=None if groups is None else groups[kept], kind=best.kind, name=attribute, seed=seed
+    )
+
+
+def _record(record: dict[str, Any], result: Any, trained: bool) -> dict[str, Any]:
+    """Return a probe's record with what a page of its own shows besides."""
+    raw, claim = result.to_json(), result.claim(trained=trained)
+    more = {k: raw[k] for k in ("calibration", "description", "selectivity", "levels", "fold")}
+    return {**record, **more, "verdict": claim.verdict, "reasons": list(claim.reasons)}

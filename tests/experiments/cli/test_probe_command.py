@@ -1,0 +1,138 @@
+"""``mechinterp probe`` from the shell: levels, kinds, controls, its page, and inputs that cannot be meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.cli import entry
+
+MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
+
+
+def run(*argv):
+    return entry.run([str(a) for a in argv])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a run folder with a store and one of an untrained network, of squares whose masks are known."""
+    folder = tmp_path_factory.mktemp("run")
+    scans, rng = folder / "scans", np.random.default_rng(0)
+    (scans / "images").mkdir(parents=True)
+    (scans / "masks" / "square").mkdir(parents=True)
+    rows = ["file_name,label,group,split,area,grade"]
+    for i in range(40):
+        pixels, mask = rng.integers(40, 60, (48, 48)).astype(np.uint8), np.zeros((48, 48), np.uint8)
+        side = int(rng.integers(6, 24))
+        row, column = rng.integers(0, 48 - side, 2)
+        mask[row : row + side, column : column + side] = 255
+        pixels[mask > 0] += 120
+        Image.fromarray(pixels).convert("RGB").save(scans / "images" / f"{i:02d}.png")
+        Image.fromarray(mask).save(scans / "masks" / "square" / f"{i:02d}.png")
+        rows.append(f"images/{i:02d}.png,a,p{i // 2},{'train' if i < 28 else 'test'},{side * side * 0.25},{side // 8}")
+    (scans / "metadata.csv").write_text("\n".join(rows) + "\n")
+    (scans / "dataset.yaml").write_text(
+        "name: squares\nspacing_mm: [0.5, 0.5]\nattributes:\n  area: {unit: mm²}\n  grade: {unit: '1', kind: ordinal}\n"
+    )
+    for name, weights in (("a", ()), ("b", ("--weights", "random"))):
+        out = folder / name / "activations"
+        sites = ("--site", "stages.1", "--site", "stages.2")
+        assert run("capture", "--model", MODEL, "--images", scans, *sites, "--out", out, *weights) == 0
+    return folder
+
+
+def test_a_probe_writes_numbers_and_a_page_that_opens_without_a_network(made, capsys):
+    store = made / "a" / "activations"
+    assert run(
+        "probe", "--activations", store, "--attribute", "area", "--untrained", made / "b" / "activations", "--shuffles", 19,
+        "--learning-curve", "--json",
+    ) == 0  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["sites"]) == {"stages.1", "stages.2"}
+    one = found["sites"]["stages.2"]
+    assert one["unit"] == "mm²"
+    assert {c["name"] for c in one["controls"]} >= {"pixel baseline", "untrained network", "control task"}
+    assert found["learning_curve"]["patients"][-1] == 16
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert '<html lang="en">' in page
+    assert "Reading area [mm²]" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert Path(found["page"]).with_name("plotly.min.js").exists()
+    assert json.loads(Path(found["result"]).read_text())["stages.2"]["calibration"]["count"]
+
+
+def test_of_an_untrained_network_nothing_is_claimed(made, capsys):
+    store = made / "b" / "activations"
+    assert (
+        run("probe", "--activations", store, "--attribute", "area", "--site", "stages.2", "--shuffles", 0, "--json")
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["trained"] is False
+    assert found["sites"]["stages.2"]["verdict"] == "not met"
+    assert "Untrained model" in Path(found["page"]).read_text(encoding="utf-8")
+
+
+def test_regions_and_tokens_are_read_through_the_masks(made, capsys):
+    store = made / "a" / "activations"
+    common = ("probe", "--activations", store, "--site", "stages.1", "--shuffles", 0, "--json")
+    assert run(*common, "--attribute", "area", "--level", "region", "--region", "square") == 0
+    assert json.loads(capsys.readouterr().out)["level"] == "region"
+    assert run(*common, "--attribute", "square", "--level", "token") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sites"]["stages.1"]["unit"] == "mm²"
+    assert found["sites"]["stages.1"]["score"] > 0.3
+    assert Path(found["result"]).parent.name == "token"
+
+
+def test_grades_are_read_as_levels(made, capsys):
+    argv = ("--attribute", "grade", "--site", "stages.2", "--folds", 3, "--shuffles", 0)
+    assert run("probe", "--activations", made / "a" / "activations", *argv) == 0
+    out = capsys.readouterr().out
+    assert "C-index" in out
+    assert "levels" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--attribute", "area", "--level", "imge"), "--level is 'imge': did you mean 'image'"),
+        (("--attribute", "area", "--by", "patient"), "--by is 'patient'"),
+        (("--attribute", "area", "--level", "region"), "--level region needs --region"),
+        (("--attribute", "area", "--region", "square"), "--region square needs --level region"),
+        (("--attribute", "sqare", "--level", "token"), "no mask 'sqare': did you mean 'square'"),
+        (("--attribute", "area", "--kind", "ordinl"), "kind is 'ordinl'"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_one_line(made, capsys, argv, said):
+    assert run("probe", "--activations", made / "a" / "activations", *argv) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_held_out_by_split_and_a_patient_on_both_sides_is_refused_by_the_splits_names(made, capsys):
+    store = made / "a" / "activations"
+    assert (
+        run(
+            "probe",
+            "--activations",
+            store,
+            "--attribute",
+            "area",
+            "--site",
+            "stages.2",
+            "--by",
+            "split",
+            "--shuffles",
+            0,
+            "--json",
+        )
+        == 0
+    )
+    folds = json.loads(capsys.readouterr().out)["sites"]["stages.2"]["fold"]
+    assert folds == [0] * 28 + [1] * 12
