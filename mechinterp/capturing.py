@@ -248,8 +248,8 @@ def capture(
         batches = sum(-(-len(writer.images_of(s)) // config.batch_size) for s in pending)
         ticks = progress.track(range(batches), f"capturing {len(config.sites)} site(s)", total=batches)
         work = _ShardWork(model, images, preparation, config, writer, ticks)
-        for receipt in mapper(work, pending):
-            writer.accept(receipt)
+        for _ in mapper(work, pending):
+            pass  # what a shard holds stands in its receipt on disk, where it is read when all are whole
         for _ in ticks:  # nothing is left of it, but a bar that is not exhausted stays on the screen
             pass
         writer.finish()

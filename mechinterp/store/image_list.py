@@ -18,18 +18,19 @@ COLUMNS = ("id", "label", "group", "split")
 _ROWS = "rows: "
 
 
-def list_bytes(receipts: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the list of the images of some shards, with the number of rows of each where it varies, as Parquet."""
-    rows = [image for receipt in receipts for image in receipt["images"]]
-    columns = {
-        name: pa.array([row[i] for row in rows], pa.string()).dictionary_encode() if i else [row[0] for row in rows]
-        for i, name in enumerate(COLUMNS)
-    }
-    for site, described in receipts[0]["sites"].items():
+def table_of(receipt: Mapping[str, Any]) -> pa.Table:
+    """Return the images of one shard, with the number of rows of each where it varies."""
+    columns = dict(zip(COLUMNS, zip(*receipt["images"], strict=True), strict=True))
+    arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    for site, described in receipt["sites"].items():
         if "rows_of_image" in described:
-            counts = [n for receipt in receipts for n in receipt["sites"][site]["rows_of_image"]]
-            columns[_ROWS + site] = pa.array(counts, pa.int32())
-    return parquet_bytes(pa.table(columns))
+            arrays[_ROWS + site] = pa.array(described["rows_of_image"], pa.int32())
+    return pa.table(arrays)
+
+
+def list_bytes(tables: Sequence[pa.Table]) -> bytes:
+    """Return the list of the images of some shards, in order, as Parquet."""
+    return parquet_bytes(pa.concat_tables(tables).combine_chunks())
 
 
 def read_list(storage: Storage, segments: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

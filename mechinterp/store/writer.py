@@ -20,11 +20,11 @@ import torch
 from mechinterp.errors import ConfigError, DamagedFileError, DiskError, LeakageError
 from mechinterp.files import jsonable, parse_json, sealed_json_bytes, sha256_bytes, sha256_json, unsealed
 from mechinterp.images.image_set import ImageSet
-from mechinterp.store.image_list import list_bytes, read_list
+from mechinterp.store.image_list import list_bytes, read_list, table_of
 from mechinterp.store.manifest import StoreManifest
 from mechinterp.store.selection import TokenSelection
 from mechinterp.store.shard import DTYPES, CapturedBatch, ShardFiles
-from mechinterp.store.statistics import SiteStatistics, merge
+from mechinterp.store.statistics import SiteStatistics
 from mechinterp.store.storage import storage_at
 
 if TYPE_CHECKING:
@@ -84,7 +84,6 @@ class StoreWriter:
         self.plan = _plan(model, images, preparation, config)
         self._images, self._append = images, append
         self._segments: list[StoreManifest] = []
-        self._receipts: dict[int, ShardReceipt] = {}
 
     def __enter__(self) -> StoreWriter:
         try:
@@ -112,7 +111,7 @@ class StoreWriter:
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel to another process without what only the holder of the lock needs."""
-        return {**self.__dict__, "_images": None, "_receipts": {}, "_segments": []}
+        return {**self.__dict__, "_images": None, "_segments": []}
 
     @property
     def shards(self) -> range:
@@ -130,17 +129,11 @@ class StoreWriter:
         return images_of(self.plan, shard)
 
     def pending(self) -> list[int]:
-        """Return the shards that are not whole on disk; receipts of the others are taken over.
+        """Return the shards that are not whole on disk.
 
         Where there are any that a manifest calls whole, it is removed.
         """
-        todo = []
-        for shard in self.shards:
-            content = self._receipt_on_disk(shard)
-            if content is None:
-                todo.append(shard)
-            else:
-                self.accept(ShardReceipt(shard, content))
+        todo = [shard for shard in self.shards if self._receipt_on_disk(shard) is None]
         if todo and self._manifest_counts() > todo[0]:
             self.storage.remove(MANIFEST)
         return todo
@@ -174,10 +167,6 @@ class StoreWriter:
         self.storage.write(receipt_name(shard), sealed_json_bytes(content))
         return ShardReceipt(shard, content)
 
-    def accept(self, receipt: ShardReceipt) -> None:
-        """Take a shard's receipt for the manifest."""
-        self._receipts[receipt.shard] = receipt
-
     def finish(self) -> None:
         """Write the manifest: the store is whole.
 
@@ -188,13 +177,20 @@ class StoreWriter:
 
         """
         self.storage.tidy()  # an engine may have lost a worker in the middle of a file, and had its shard made again
-        segments, shards, all_receipts = [], [], []
+        segments, shards = [], []
+        found = {name: _Coverage(SiteStatistics.none(site.width)) for name, site in self.sites.items()}
         for number, plan in enumerate(self._segments):
-            receipts = [self._receipt(shard, plan) for shard in shards_of(plan)]
-            data, name = list_bytes(receipts), f"images/{number:05d}.parquet"
-            described = {"name": name, "bytes": len(data), "sha256": sha256_bytes(data)}
-            if self.storage.size(name) != len(data) or sha256_bytes(self.storage.read(name)) != described["sha256"]:
-                self.storage.write(name, data)
+            tables = []
+            for shard in shards_of(plan):  # one receipt at a time: all of them together outgrow memory
+                receipt = self._receipt(shard, plan)
+                tables.append(table_of(receipt))
+                shards.append(_in_short(receipt))
+                for name in found:
+                    found[name] = found[name].with_shard(receipt, name)
+            data, listed = list_bytes(tables), f"images/{number:05d}.parquet"
+            described = {"name": listed, "bytes": len(data), "sha256": sha256_bytes(data)}
+            if self.storage.size(listed) != len(data) or sha256_bytes(self.storage.read(listed)) != described["sha256"]:
+                self.storage.write(listed, data)
             segments.append(
                 {
                     "images": dict(plan.images),
@@ -203,39 +199,19 @@ class StoreWriter:
                     "file": described,
                 }
             )
-            shards += [_in_short(receipt) for receipt in receipts]
-            all_receipts += receipts
         manifest = replace(
             self._segments[0],
             images=_together([plan.images for plan in self._segments]),
             segments=tuple(segments),
             shards=tuple(shards),
-            statistics={name: self._statistics(name, all_receipts) for name in self.plan.sites},
+            statistics={name: found[name].to_json(site.tokens) for name, site in self.sites.items()},
         )
         data = manifest.to_bytes()
         # what is right already is left alone: readers may be at work, and a store's age says when it was made
         if self.storage.size(MANIFEST) != len(data) or bytes(self.storage.read(MANIFEST)) != data:
             self.storage.write(MANIFEST, data)
 
-    def _statistics(self, site: str, receipts: list[Mapping[str, Any]]) -> dict[str, Any]:
-        moments = merge([SiteStatistics.from_json(receipt["sites"][site]) for receipt in receipts])
-        n = sum(len(receipt["images"]) for receipt in receipts)
-        with_rows = n
-        if not self.plan.aligned:
-            with_rows = sum(sum(k > 0 for k in r["sites"][site]["rows_of_image"]) for r in receipts)
-        return {
-            "rows": moments.rows,
-            "of_rows": n * self.sites[site].tokens,
-            "images": with_rows,
-            "mean": moments.mean.tolist(),
-            "variance": moments.variance.tolist(),
-            "norms": moments.norms.to_json(),
-            "norm_quantiles": [[at, norm] for at, norm in moments.norms.quantiles().items()],
-        }
-
     def _receipt(self, shard: int, plan: StoreManifest) -> Mapping[str, Any]:
-        if shard in self._receipts:
-            return self._receipts[shard].content
         content = self._receipt_on_disk(shard)
         if content is None:
             raise ConfigError(
@@ -337,6 +313,32 @@ class StoreWriter:
                 f"{self.storage.location} will take {self.tensor_bytes / 2**20:,.0f} MiB but only {free / 2**20:,.0f} MiB "
                 "are free: capture fewer sites or tokens, use --dtype float16, or another disk"
             )
+
+
+@dataclass(frozen=True)
+class _Coverage:
+    """What the shards so far hold of one site."""
+
+    moments: SiteStatistics
+    of_images: int = 0
+    with_rows: int = 0
+
+    def with_shard(self, receipt: Mapping[str, Any], site: str) -> _Coverage:
+        said, n = receipt["sites"][site], len(receipt["images"])
+        with_rows = sum(rows > 0 for rows in said["rows_of_image"]) if "rows_of_image" in said else n
+        moments = self.moments.merged(SiteStatistics.from_json(said))
+        return _Coverage(moments, self.of_images + n, self.with_rows + with_rows)
+
+    def to_json(self, tokens: int) -> dict[str, Any]:
+        return {
+            "rows": self.moments.rows,
+            "of_rows": self.of_images * tokens,
+            "images": self.with_rows,
+            "mean": self.moments.mean.tolist(),
+            "variance": self.moments.variance.tolist(),
+            "norms": self.moments.norms.to_json(),
+            "norm_quantiles": [[at, norm] for at, norm in self.moments.norms.quantiles().items()],
+        }
 
 
 def plan_name(segment: int) -> str:

@@ -48,7 +48,7 @@ def numbered_store(folder, n_images, tokens, width, shard_images):
         shard_images=shard_images, outputs=False, threads=1,
     )  # fmt: skip
     writer.storage, writer.sites = storage_at(folder), {"s": site}
-    writer._segments, writer._receipts = [writer.plan], {}
+    writer._segments = [writer.plan]
     writer.plan.write(Path(folder) / "plan.json")
     rows = torch.arange(n_images * tokens, dtype=torch.float32)[:, None] + 1 / torch.arange(1, width + 1)
     acts = rows.reshape(n_images, tokens, width)
@@ -58,7 +58,7 @@ def numbered_store(folder, n_images, tokens, width, shard_images):
         at = writer.images_of(shard)
         images = tuple(MedicalImage(f"i{i}", np.zeros((1, 1), np.float32)) for i in at)
         batch = CapturedBatch(images, {"s": acts[at.start : at.stop].flatten(0, 1)}, {"s": None})
-        writer.accept(writer.write(shard, [batch]))
+        writer.write(shard, [batch])
     writer.finish()
     monkeypatch.undo()
     return ActivationStore.open(folder), rows
