@@ -118,6 +118,9 @@ def study_of(kind: str, settings: Mapping[str, Any], shortcut: Mapping[str, Any]
     of_kind = phantom_kind(kind)
     planted: PlantedShortcut | Shortcut | None = None
     if shortcut is not None:
+        mark = str(shortcut.get("mark", of_kind.marks[0]))
+        if mark not in of_kind.marks:
+            raise ConfigError(f"a {of_kind.title} has no mark '{mark}': {nearest(mark, of_kind.marks)}")
         planted = PlantedShortcut(**shortcut) if of_kind is FUNDUS else Shortcut(**shortcut)
     known = [f.name for f in fields(of_kind.study)]
     for name in settings:

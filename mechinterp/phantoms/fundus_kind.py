@@ -42,6 +42,7 @@ FUNDUS: PhantomKind[FundusParameters] = PhantomKind(
     parameters=FundusParameters,
     study=FundusStudy,
     structures=STRUCTURES,
+    marks=("camera_tag", "ruler_mark"),
     class_names=CLASS_NAMES,
     label=lambda p: int(p.referable),
     attributes=fundus_attributes,

@@ -36,6 +36,8 @@ class PhantomKind(Generic[P]):
         Dataclass of one image's physical parameters, and of a study's settings.
     structures
         Names of the masks.
+    marks
+        Names of the binary parameters that can be planted as a shortcut.
     class_names
         Names of the classes, by the code that `label` returns.
     label
@@ -56,6 +58,7 @@ class PhantomKind(Generic[P]):
     parameters: type[P]
     study: type[Any]
     structures: tuple[str, ...]
+    marks: tuple[str, ...]
     class_names: tuple[str, ...]
     label: Callable[[P], int]
     attributes: Callable[[Sequence[P]], AttributeTable]

@@ -40,6 +40,7 @@ CHEST: PhantomKind[ChestParameters] = PhantomKind(
     parameters=ChestParameters,
     study=ChestStudy,
     structures=STRUCTURES,
+    marks=ChestStudy.MARKS,
     class_names=("normal", "abnormal"),
     label=lambda p: int(p.abnormal),
     attributes=chest_attributes,

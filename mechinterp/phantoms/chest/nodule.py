@@ -47,8 +47,8 @@ def room(view: View, p: ChestParameters, who: Identity) -> Image:
 
 
 def thickness(view: View, p: ChestParameters, who: Identity) -> Image:
-    """Return how thick a ball is over its middle's thickness, never below 0.55 within the nodule."""
+    """Return how thick a ball is over its middle's thickness, never below 0.3 within the nodule."""
     radius = max(p.nodule_diameter_mm / 2, 0.5)
     squared = np.square(view.grid_mm - place_mm(p, who)).sum(-1) / radius**2
-    share: Image = 0.55 + 0.45 * np.sqrt(np.clip(1 - squared / 1.3, 0, 1))
+    share: Image = 0.3 + 0.7 * np.sqrt(np.clip(1 - squared / 1.15, 0, 1))
     return share

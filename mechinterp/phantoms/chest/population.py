@@ -82,7 +82,7 @@ def _finding(who: Identity, illness: float, study: ChestStudy) -> dict[str, Any]
         "nodule_side": "right" if patient.random() < 0.5 else "left",
         "nodule_below_apex_mm": patient.uniform(40, 170),
         "nodule_from_midline_mm": patient.uniform(50, 105),
-        "nodule_contrast": patient.uniform(0.16, 0.30),
+        "nodule_contrast": patient.uniform(0.18, 0.34),
         "effusion_side": "right" if patient.random() < 0.5 else "left",
     }
     diameter, level = patient.uniform(12, 32) * grown, patient.uniform(28, 110) * grown

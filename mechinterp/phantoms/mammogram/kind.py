@@ -40,6 +40,7 @@ MAMMOGRAM: PhantomKind[MammogramParameters] = PhantomKind(
     parameters=MammogramParameters,
     study=MammogramStudy,
     structures=STRUCTURES,
+    marks=MammogramStudy.MARKS,
     class_names=("not suspicious", "suspicious"),
     label=lambda p: int(p.suspicious),
     attributes=mammogram_attributes,

@@ -16,7 +16,7 @@ from mechinterp.phantoms.random_streams import Identity
 Points = NDArray[np.float64]
 
 UNDER_SKIN_MM = 10.0
-SPICULES = 26
+SPICULES = 20
 CANDIDATES = 6
 
 
@@ -48,7 +48,7 @@ def mass(p: MammogramParameters, who: Identity, outline: Outline) -> Blobs:
     return Blobs(
         centres_mm=np.array([place_mm(outline, p.mass_from_nipple_mm, p.mass_up_mm)]),
         sizes=np.ones(1),
-        waves=random.uniform(0.02, 0.09, (1, 3)) * (1.0, 0.8, 0.6),
+        waves=random.uniform(0.03, 0.12, (1, 3)) * (1.0, 0.8, 0.6),
         phases=random.uniform(0, 2 * np.pi, (1, 3)),
         elongations=random.uniform(1.0, 1.35, 1),
         directions=random.uniform(0, np.pi, 1),
@@ -58,8 +58,10 @@ def mass(p: MammogramParameters, who: Identity, outline: Outline) -> Blobs:
 def spicules(p: MammogramParameters, who: Identity, outline: Outline) -> Spicules:
     """Return the strands of a stellate mass; their length is the spiculation times the diameter, longest ones."""
     random = who.of_image("spicules")
-    angle = np.linspace(0, 2 * np.pi, SPICULES, endpoint=False) + random.uniform(-0.14, 0.14, SPICULES)
-    share, bend, width = random.uniform((0.35, -0.35, 0.5), (1.0, 0.35, 1.0), (SPICULES, 3)).T
+    angle = np.linspace(0, 2 * np.pi, SPICULES, endpoint=False) + random.uniform(-0.2, 0.2, SPICULES)
+    share, bend, width = random.uniform((0.2, -0.45, 0.45), (1.0, 0.45, 1.1), (SPICULES, 3)).T
+    # few strands are long
+    share = 0.15 + 0.85 * share**1.8
     centre = np.array(place_mm(outline, p.mass_from_nipple_mm, p.mass_up_mm))
     radius = p.mass_diameter_mm / 2
     reach = radius * 0.75 + share * p.mass_spiculation * p.mass_diameter_mm
@@ -71,8 +73,8 @@ def spicules(p: MammogramParameters, who: Identity, outline: Outline) -> Spicule
             direction = angle + bend * at**2
             r = 0.6 * radius + at * (reach - 0.6 * radius)
             found.append(centre + r[:, None] * np.stack([np.sin(direction), np.cos(direction)], -1))
-        radii.append(width * (0.18 + 0.045 * p.mass_diameter_mm) * (1 - 0.72 * far))
-        weights.append(np.full((SPICULES, 1), 1.0 - 0.5 * near))
+        radii.append(width * (0.2 + 0.06 * p.mass_diameter_mm) * (1 - 0.8 * far))
+        weights.append(np.full((SPICULES, 1), 0.85 - 0.7 * near))
     return Spicules(np.concatenate(starts), np.concatenate(ends), np.concatenate(radii), np.concatenate(weights))
 
 

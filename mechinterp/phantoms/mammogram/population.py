@@ -80,7 +80,7 @@ def _finding(who: Identity, illness: float, masses: float) -> dict[str, Any]:
     found: dict[str, Any] = {
         "mass_from_nipple_mm": patient.uniform(22, 70),
         "mass_up_mm": patient.uniform(-32, 32),
-        "mass_contrast": patient.uniform(0.16, 0.34),
+        "mass_contrast": patient.uniform(0.2, 0.36),
         "calcification_from_nipple_mm": patient.uniform(18, 65),
         "calcification_up_mm": patient.uniform(-32, 32),
         "calcification_contrast": patient.uniform(0.6, 1.0),

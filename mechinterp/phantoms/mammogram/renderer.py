@@ -208,7 +208,7 @@ def _with_lesions(
         centre = mass(p, who, shape).centres_mm[0]
         from_centre = np.square(view.grid_mm - centre).sum(-1) / max(p.mass_diameter_mm / 2, 0.5) ** 2
         # a ball is thickest in its middle
-        light = light + p.mass_contrast * body * (0.62 + 0.38 * np.sqrt(np.clip(1 - from_centre / 1.3, 0, 1)))
+        light = light + p.mass_contrast * body * (0.42 + 0.58 * np.sqrt(np.clip(1 - from_centre / 1.2, 0, 1)))
         if p.mass_spiculation > 0:
             s = spicules(p, who, shape)
             strands, (weighted,) = tubes(view, s.starts_mm, s.ends_mm, s.radii_mm, s.weights)

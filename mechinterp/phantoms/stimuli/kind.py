@@ -53,6 +53,7 @@ STIMULI: PhantomKind[StimulusParameters] = PhantomKind(
     parameters=StimulusParameters,
     study=StimulusStudy,
     structures=STRUCTURES,
+    marks=StimulusStudy.MARKS,
     class_names=("no face", "face"),
     label=lambda p: int(p.is_face),
     attributes=stimulus_attributes,

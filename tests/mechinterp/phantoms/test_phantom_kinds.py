@@ -112,7 +112,7 @@ def test_a_counterfactual_that_changes_nothing_is_the_same_image_to_the_bit(kind
 
 @kinds
 def test_half_of_every_split_bears_the_label_and_the_shortcut_is_set_apart(kind):
-    mark = {"fundus": "camera_tag"}.get(kind) or KINDS[kind].study.MARKS[0]
+    mark = KINDS[kind].marks[0]
     settings = {"patients": 400, "images_per_patient": 1, "size_px": SIZE_PX}
     phantoms = draw_phantoms(KINDS[kind], study_of(kind, settings, {"mark": mark, "train": 0.8, "test": -0.3}))
     label = np.array([KINDS[kind].label(p) for p in phantoms.parameters])
