@@ -115,7 +115,8 @@ def _shards(
     with _classes_travel_by_value(ray, work):
         sent = ray.put(work)
     at_once = config.workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
-    waiting, left = {}, list(reversed(shards))
+    waiting: dict[Any, int] = {}
+    left = list(reversed(shards))
     while waiting or left:
         while left and len(waiting) < at_once:
             shard = left.pop()
