@@ -221,11 +221,14 @@ class ImageSet:
         intensity_range: tuple[float, float] | None = None,
         spacing_mm: float | tuple[float, float] | None = None,
         licence: str | None = None,
+        key: str | Path | None = None,
     ) -> ImageSet:
         """Open a folder of images; see :func:`mechinterp.images.image_folder.from_folder`."""
         from mechinterp.images.image_folder import from_folder
 
-        return from_folder(path, name=name, intensity_range=intensity_range, spacing_mm=spacing_mm, licence=licence)
+        return from_folder(
+            path, name=name, intensity_range=intensity_range, spacing_mm=spacing_mm, licence=licence, key=key
+        )
 
     @classmethod
     def from_arrays(cls, arrays: NDArray[Any] | Sequence[NDArray[Any]], **settings: Any) -> ImageSet:

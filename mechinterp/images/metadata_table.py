@@ -188,7 +188,7 @@ def _word(value: Any) -> str:
     """Write a value as a CSV would hold it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _safe_name(

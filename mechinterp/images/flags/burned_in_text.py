@@ -122,7 +122,7 @@ def _is_line(members: Float[NDArray[np.float64], "shape 7"]) -> bool:
     )
     flat = float(bottom.max() - top.min()) <= 2.0 * height
     long = float(right.max() - left.min()) >= 1.5 * height
-    glyph_like = 0.2 <= float(np.median(fill)) <= 0.85 and float(np.median(spread)) <= 0.25
+    glyph_like = 0.2 <= float(np.median(fill)) <= 0.85 and float(np.median(spread)) <= 0.36
     return bool(on_base.mean() >= (0.75 if few else 0.7) and one_pen and flat and long and glyph_like)
 
 

@@ -88,7 +88,7 @@ def _largest_part(values: Float[NDArray[np.float32], "x y z"]) -> Bool[NDArray[n
     scaled = np.clip((values - low) / (high - low), 0, 1)
     filters: Any = importlib.import_module("skimage.filters")
     # Half of Otsu's threshold: skin is darker than what Otsu parts from the rest, air is much darker.
-    parts, n = ndimage.label(ndimage.binary_opening(scaled > 0.5 * filters.threshold_otsu(scaled)))
+    parts, n = ndimage.label(ndimage.binary_opening(scaled > 0.5 * filters.threshold_otsu(scaled.ravel())))
     if n == 0:
         return None
     largest: NDArray[np.bool_] = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))

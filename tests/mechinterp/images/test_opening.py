@@ -1,11 +1,14 @@
 """A path or a source opens the images it means; anything else names what is near."""
 
+from pathlib import Path
+
 import nibabel
 import numpy as np
+import pydicom.data
 import pytest
 from PIL import Image
 
-from mechinterp.errors import ImagesError
+from mechinterp.errors import ConfigError, ImagesError
 from mechinterp.images import ImageSet, open_images
 from mechinterp.images import brain_template as template
 
@@ -55,3 +58,60 @@ def test_templates_have_names(monkeypatch):
     assert open_images("template:ch2bet") == "ch2 True"
     with pytest.raises(ImagesError, match="there is no template 'mni': did you mean 'mni152'"):
         open_images("template:mni")
+
+
+def test_what_a_path_holds_is_recognised_and_said(place, monkeypatch):
+    monkeypatch.setenv("MECHINTERP_KEY_FILE", str(place / "key"))
+    (place / "dicom").mkdir()
+    for i, name in enumerate(("CT_small.dcm", "MR_small.dcm")):
+        found = Path(pydicom.data.get_testdata_file(name, download=False)).read_bytes()
+        (place / "dicom" / f"IM{i}").write_bytes(found)  # without a suffix, as scanners write them
+    np.save(place / "a.npy", np.zeros((2, 4, 4)))
+    expected = {
+        "scans": "a folder of pictures", "head.nii.gz": "a NIfTI volume, sliced", "dicom": "DICOM", "dicom/IM0": "DICOM",
+        "a.npy": "arrays", "folder:{}/scans": "a folder of pictures", "nifti:{}/head.nii.gz": "NIfTI volumes",
+        "volumes:{}/head.nii.gz": "NIfTI volumes",
+    }  # fmt: skip
+    for spec, said in expected.items():
+        images = open_images(spec.format(place) if "{}" in spec else place / spec)
+        assert images.notes[0] == f"recognised as {said}"
+        assert open_images(images.source).ids == images.ids
+    assert open_images("phantom").name == open_images("phantom:fundus").name
+    with pytest.raises(ConfigError, match="no phantom 'funds': did you mean 'fundus'"):
+        open_images("phantom:funds")
+
+
+def test_a_folder_of_several_kinds_asks_which(place):
+    (place / "scans" / "head.nii.gz").write_bytes((place / "head.nii.gz").read_bytes())
+    with pytest.raises(ImagesError, match=r"several kinds \(1 of .*\): say which with folder:.* or nifti:"):
+        open_images(place / "scans")
+    assert len(open_images(f"folder:{place / 'scans'}")) == 1
+    assert open_images(f"volumes:{place / 'scans'}").axes == 3
+    (place / "scans" / "metadata.csv").write_text("file_name\na.png\n")
+    assert open_images(place / "scans").ids == ("a.png",)
+
+
+def test_a_folder_of_none_says_what_was_looked_for(place):
+    (place / "empty").mkdir()
+    with pytest.raises(ImagesError, match=r"holds no image \(looked for a folder of pictures"):
+        open_images(place / "empty")
+    (place / "empty" / "metadata.csv").write_text("file_name\na.png\n")
+    with pytest.raises(ImagesError, match=r"row 2: image 'a\.png' is not there"):
+        open_images(place / "empty")
+
+
+def test_a_window_and_a_key_reach_the_readers_that_take_them(place):
+    assert open_images(place / "head.nii.gz", window="brain").intensity_range == (0, 80)
+    assert open_images(f"nifti:{place}", window="0,10").intensity_ranges[0] == (-5, 5)
+    with pytest.raises(ImagesError, match="a window is for DICOM and NIfTI"):
+        open_images(place / "scans", window="brain")
+    assert open_images(place / "scans", key=place / "key").ids != ("a.png",)
+
+
+def test_a_volume_whose_head_has_a_face_is_flagged_when_it_is_looked_for(place, monkeypatch):
+    monkeypatch.setattr("mechinterp.images.flags.head_volumes.has_face", lambda volume, voxel_mm: True)
+    images = open_images(place / "head.nii.gz", max_bad=0)
+    assert [f.kind for f in images.flags] == ["face"]
+    assert any("may show a face" in note for note in images.notes)
+    assert not open_images(place / "head.nii.gz").flags
+    assert [f.kind for f in open_images(f"volumes:{place / 'head.nii.gz'}", max_bad=0).flags] == ["face"]

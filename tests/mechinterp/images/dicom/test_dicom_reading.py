@@ -271,7 +271,18 @@ def test_old_files_without_a_preamble_are_read_too(folder):
     stored = volume(4, 4)
     path = write_dicom(folder / "a.dcm", stored)
     whole = pydicom.dcmread(path)
-    bare = pydicom.Dataset({tag: element for tag, element in ((e.tag, e) for e in whole)})
+    bare = pydicom.Dataset({element.tag: element for element in whole})
     bare.save_as(folder / "b.dcm", implicit_vr=True, little_endian=True)
     path.unlink()
     np.testing.assert_array_equal(ImageSet.from_dicom(folder)[0].pixels, stored)
+
+
+def test_a_head_that_slices_make_is_flagged_once(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "mechinterp.images.flags.head_volumes.has_face", lambda volume, mm: seen.append((volume.shape, mm)) or True
+    )
+    write_series(folder, volume(4, 6, 8))
+    images = open_images(folder, max_bad=0)
+    assert [(f.kind, f.image) for f in images.flags] == [("face", images.ids[0])]
+    assert seen == [((8, 6, 4), (0.25, 0.5, 2.5))]
