@@ -16,6 +16,10 @@ from .deconfounding import naive_effect as naive_effect
 from .deconfounding import partial_correlation as partial_correlation
 from .deconfounding import residualised_effect as residualised_effect
 from .description_length import DescriptionLength as DescriptionLength
+from .disentangling import DCI as DCI
+from .disentangling import Disentanglement as Disentanglement
+from .disentangling import dci as dci
+from .disentangling import disentanglement as disentanglement
 from .erasure import ErasureCheck as ErasureCheck
 from .erasure import check_erasure as check_erasure
 from .erasure import leace as leace
