@@ -85,7 +85,7 @@ POST: Candidates = (
     ("output.dense", "input"),
     ("mlp.3", "input"),
 )
-FINAL_NORM = ("norm", "fc_norm", "layernorm", "ln", "post_layernorm")
+FINAL_NORM = ("norm", "fc_norm", "layernorm", "ln", "post_layernorm", "ln_post")
 
 
 def block_places(trace: Trace) -> dict[str, Place]:

@@ -114,7 +114,7 @@ def test_a_dot_changes_the_tokens_whose_boxes_hold_it(name, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=cases)
 def test_a_dot_changes_the_tokens_whose_boxes_hold_it_in_a_wider_sweep(name, case):
     check(name, case)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from experiments.cli.console import emit_table
 from experiments.cli.options import JsonFlag, WeightsFlag
+
+if TYPE_CHECKING:
+    from mechinterp.sites import Site
 
 
 def run(
@@ -39,13 +42,13 @@ def run(
     rows = [
         (
             s.name,
-            s.module if s.take == "output" else f"input of {s.module}",
+            _place(s),
             s.layout,
-            s.width,
+            s.width if not s.heads else f"{s.width} ({s.heads} heads)",
             s.tokens if not s.prefix_tokens else f"{s.tokens} ({s.prefix_tokens} prefix)",
             "–"
             if s.grid is None
-            else f"{s.grid.rows}×{s.grid.columns}, every {s.grid.stride[0]:g} px, sees {s.grid.extent[0]:g} px",
+            else f"{'×'.join(str(n) for n in s.grid.shape)}, every {s.grid.stride[0]:g} px, sees {s.grid.extent[0]:g} px",
         )
         for s in shown
     ]
@@ -57,3 +60,12 @@ def run(
         rows,
         as_json=as_json,
     )
+
+
+def _place(site: Site) -> str:
+    """Return where a site is reached, in words."""
+    where = site.module if site.weight is None or site.take == "result" else site.weight.removesuffix(".weight")
+    where = where if site.call is None else f"call {site.call + 1} of {where}"
+    if site.columns is not None:
+        where += f" [{site.columns[0]}:{site.columns[1]}]"
+    return where if site.take == "output" else f"{site.take} of {where}"

@@ -50,6 +50,20 @@ def test_every_family_has_all_sites_of_a_block(family):
         assert [n for n in order if n in INSIDE] == [n for n in INSIDE if n not in missing]
 
 
+WITHOUT_POOLED = {"hf DeiT, distilled", "timm DeiT, distilled", "hf DINOv2, SwiGLU", "hf DINOv3", "hf DINOv3, gated", "open_clip", "open_clip, layer scale"}  # fmt: skip
+WITHOUT_FINAL_NORM = {"hf CLIP", "hf BEiT", "timm BEiT", "timm EVA"}
+
+
+def test_what_a_family_lacks_is_what_the_documentation_says():
+    def without(name):
+        return {family for family in FAMILIES if name not in model_of(family).sites}
+
+    assert without("hook_pooled") == WITHOUT_POOLED
+    assert without("ln_final.hook_normalized") == WITHOUT_FINAL_NORM
+    assert without("blocks.0.mlp.hook_pre") == {"timm EVA"}
+    assert without("blocks.0.attn.hook_result") == WITHOUT_RESULT
+
+
 @families
 def test_the_pattern_times_the_values_is_what_the_heads_put_out_and_adds_up_to_the_attentions_output(family):
     model = model_of(family)
@@ -301,6 +315,37 @@ def test_transformerlens_bridge_has_the_same_heads(monkeypatch):
         compared.add(name)
     wanted = [f"blocks.{i}.{n}" for i in range(DEPTH) for n in (*INSIDE[:5], *BLOCK, "mlp.hook_pre")]
     assert {*wanted, "ln_final.hook_normalized"} <= compared
+
+
+def test_channels_that_attend_to_channels_have_no_pattern_of_tokens():
+    from timm.models.xcit import Xcit
+
+    from mechinterp.models.discovery import discover_sites
+    from mechinterp.models.vision_model import InputContract
+
+    module = Xcit(
+        img_size=32, patch_size=8, embed_dim=12, depth=2, num_heads=2, num_classes=2, cls_attn_layers=1
+    ).eval()
+    sites = discover_sites(module, InputContract(32, 32))
+    assert not any("hook_pattern" in name or "hook_result" in name or "hook_q" in name for name in sites)
+    assert not any(site.heads for site in sites.values())
+
+
+def test_a_store_keeps_patterns_and_single_heads(tmp_path):
+    from mechinterp.capturing import capture
+    from mechinterp.images.image_set import ImageSet
+
+    model = model_of("timm ViT, qk norm")
+    random = torch.rand(3, 30, 50, generator=torch.Generator().manual_seed(0)).numpy()
+    images = ImageSet(ids=("a", "b", "c"), read=lambda i: random[i])
+    names = [f"blocks.{LAST}.attn.hook_pattern", f"blocks.{LAST}.attn.hook_z[1]"]
+    store = capture(model, images, names, out=tmp_path / "store")
+    with torch.no_grad():
+        expected = run_with_cache(model, model.prepare([images[i] for i in range(3)]), names)
+    assert set(store.sites) == set(names)
+    for name in names:
+        assert store.manifest.sites[name] == model.site(name)
+        assert close(store.rows(name).reshape(expected[name].shape), expected[name])
 
 
 def test_attention_in_windows_has_no_sites_of_heads():
