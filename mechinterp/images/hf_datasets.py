@@ -18,7 +18,7 @@ from mechinterp.images.image_set import ImageSet, Masks
 from mechinterp.images.intensity import checked_range, checked_spacing, range_of
 from mechinterp.images.mask_files import inside
 from mechinterp.images.metadata_table import SPLITS
-from mechinterp.images.pseudonyms import pseudonyms
+from mechinterp.images.pseudonyms import key_setting, pseudonyms
 
 MARKS = ("dataset_dict.json", "state.json")
 _GROUPS = ("group", "patient", "patient_id", "subject", "subject_id")
@@ -119,7 +119,7 @@ def from_hf_dataset(
             **{k: v for k, v in (("image", image), ("label", label), ("group", group)) if v is not None},
             **({} if intensity_range is None else {"intensity_range": [float(v) for v in intensity_range]}),
             **({} if said_spacing is None else {"spacing_mm": list(said_spacing)}),
-            **({} if key is None else {"key": str(key)}),
+            **key_setting(key),
             **({} if name is None else {"name": name}),
             **({} if licence is None else {"licence": licence}),
         },

@@ -28,7 +28,7 @@ from mechinterp.images.metadata_table import (
     read_rows,
     spacings_of,
 )
-from mechinterp.images.pseudonyms import pseudonyms
+from mechinterp.images.pseudonyms import key_setting, pseudonyms
 
 
 def from_folder(
@@ -126,7 +126,7 @@ def from_folder(
             **({} if intensity_range is None else {"intensity_range": [float(v) for v in intensity_range]}),
             **({} if spacing_mm is None else {"spacing_mm": list(checked_spacing(spacing_mm, "spacing_mm"))}),
             **({} if licence is None else {"licence": licence}),
-            **({} if key is None else {"key": str(key)}),
+            **key_setting(key),
             **({"tolerant": True} if tolerant else {}),
         },
         name=name or said.name or root.resolve().name,

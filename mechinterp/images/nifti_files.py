@@ -30,7 +30,7 @@ from mechinterp.images.metadata_table import (
     read_rows,
 )
 from mechinterp.images.nifti import slice_names
-from mechinterp.images.pseudonyms import pseudonyms
+from mechinterp.images.pseudonyms import key_setting, pseudonyms
 from mechinterp.images.volume import Axis, Volume, load_volume
 from mechinterp.images.windows import window_range
 
@@ -161,7 +161,7 @@ def from_nifti_files(
     settings: dict[str, Any] = {"volumes": volumes or None, "window": window, "name": name, "licence": licence}
     if not volumes:
         settings |= {"axis": axis, "step_mm": float(step_mm)}
-    settings["key"] = None if key is None else str(key)
+    settings |= key_setting(key)
     settings["intensity_range"] = None if intensity_range is None else [float(v) for v in intensity_range]
     return ImageSet(
         ids=tuple(ids),

@@ -80,6 +80,13 @@ def pseudonyms(key: str | Path | None = None) -> Pseudonyms:
         raise ConfigError(f"key file {path} holds no key of at least 32 hex digits: {remedy}") from error
 
 
+def key_setting(key: str | Path | None) -> dict[str, str]:
+    """Return what a set's source says of its key: where the file is, nothing of what is in it."""
+    if key is None:
+        return {}
+    return {"key": RANDOM if key == RANDOM else Path(key).resolve().as_posix()}
+
+
 def _default_path() -> Path:
     named = os.environ.get(KEY_VARIABLE)
     if named:

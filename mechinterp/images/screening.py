@@ -133,7 +133,7 @@ def _notes(
         flagged = len({f.image for f in flags if f.kind == kind})
         if flagged:
             yield (
-                f"WARNING: {flagged} of {len(looked_at) or len(images)} image{'' if flagged == 1 else 's'} {warning}: look at "
+                f"WARNING: {flagged} of {len(looked_at) or len(images)} images {warning}: look at "
                 "them before anything is shared"
             )
     if 0 < len(looked_at) < len(images):

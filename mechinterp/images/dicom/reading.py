@@ -22,7 +22,7 @@ from mechinterp.images.dicom.segmentation import SegmentFrame, read_segments
 from mechinterp.images.dicom.stacks import Stack, stacks_of
 from mechinterp.images.findings import Flag, SetAside
 from mechinterp.images.image_set import ImageSet, Masks
-from mechinterp.images.pseudonyms import pseudonyms
+from mechinterp.images.pseudonyms import key_setting, pseudonyms
 from mechinterp.images.windows import NAMED_WINDOWS, window_range
 from mechinterp.progress import SILENT, Progress
 
@@ -110,7 +110,6 @@ def from_dicom(
         raise ImagesError(f"no image of {root} can be read ({[*unreadable, *gaps][0].reason})")
     stacks = [s for s, _ in kept]
     settings = {"window": window, "volumes": volumes or None, "label": label, "name": name, "licence": licence}
-    settings["key"] = None if key is None else str(key)
     frames = [s.frames[0] for s in stacks]
     return ImageSet(
         ids=tuple(s.name for s in stacks),
@@ -131,6 +130,7 @@ def from_dicom(
             "kind": "dicom",
             "path": root.resolve().as_posix(),
             **{k: v for k, v in settings.items() if v is not None},
+            **key_setting(key),
         },
         name=name,
         licence=licence,

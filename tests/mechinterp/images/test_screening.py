@@ -76,7 +76,7 @@ def test_text_is_flagged_and_nothing_is_stopped(folder):
     images = open_images(folder, max_bad=1)
     assert [(f.kind, f.image) for f in images.flags] == [("burned-in text", "text.png")]
     assert "rows of glyphs, the longest at rows" in images.flags[0].reason
-    assert any(note.startswith("WARNING: 1 of 9 image may show text") for note in images.notes)
+    assert any(note.startswith("WARNING: 1 of 9 images may show text") for note in images.notes)
     assert open_images(folder, max_bad=1, look=False).flags == ()
     assert images.subset([0]).flags == ()
 
