@@ -96,9 +96,9 @@ def _check_present(request: Request, folder: Path | None) -> bool:
 
 def _is_kind(name: str) -> bool:
     """Whether a name is a kind of model that transformers knows, and no repository."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
-    return name in CONFIG_MAPPING_NAMES
+    return name in CONFIG_MAPPING
 
 
 def _nearest_kind(name: str) -> str:

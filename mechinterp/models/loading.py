@@ -160,17 +160,18 @@ def _size(size: object, spec: str) -> tuple[int, ...] | None:
 
 def _normalised(contract: InputContract, stated: Mapping[str, Option], spec: str) -> InputContract:
     """Return the contract with the mean and std that a spec states."""
+    found: dict[str, tuple[float, ...]] = {"mean": contract.mean, "std": contract.std}
     for name, value in stated.items():
         if value is None:
             continue
         values = value if isinstance(value, tuple) else (value,) * contract.channels
-        numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        numbers = tuple(float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool))
         if len(numbers) != len(values) or len(numbers) != contract.channels:
             raise ConfigError(f"'{spec}': {name} must be one number, or {contract.channels} (one for each channel)")
-        if name == "std" and min(numbers) <= 0:
-            raise ConfigError(f"'{spec}': std must be above 0")
-        contract = replace(contract, **{name: tuple(numbers)})
-    return contract
+        found[name] = numbers
+    if min(found["std"]) <= 0:
+        raise ConfigError(f"'{spec}': std must be above 0")
+    return replace(contract, mean=found["mean"], std=found["std"])
 
 
 def _device(device: str | torch.device) -> torch.device:

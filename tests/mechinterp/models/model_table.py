@@ -215,7 +215,7 @@ def check_capture(model: VisionModel, x: Tensor, sites: dict[str, Site]) -> str:
         assert acts.shape == (len(x), sites[name].tokens, sites[name].width), name
         expected = as_tokens(theirs[name], sites[name])
         assert (acts - expected).abs().max() <= TOLERANCE * expected.abs().max(), name
-    return f"✓ {len(sites)} sites"
+    return "✓"
 
 
 def check_intervention(model: VisionModel, x: Tensor, site: Site) -> str:
