@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -152,3 +152,38 @@ def test_an_input_without_a_tensor_says_so():
     hook_site(root, site("input"), lambda t: None)
     with pytest.raises(SiteError, match="is called without a tensor"):
         root(X)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shared, self.last = nn.Identity(), nn.Identity()
+
+    def forward(self, x):
+        return self.last(self.shared(2 * self.shared(x)) + 1)
+
+
+def test_one_call_of_a_module_that_runs_twice_is_meant():
+    module, seen = Twice(), []
+    for call in (0, 1):
+        where = replace(site(module="shared"), call=call)
+        handle = hook_site(module, where, lambda t: seen.append(t.clone()))
+        module(X)
+        module(X)  # counted anew in every forward pass
+        handle.remove()
+    assert [t.tolist() for t in seen] == [X.tolist()] * 2 + [(2 * X).tolist()] * 2
+    handle = hook_site(module, replace(site(module="shared"), call=1), lambda t: t * 0)
+    assert module(X).equal(torch.ones(1, 2))
+    handle.remove()
+    assert module(X).equal(2 * X + 1)
+
+
+def test_a_site_inside_a_module_that_is_not_there_is_named():
+    module = Twice()
+    for special in ({"take": "pattern", "module": "absent"}, {"weight": "shared.weight"}):
+        with pytest.raises(SiteError, match="site 'here': the model has no module"):
+            hook_site(module, replace(site(module="shared"), **special), lambda t: None)
+    with pytest.raises(SiteError, match="does not say from which heads and weights its result is computed"):
+        hook_site(module, replace(site(module="shared"), take="result"), lambda t: None)
+    with pytest.raises(SiteError, match=r"the model's 'shared.training' is no weight"):
+        hook_site(module, replace(site(module="shared"), weight="shared.training"), lambda t: None)

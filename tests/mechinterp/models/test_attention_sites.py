@@ -331,6 +331,21 @@ def test_channels_that_attend_to_channels_have_no_pattern_of_tokens():
     assert not any(site.heads for site in sites.values())
 
 
+@pytest.mark.parametrize("family", ["timm ViT", "torchvision ViT", "monai ViT"])
+def test_a_tail_from_a_site_inside_attention_is_exact_or_runs_the_whole_model(family):
+    from mechinterp.tails import Tail
+
+    model, x = model_of(family), pixels(model_of(family))
+    for name in [*names_of(family), f"blocks.{LAST}.attn.hook_z[1]"]:
+        (acts,) = cached(model, x, name.removeprefix(f"blocks.{LAST}."))
+        tail = Tail(model, name, x)
+        with intervene(model, {name: patch(acts * 0.5)}):
+            expected = run(model, x)
+        with torch.no_grad():
+            assert close(tail.logits(acts * 0.5, x), expected), name
+    assert not any("forward" in module.__dict__ for module in model.module.modules())
+
+
 def test_a_store_keeps_patterns_and_single_heads(tmp_path):
     from mechinterp.capturing import capture
     from mechinterp.images.image_set import ImageSet
