@@ -32,6 +32,7 @@ from .linear import fit_probe as fit_probe
 from .linear import probe_store as probe_store
 from .matrix import attribute_matrix as attribute_matrix
 from .matrix import match_attributes as match_attributes
+from .matrix_figures import survivors_figure as survivors_figure
 from .matrix_result import AttributeMatrix as AttributeMatrix
 from .matrix_result import FeatureAttribute as FeatureAttribute
 from .mean_difference import mean_difference_directions as mean_difference_directions

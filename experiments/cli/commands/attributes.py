@@ -18,38 +18,64 @@ def run(
         Path | None,
         typer.Option("--images", help="where the attributes are; default: where the store's images came from"),
     ] = None,
+    pooling: Annotated[
+        str, typer.Option("--pooling", help="a feature's value of an image: mean, max or active share of its tokens")
+    ] = "mean",
     seed: SeedFlag = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Say which physical attribute each feature follows, in units.
 
-    Each feature's attribute is chosen on the training images and tested on the held-out ones, corrected for all features
-    and attributes, beside neurons, PCA and random directions.
+    Each feature's attribute is chosen on the training images and tested on the held-out ones, at a false-discovery rate of 5 %
+    and by the highest of all pairs, beside neurons, PCA, random directions, and the directions that the attributes themselves
+    give. Writes the numbers as JSON, and a page with the heat map and the survivors' intervals.
 
     [bold]Example[/bold]
 
       mechinterp attributes runs/a/saes/topk-seed0 --activations runs/a/activations
     """
-    from experiments.analysis.measurements import held_out
+    import numpy as np
+
+    from experiments.analysis.attribute_page import (
+        interval_text,
+        lines_of,
+        shown_features,
+        summary,
+        write_attribute_page,
+    )
+    from experiments.analysis.measurements import held_out, middle_of_volume
     from experiments.analysis.stagewise import images_of
-    from mechinterp.files import write_json
+    from mechinterp.errors import ConfigError
+    from mechinterp.files import jsonable, write_json
     from mechinterp.store.reader import ActivationStore
     from probes import attribute_matrix
     from sparse_autoencoders import SparseAutoencoder
 
     store, loaded = ActivationStore.open(activations), SparseAutoencoder.load(sae)
     opened = images_of(store, images)
-    train, test = held_out(store)
+    train, test = held_out(store) if opened.units_are_patients else middle_of_volume(len(opened))
+    if np.intersect1d(train, test).size:
+        raise ConfigError("no images are held out, so nothing can be confirmed: give the images a split `test`")
     matrix = attribute_matrix(
-        loaded, store, opened.attributes, discovery=train, confirmation=test, seed=seed, progress=ConsoleProgress()
+        loaded, store, opened.attributes, discovery=train, confirmation=test, pooling=pooling,  # type: ignore[arg-type]
+        seed=seed, progress=ConsoleProgress(),
+    )  # fmt: skip
+    whole = summary(matrix, opened.attributes.select(test))
+    target, page = Path(sae) / "attributes.json", Path(sae) / "attributes.html"
+    write_json(target, {**matrix.to_json(), "whole": jsonable(whole), "trained": store.manifest.trained})
+    lines = lines_of(matrix, whole, store.manifest.trained)
+    write_attribute_page(page, f"Attributes of {loaded.site}", lines, matrix)
+    found = jsonable(
+        {
+            "result": str(target),
+            "page": str(page),
+            "text": matrix.text,
+            "survivors": [vars(f) for f in matrix.survivors],
+            "findings": [vars(f) for f in matrix.findings],
+            "whole": whole,
+            "trained": store.manifest.trained,
+        }
     )
-    target = Path(sae) / "attributes.json"
-    write_json(target, matrix.to_json())
-    closest = (
-        matrix.findings
-        or sorted((matrix[i] for i in range(len(matrix))), key=lambda f: -abs(f.rho_confirmation or 0))[:10]
-    )
-    found = {"result": str(target), "text": matrix.text, "findings": [vars(f) for f in matrix.findings]}
     if as_json:
         emit(found, "", as_json=True)
         return
@@ -60,15 +86,11 @@ def run(
             f.unit,
             f"{f.rho_discovery:+.2f}",
             f"{f.rho_confirmation:+.2f}",
-            f"{f.p_corrected:.3g}",
+            interval_text(f),
+            f"{f.q:.3g}",
             f.verdict,
         )
-        for f in closest
+        for f in shown_features(matrix)
     ]
-    emit_table(
-        found,
-        matrix.text,
-        ["feature", "attribute", "unit", "rho, chosen on", "rho, held out", "p", "verdict"],
-        rows,
-        as_json=False,
-    )
+    heads = ["feature", "attribute", "unit", "rho, chosen on", "rho, held out", "95 % interval", "q", "verdict"]
+    emit_table(found, "\n".join([*lines, f"page: {page}"]), heads, rows, as_json=False)

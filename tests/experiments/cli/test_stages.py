@@ -73,9 +73,17 @@ def test_a_probe_reports_error_in_units(made, capsys):
 def test_attributes_of_every_feature_are_written(made, capsys):
     sae = made / "saes" / "seed-0"
     assert run("attributes", sae, "--activations", made / "activations", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["text"]
-    assert (sae / "attributes.json").exists()
-    assert run("attributes", sae, "--activations", made / "activations") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["text"]
+    assert found["whole"]["survivors"] == len(found["survivors"])
+    assert json.loads((sae / "attributes.json").read_text())["supervised"]["kind"] == "mean difference"
+    assert "Features and attributes" in (sae / "attributes.html").read_text()
+    assert run("attributes", sae, "--activations", made / "activations", "--pooling", "max") == 0
+    printed = capsys.readouterr().out
+    assert "95 % interval" in printed
+    assert "false-discovery rate" in printed
+    assert run("attributes", sae, "--activations", made / "activations", "--pooling", "middle") == 2
+    assert "pooling is 'middle'" in capsys.readouterr().err
 
 
 def test_the_dashboard_analyses_the_run_once_and_exports_pages_that_escape_a_class_name(made, tmp_path, capsys):

@@ -1,0 +1,79 @@
+"""The page and the lines of one attribute matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from experiments.dashboard.single_page import Shown, write_single_page
+from mechinterp.attributes.table import AttributeTable
+from probes import AttributeMatrix, FeatureAttribute, attribute_matrix_figure, disentanglement, survivors_figure
+
+SHOWN = 10
+
+
+def shown_features(matrix: AttributeMatrix) -> tuple[FeatureAttribute, ...]:
+    """Return the survivors, or, where there are none, the features closest to an attribute on held-out images."""
+    if matrix.survivors:
+        return matrix.survivors
+    known = [matrix[i] for i in range(len(matrix)) if matrix.best[i] >= 0]
+    return tuple(sorted(known, key=lambda f: -abs(f.rho_confirmation))[:SHOWN])
+
+
+def interval_text(found: FeatureAttribute) -> str:
+    """Return a survivor's interval as it is printed, or why there is none."""
+    if found.interval is None:
+        return found.interval_note or "–"
+    note = f" ({found.interval_note})" if found.interval_note else ""
+    return f"{found.interval[0]:+.2f} to {found.interval[1]:+.2f}{note}"
+
+
+def summary(matrix: AttributeMatrix, held_out: AttributeTable) -> dict[str, Any]:
+    """Return what the matrix says as a whole, as plain JSON."""
+    whole = disentanglement(matrix, held_out)
+    return {
+        "survivors": len(matrix.survivors),
+        "disentanglement": whole.dci.disentanglement,
+        "completeness": whole.dci.completeness,
+        "information_gap": whole.mig,
+        "redundancy": whole.redundancy,
+        "matching": [vars(m) for m in whole.matching],
+        "controls": [
+            {"name": c.name, "value": c.value, "passed": c.passed, "detail": c.detail} for c in matrix.as_controls()
+        ],
+    }
+
+
+def lines_of(matrix: AttributeMatrix, whole: dict[str, Any], trained: bool) -> list[str]:
+    """Return the sentences that stand above the figures."""
+    lines = [
+        f"{whole['survivors']} of {len(matrix)} features keep their attribute on held-out images, at a false-discovery rate of "
+        f"5 %; {len(matrix.findings)} after correction for the highest of all pairs ({matrix.test.scheme}).",
+        f"Disentanglement {whole['disentanglement']:.2f}, completeness {whole['completeness']:.2f}, information gap "
+        f"{whole['information_gap']:.2f}, of held-out mutual information.",
+    ]
+    if matrix.supervised is not None:
+        lines.append(
+            f"Directions taken from the attributes themselves: {len(matrix.supervised.survivors)} of "
+            f"{len(matrix.supervised)} survive, highest held-out |ρ| {matrix.supervised.highest():.2f} against "
+            f"{matrix.highest():.2f} of the features."
+        )
+    lines += [f"{c['name']}: {'passed' if c['passed'] else 'FAILED'} ({c['detail']})" for c in whole["controls"]]
+    return lines if trained else ["UNTRAINED model: no claim about it is met.", *lines]
+
+
+def write_attribute_page(path: Path, title: str, lines: list[str], matrix: AttributeMatrix) -> Path:
+    """Write the heat map and the survivors' intervals as one file that opens from disk."""
+    figures = [
+        Shown(
+            "Features and attributes", attribute_matrix_figure(matrix),
+            "Held-out rank correlation; a dot marks a pair that is significant after correction for all of them.",
+        )
+    ]  # fmt: skip
+    if matrix.survivors:
+        survivors = Shown(
+            "What survives", survivors_figure(matrix),
+            "Rank correlation on the patients it was chosen on, and on others with its interval.",
+        )  # fmt: skip
+        figures.insert(0, survivors)
+    return write_single_page(path, title, lines, figures)
