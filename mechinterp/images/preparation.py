@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError, ImagesError, nearest
 from mechinterp.files import sha256_json
-from mechinterp.images.fitting import Fit, fitted
+from mechinterp.images.fitting import Fit as Fit
+from mechinterp.images.fitting import fitted
 from mechinterp.images.image_set import MedicalImage
 from mechinterp.images.resampling import resized
 from mechinterp.token_grid import Placement
