@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.nodes import NodeSet, Parts, minus
+from circuits.quadrature import way
 from circuits.running import slices
 from circuits.wiring import State, Wiring
 
@@ -252,27 +253,27 @@ class _Pair:
         n = len(self.base)
         effects = torch.zeros(n, len(self.sources), max(1, len(self.targets)), dtype=torch.float64)
         moved = torch.zeros_like(effects)
-        shares = [0.0] if steps == 1 else [(s + 0.5) / steps for s in range(steps)]
+        shares = ((0.0, 1.0),) if steps == 1 else way(steps)
         change = minus(self.new, self.own)
         weights = None if self.target is None else self._target_gradient(shares)
-        for share in shares:
-            self._add_gradients(share, change, weights, effects, moved)
-        return self._made(effects / len(shares), moved / len(shares))
+        for share, weight in shares:
+            self._add_gradients(share, weight, change, weights, effects, moved)
+        return self._made(effects, moved)
 
-    def _target_gradient(self, shares: Sequence[float]) -> Tensor:
+    def _target_gradient(self, shares: Sequence[tuple[float, float]]) -> Tensor:
         """Return the metric's gradient at the target site, averaged along the way from the base to the other run."""
         assert self.target is not None
         site = self.target.site
         total = torch.zeros_like(self.base.acts[site])
-        for share in shares:
+        for share, weight in shares:
             acts = torch.lerp(self.base.acts[site], self.other.acts[site], share).requires_grad_()
             with torch.enable_grad():
                 metric, _ = self._from_base({site: acts}, (), 1)
-                total += torch.autograd.grad(metric.sum(), acts)[0] / len(shares)
+                total += weight * torch.autograd.grad(metric.sum(), acts)[0]
         return total
 
     def _add_gradients(
-        self, share: float, change: Parts, weights: Tensor | None, effects: Tensor, moved: Tensor
+        self, share: float, weight: float, change: Parts, weights: Tensor | None, effects: Tensor, moved: Tensor
     ) -> None:
         site = self.source.site
         acts = torch.lerp(self.base.acts[site], self.other.acts[site], share).requires_grad_()
@@ -282,7 +283,7 @@ class _Pair:
             )
             if self.target is None or weights is None:
                 gradient = torch.autograd.grad(metric.sum(), acts)[0]
-                products = self.source.per_node(gradient, change).sum(1)[:, self.sources].double()
+                products = weight * self.source.per_node(gradient, change).sum(1)[:, self.sources].double().cpu()
                 effects[:, :, 0] += products
                 moved[:, :, 0] += products
                 return
@@ -296,7 +297,9 @@ class _Pair:
             for part in slices(len(live), TARGETS_AT_ONCE):
                 some = live[part]
                 for outcome, into in ((node_weights, effects), (sizes, moved)):
-                    into[:, :, some] += self._pulled_back(outcome[:, [self.targets[t] for t in some]], acts, change)
+                    into[:, :, some] += weight * self._pulled_back(
+                        outcome[:, [self.targets[t] for t in some]], acts, change
+                    )
 
     def _pulled_back(self, outcome: Tensor, acts: Tensor, change: Parts) -> Float[Tensor, "image source target"]:
         """Return gradient × change of every source for every target's outcome, in one batched backward pass."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from circuits.ablations import Ablation
 from circuits.corrupting import Corrupted
 from circuits.nodes import NodeSet, Parts, minus
+from circuits.quadrature import way
 from circuits.running import slices
 from circuits.wiring import Wiring
 from mechinterp.errors import HashMismatchError
@@ -176,11 +177,11 @@ class ExactRuns:
             with torch.no_grad():
                 return self._metric(layer, acts + changed, i, tail) - before
         total = torch.zeros(len(changed), dtype=acts.dtype, device=acts.device)
-        for k in range(self.steps):
-            at = (acts + (k + 0.5) / self.steps * changed).requires_grad_()
+        for share, weight in way(self.steps):
+            at = (acts + share * changed).requires_grad_()
             with torch.enable_grad():
                 gradient = torch.autograd.grad(self._metric(layer, at, i, tail).sum(), at)[0]
-            total += (gradient * changed).sum((1, 2)) / self.steps
+            total += weight * (gradient * changed).sum((1, 2))
         return total
 
     def _metric(self, layer: NodeSet, acts: Tensor, i: int, tail: Tail | None) -> Float[Tensor, " row"]:

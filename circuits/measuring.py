@@ -42,6 +42,7 @@ from circuits.node_results import Effects, NodeName, Resolution
 from circuits.node_scores import site_gradients
 from circuits.nodes import NodeSet, Parts, minus
 from circuits.off_data import DataSpread
+from circuits.quadrature import way
 from circuits.wiring import Wiring
 from mechinterp.errors import ConfigError, nearest
 from mechinterp.progress import SILENT, Progress
@@ -208,11 +209,11 @@ def _by_gradient(
     for layer in wiring.layers:
         clean, other = b.clean.acts[layer.site], b.replaced.acts[layer.site]
         total = torch.zeros_like(clean)
-        for k in range(steps):
-            acts = torch.lerp(clean, other, (k + 0.5) / steps).requires_grad_()
+        for share, weight in way(steps):
+            acts = torch.lerp(clean, other, share).requires_grad_()
             with torch.enable_grad():
                 metric, _ = wiring.run(b.clean, {layer.site: acts}, first=first)
-                total += torch.autograd.grad(metric.sum(), acts)[0] / steps
+                total += weight * torch.autograd.grad(metric.sum(), acts)[0]
         found[layer.site] = layer.per_node(total, change[layer.site])
     return found, _cost(steps * len(wiring.layers))
 

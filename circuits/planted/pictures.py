@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuits.planted.plan import STRONGEST
 from mechinterp.errors import ConfigError
 
 NAMED = ("blob", "vertical edge", "horizontal edge", "tag", "diagonal edge", "ring")
@@ -112,7 +113,7 @@ def draw_images(
     if k > cells * cells:
         raise ConfigError(f"{k} patterns do not fit {cells} × {cells} cells: take a larger grid")
     rng = np.random.default_rng([seed, n, k])
-    amplitudes = np.where(rng.random((n, k)) < present, rng.uniform(0.7, 1.3, (n, k)), 0.0)
+    amplitudes = np.where(rng.random((n, k)) < present, rng.uniform(0.7, STRONGEST, (n, k)), 0.0)
     places = np.argsort(rng.random((n, cells * cells)), axis=1)[:, :k]
     flat = shapes.reshape(k, -1)
     canvas = background * rng.standard_normal((n, cells * cells, size * size))

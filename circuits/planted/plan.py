@@ -12,6 +12,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 LOGIT = "logit"
+STRONGEST = 1.3
+"""Largest amplitude that a pattern is shown with."""
+
 Kind = Literal["and", "nor", "sum", "inhibit", "threshold", "carry", "backup", "distractor"]
 
 
@@ -169,7 +172,7 @@ class CircuitPlan:
 
 def and_gate(name: str, layer: int, sources: Sequence[str]) -> Gate:
     """Return a gate that is on when all its sources are."""
-    return Gate(name, "and", layer, dict.fromkeys(sources, 1.0), 0.5 - (len(sources) - 1))
+    return Gate(name, "and", layer, dict.fromkeys(sources, 1.0), -STRONGEST * (len(sources) - 1))
 
 
 def nor_gate(name: str, layer: int, sources: Sequence[str]) -> Gate:
