@@ -16,7 +16,7 @@ from mechinterp.errors import ConfigError
 ModelFlag = Annotated[
     str,
     typer.Option(
-        "--model", help="timm:NAME, hf:NAME_OR_DIR, onnx:FILE or py:FILE.py:FUNCTION; see `mechinterp models`"
+        "--model", help="SOURCE:NAME?OPTION=VALUE, as timm:resnet18 or py:FILE.py:FUNCTION; see `mechinterp models`"
     ),
 ]
 WeightsFlag = Annotated[

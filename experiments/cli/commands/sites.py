@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.console import emit_table
+from experiments.cli.console import ConsoleProgress, emit_table
 from experiments.cli.options import JsonFlag, WeightsFlag
 
 if TYPE_CHECKING:
     from mechinterp.sites import Site
 
+CARRY_WEIGHTS = {"onnx", "py"}  # no layout without them
+
 
 def run(
-    model: Annotated[str, typer.Argument(help="timm:NAME, hf:DIR, onnx:FILE or py:FILE.py:FUNCTION")],
+    model: Annotated[str, typer.Argument(help="SOURCE:NAME?OPTION=VALUE, as `mechinterp models` lists them")],
     weights: WeightsFlag = None,
     every_module: Annotated[
         bool, typer.Option("--all", help="every module's dotted path too, not only named sites")
@@ -30,12 +32,14 @@ def run(
 
       mechinterp sites timm:vit_tiny_patch16_224
 
+      mechinterp sites 'monai:ViT?img_size=96,96,96&patch_size=16'
+
       mechinterp sites onnx:tumour.onnx --search block5 --json
     """
     from mechinterp.models.loading import load_model
     from mechinterp.store.manifest import site_to_json
 
-    loaded = load_model(model, weights or ("random" if model.partition(":")[0] in {"timm", "hf"} else None))
+    loaded = load_model(model, weights or (None if model.partition(":")[0] in CARRY_WEIGHTS else "random"))
     sites = [s for s in loaded.sites.values() if search in s.name]
     named = [s for s in sites if s.name != s.module]
     shown = sites if every_module or search or not named else named
@@ -54,12 +58,14 @@ def run(
     ]
     left = len(sites) - len(shown)
     emit_table(
-        {"model": model, "sites": [site_to_json(s) for s in shown]},
+        {"model": model, "sites": [site_to_json(s) for s in shown], "notes": list(loaded.notes)},
         f"{model}: {len(shown)} sites" + (f" (and {left} more by dotted path: --all)" if left else ""),
         ["site", "module", "layout", "width", "tokens", "grid"],
         rows,
         as_json=as_json,
     )
+    for note in loaded.notes:
+        ConsoleProgress().note(f"note: {note}")
 
 
 def _place(site: Site) -> str:
