@@ -179,4 +179,5 @@ def _one_less_entropy(r: NDArray[np.float64]) -> NDArray[np.float64]:
     shares = np.divide(r, total, out=np.zeros_like(r), where=total > 0)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     entropy = -(shares * logs).sum(1) / np.log(max(2, r.shape[1]))
-    return np.where(total[:, 0] > 0, 1 - entropy, np.nan)
+    found: NDArray[np.float64] = np.where(total[:, 0] > 0, 1 - entropy, np.nan)
+    return found

@@ -56,7 +56,9 @@ def attribute_matrix_figure(matrix: AttributeMatrix, n_features: int = 40) -> go
             marker={"color": COLOURS["ink"], "size": 7}, name="significant after correction",
         )  # fmt: skip
     apply_theme(figure)
-    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_yaxes(
+        autorange="reversed", type="category", tickmode="array", tickvals=labels
+    )  # every row has its label
     figure.update_xaxes(type="category", tickangle=-30)
     figure.update_layout(height=120 + 18 * max(8, len(rows)), title=as_text(matrix.text), margin={"t": 64})
     return figure

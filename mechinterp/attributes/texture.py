@@ -115,7 +115,7 @@ def cooccurrence(
         )[1:, 1:]  # level 0 is outside the mask
         if counts.sum():
             found.append([float(feature.graycoprops(counts, name)[0, 0]) for name in _GLCM])
-    means = np.mean(found, axis=0) if found else np.full(len(_GLCM), np.nan)
+    means: NDArray[np.float64] = np.array(found).mean(0) if found else np.full(len(_GLCM), np.nan)
     return dict(zip(_GLCM, map(float, means), strict=True))
 
 
@@ -130,7 +130,7 @@ def sharpness_of(image: Plane, mask: Mask, spacing_mm: tuple[float, float]) -> f
     """Return the root-mean-square gradient inside a region, in the image's unit per millimetre."""
     if not mask.any() or min(image.shape) < 2:
         return float("nan")
-    down, across = np.gradient(image.astype(np.float64), *spacing_mm)
+    down, across = (np.asarray(g) for g in np.gradient(image.astype(np.float64), *spacing_mm))
     return float(np.sqrt(np.mean(down[mask] ** 2 + across[mask] ** 2)))
 
 
