@@ -16,6 +16,7 @@ from mechinterp.images.metadata_table import is_mask_column, mask_name
 
 FOLDER = "masks"
 _MOST_LABELS = 256
+_MOST_LEVELS, _LEAST_FLAT = 16, 8  # a drawn label map has few levels, each over many pixels
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def read_mask_file(path: Path, name: str = "mask") -> dict[str, NDArray[np.bool_
     """Read a picture or an array as a mask.
 
     Values of 0 and 1 are outside and inside; otherwise inside is from half of the type's white on, so that the smooth
-    edges of a drawn mask are cut at one half.
+    edges of a drawn mask are cut at one half. What covers less than half of every pixel is inside nowhere.
 
     Raises
     ------
@@ -104,11 +105,17 @@ def inside(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
     if largest <= 1:
         return np.asarray(values == 1)
     white = np.iinfo(values.dtype).max
-    if largest < white / 2:
+    if largest < white / 2 and _like_labels(values):
         raise UnreadableImageError(
             name, f"a mask whose largest value is {largest}: save 0 and {white}, or one file for each label"
         )
     return np.asarray(values >= white / 2)
+
+
+def _like_labels(values: NDArray[Any]) -> bool:
+    """Say whether values are few and flat, as labels are; the coverage of something smaller than a pixel is neither."""
+    levels, counts = np.unique(values[values > 0], return_counts=True)
+    return len(levels) <= _MOST_LEVELS and float(counts.mean()) >= _LEAST_FLAT
 
 
 def label_masks(values: NDArray[Any], name: str) -> dict[str, NDArray[np.bool_]]:

@@ -23,6 +23,7 @@ def saved(tmp_path, values):
         (np.array([[0, 1]], np.uint8), [[False, True]]),
         (np.array([[0, 0]], np.uint8), [[False, False]]),
         (np.array([[127, 128, 255]], np.uint8), [[False, True, True]]),
+        (np.array([[0, 12, 48, 9]], np.uint8), [[False] * 4]),  # a lesion smaller than a pixel
         (np.array([[100, 65535]], np.uint16), [[False, True]]),
         (np.array([[0.4, 0.5]]), [[False, True]]),
         (np.array([[True, False]]), [[True, False]]),
@@ -37,7 +38,7 @@ def test_what_is_no_mask_is_refused(tmp_path):
     with pytest.raises(
         ImagesError, match=r"a mask whose largest value is 3: save 0 and 255, or one file for each label"
     ):
-        read_mask_file(saved(tmp_path, np.array([[0, 1, 2, 3]], np.uint8)))
+        read_mask_file(saved(tmp_path, np.repeat(np.array([[0, 1, 2, 3]], np.uint8), 9, axis=0)))
     with pytest.raises(ImagesError, match="a mask in colour"):
         read_mask_file(saved(tmp_path, np.array([[[9, 8, 9], [255, 255, 255]]], np.uint8)))
     with pytest.raises(ImagesError, match=r"notes\.txt is not one of"):
