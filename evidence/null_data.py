@@ -8,7 +8,7 @@ does not know of it would have said.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +78,12 @@ def render(figures: dict[str, Any]) -> str:
         "",
         "**Cover of 95 % intervals**, three images a patient that share most of their variance:",
         "",
-        "| statistic | truth | patients | cover | within bounds | plain percentile bootstrap |",
-        "|---|---|---|---|---|---|",
+        "| statistic | truth | patients | cover | within bounds | refused | plain percentile bootstrap |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {c['statistic']} | {c['truth']:.2f} | {c['patients']} | {_share(c['cover'])} | {_yes(c['within'])} | "
+        f"| {c['statistic']} | {c['truth']:.2f} | {c['patients']} | {_share(c['cover'])} | "
+        f"{'no, wider than needed' if c['above'] else _yes(c['within'])} | {_share(c['refused'])} | "
         f"{'–' if c['plain'] is None else _share(c['plain'])} |"
         for c in figures["cover"]
     ]
@@ -219,19 +220,22 @@ def _cover(runs: int, progress: Progress) -> list[dict[str, Any]]:
     found, statistics = [], _statistics()
     for patients in (12, 30, 60):
         for name, truth, draw in statistics:
-            held = plain = 0
+            held = plain = given = 0
             counted = False
             for seed in progress.track(range(runs), f"{name}, {patients} patients", total=runs):
                 interval, ordinary = draw(np.random.default_rng((4, patients, seed)), patients, seed)
+                given += not np.isnan(interval[0])
                 held += bool(interval[0] <= truth <= interval[1])
                 if ordinary is not None:
                     counted = True
                     plain += bool(ordinary[0] <= truth <= ordinary[1])
-            low, high = bounds(0.95, runs)
+            low, high = bounds(0.95, max(1, given))
+            rate = held / max(1, given)
             found.append(
                 {
-                    "statistic": name, "truth": truth, "patients": patients, "cover": held / runs,
-                    "within": bool(low <= held / runs <= high), "plain": plain / runs if counted else None,
+                    "statistic": name, "truth": truth, "patients": patients, "cover": rate, "refused": 1 - given / runs,
+                    "within": bool(low <= rate <= high), "above": bool(rate > high),
+                    "plain": plain / runs if counted else None,
                 }
             )  # fmt: skip
     return found
@@ -268,18 +272,18 @@ def _mean_by_t(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends
     return _ends(mean_interval(values + 0.5, groups)), None
 
 
-def _r2(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends | None]:
-    """Explained share of a prediction whose error has the variance of what it predicts: 0.5."""
-    predicted, groups = _clustered(rng, patients)
-    truth = predicted + _clustered(rng, patients)[0]
+def _r2(method: Literal["bca", "jackknife"]) -> Callable[..., tuple[Ends, Ends | None]]:
+    def draw(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends | None]:
+        """Cover the explained share of a prediction whose error has the variance of what it predicts: 0.5."""
+        predicted, groups = _clustered(rng, patients)
+        truth = predicted + _clustered(rng, patients)[0]
 
-    def share(i: NDArray[np.int64]) -> float:
-        return 1 - float(np.square(truth[i] - predicted[i]).sum() / np.square(truth[i] - truth[i].mean()).sum())
+        def share(i: NDArray[np.int64]) -> float:
+            return 1 - float(np.square(truth[i] - predicted[i]).sum() / np.square(truth[i] - truth[i].mean()).sum())
 
-    interval = bootstrap_groups(share, groups, n_boot=400, seed=seed)
-    drawn = rng.integers(0, patients, size=(400, patients))
-    images = (drawn[:, :, None] * 3 + np.arange(3)).reshape(400, -1)
-    return _ends(interval), _plain(np.array([share(i) for i in images]))
+        return _ends(bootstrap_groups(share, groups, n_boot=400, seed=seed, method=method)), None
+
+    return draw
 
 
 def _rank_correlation(strength: float, zeros: bool) -> Callable[..., tuple[Ends, Ends | None]]:
@@ -311,7 +315,8 @@ def _statistics() -> tuple[tuple[str, float, Callable[..., tuple[Ends, Ends | No
     return (
         ("mean, Student's t over patients", 0.5, _mean_by_t),
         ("mean, bootstrap over patients", 0.5, _bootstrapped_mean),
-        ("R², bootstrap over patients", 0.5, _r2),
+        ("R², bootstrap over patients", 0.5, _r2("bca")),
+        ("R², jackknife over patients", 0.5, _r2("jackknife")),
         ("rank correlation", 0.0, _rank_correlation(0.0, zeros=False)),
         ("rank correlation", _rank_truth(0.5, False), _rank_correlation(0.5, zeros=False)),
         ("rank correlation", _rank_truth(0.8, False), _rank_correlation(0.8, zeros=False)),

@@ -154,7 +154,10 @@ def information_gaps(
     if len(known) < 2:
         return np.full(known.shape[1], np.nan)
     top = np.sort(np.partition(known, -2, axis=0)[-2:], axis=0)
-    return np.divide(top[1] - top[0], entropy, out=np.full(known.shape[1], np.nan), where=entropy > 0)
+    gaps: NDArray[np.float64] = np.divide(
+        top[1] - top[0], entropy, out=np.full(known.shape[1], np.nan), where=entropy > 0
+    )
+    return gaps
 
 
 def best_matching(matrix: AttributeMatrix) -> tuple[Match, ...]:

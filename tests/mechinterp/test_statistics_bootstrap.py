@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mechinterp.errors import ConfigError
 from mechinterp.statistics import Interval, bootstrap_groups
@@ -43,7 +44,7 @@ def test_images_of_a_patient_are_drawn_together():
         assert len(images) == 45
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
+@pytest.mark.parametrize("method", ["percentile", "bca", "jackknife"])
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation(method):
     values = np.random.default_rng(1).normal(size=400)
     interval = bootstrap_groups(mean_of(values), np.arange(400), method=method)
@@ -102,3 +103,14 @@ def test_tails_are_widened_so_that_ten_patients_cover_a_normal_mean():
         )
         covered.append(interval.ends[0] <= 0 <= interval.ends[1])
     assert np.mean(covered) > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 300)
+
+
+def test_the_jackknife_of_a_mean_is_students_t_and_refuses_what_it_cannot_leave_out():
+    values = np.random.default_rng(6).normal(size=14)
+    interval = bootstrap_groups(mean_of(values), np.arange(14), method="jackknife")
+    np.testing.assert_allclose(interval.ends, stats.ttest_1samp(values, 0).confidence_interval(0.95))
+    assert interval.warning.startswith("fewer than 30")
+    needs_first = bootstrap_groups(
+        lambda images: 1.0 if 0 in images else float("nan"), np.arange(14), method="jackknife"
+    )
+    assert needs_first.text == "not estimable (1 of 14 patients cannot be left out)"
