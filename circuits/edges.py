@@ -195,7 +195,9 @@ class _Pair:
                 some = live[part]
                 metric, read = self._with_sources_changed(some)
                 if self.target is None:
-                    change = (metric - self.base.metric.repeat(len(some))).double().reshape(len(some), n).T[:, :, None]
+                    change = (
+                        (metric - self.base.metric.repeat(len(some))).double().cpu().reshape(len(some), n).T[:, :, None]
+                    )
                     effects[:, some], moved[:, some] = change, change
                 else:
                     self._through_targets(some, read, per_run, effects, moved)

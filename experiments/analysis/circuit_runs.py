@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def parsed_ablation(name: str) -> Ablation:
     """
     from circuits import mean, resample, zero
 
-    makers = {"zero": zero, "mean": mean, "resample": lambda: resample(1)}
+    makers: dict[str, Callable[[], Ablation]] = {"zero": zero, "mean": mean, "resample": lambda: resample(1)}
     if name not in makers:
         raise ConfigError(f"--ablation is '{name}': it must be {', '.join(makers)}")
     return makers[name]()
@@ -162,7 +163,7 @@ def write_circuit(circuit: Circuit, tested: Faithfulness, out: Path) -> dict[str
     write_json(out / "faithfulness.json", tested.to_json())
     figures = [circuit.figure(), *([tested.figure()] if tested.under else [])]
     parts = [f.to_html(full_html=False, include_plotlyjs=(k == 0)) for k, f in enumerate(figures)]
-    title = f"Circuit of {circuit.wiring.metric.name}"
+    title = html.escape(f"Circuit of {circuit.wiring.metric.name}")
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
         f"<body><main><h1>{title}</h1>{''.join(parts)}<p>Research use only.</p></main></body></html>"

@@ -1,0 +1,92 @@
+"""``mechinterp circuit`` on a user's own network, with its autoencoder and with neurons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.analysis.circuit_runs import parsed_ablation, parsed_metric
+from experiments.cli import entry
+from mechinterp.errors import ConfigError
+
+MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
+
+
+def run(*argv):
+    return entry.run([str(a) for a in argv])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("circuit")
+    scans, store = folder / "scans", folder / "a" / "activations"
+    assert run("phantoms", "fundus", "--patients", 12, "--size-px", 48, "--no-masks", "--out", scans) == 0
+    assert run("capture", "--model", MODEL, "--images", scans, "--site", "stages.2", "--outputs", "--out", store) == 0
+    saes = ("--k", 4, "--expansion", 1, "--epochs", 1, "--out", folder / "a" / "saes")
+    assert run("train-sae", "--activations", store, *saes) == 0
+    return folder / "a"
+
+
+@pytest.mark.slow
+def test_features_and_neurons_become_a_graph_with_its_faithfulness(made, capsys):
+    capsys.readouterr()
+    settings = (
+        "--method",
+        "eap-ig",
+        "--steps",
+        2,
+        "--discovery",
+        "top-n",
+        "--top",
+        12,
+        "--max-nodes",
+        6,
+        "--boot",
+        100,
+    )
+    code = run("circuit", made, "--metric", "0", "--site", "stages.1", "--random-circuits", 2, *settings, "--json")
+    assert code == 0
+    said = json.loads(capsys.readouterr().out)
+    assert 0 < said["edges"] <= 12
+    assert said["claim"]["method"] == "integrated"
+    assert {u["ablation"] for u in said["faithfulness"]["under"]} == {"zero", "mean", "resample"}
+    for name in said["files"].values():
+        assert Path(name).stat().st_size > 0
+    page = (made / "circuit" / "circuit.html").read_text()
+    assert "<title>Circuit of logit of" in page
+    assert 'lang="en"' in page
+    assert "circuit" in json.loads((made / "run.json").read_text())["stages"]
+
+
+@pytest.mark.slow
+def test_mistakes_are_one_line(made, tmp_path, capsys):
+    assert run("circuit", tmp_path, "--metric", "0") == 2
+    assert "is no run" in capsys.readouterr().err
+    assert run("circuit", made, "--metric", "nothing:here") == 2
+    assert "give CLASS, logit:CLASS" in capsys.readouterr().err
+    assert run("circuit", made, "--metric", "0", "--most-images", 1) == 2
+    assert "found on some and tested on others" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("1", "logit of 1"),
+        ("tumour", "logit of tumour"),
+        ("logit:2", "logit of 2"),
+        ("difference:a, b", "logit a − logit b"),
+        ("probability:a", "probability of a"),
+    ],
+)
+def test_metrics_are_read_from_one_word(text, name):
+    assert parsed_metric(text).name == name
+
+
+def test_words_that_mean_nothing_are_refused():
+    for text in ("logit:", "difference:a", "loss:a"):
+        with pytest.raises(ConfigError, match="is no metric"):
+            parsed_metric(text)
+    with pytest.raises(ConfigError, match="--ablation is 'burn'"):
+        parsed_ablation("burn")
