@@ -159,3 +159,26 @@ def test_from_many_patients_on_the_standard_error_gives_what_the_draws_would(mon
     monkeypatch.setattr("mechinterp.statistics.rank_intervals._MANY", 10**9)
     for one, other in zip(by_error, spearman_intervals(x, y, n_boot=2000), strict=True):
         np.testing.assert_allclose(one.ends, other.ends, atol=0.012)
+
+
+@pytest.mark.slow
+def test_many_pairs_at_once_equal_the_loop_over_scipy_to_a_millionth():
+    rng = np.random.default_rng(11)
+    n = 1000
+    x = rng.normal(size=(n, 60)).astype(np.float32)
+    x[:, ::2] = np.maximum(x[:, ::2] - 0.8, 0)  # ties, as SAE features have
+    y = np.concatenate([np.round(rng.normal(size=(n, 6)), 1), rng.integers(0, 2, (n, 4))], 1)
+    y[:, 0] += x[:, 1]
+    rho = spearman(x, y)
+    p = spearman_p_values(rho, n)
+    areas, p_areas = auroc(x, y)
+    for i in range(x.shape[1]):
+        for j in range(y.shape[1]):
+            expected = stats.spearmanr(x[:, i], y[:, j])
+            assert rho[i, j] == pytest.approx(expected.statistic, abs=1e-6)
+            assert p[i, j] == pytest.approx(expected.pvalue, abs=1e-6)
+            if j >= 6:
+                ones, zeros = x[y[:, j] == 1, i], x[y[:, j] == 0, i]
+                u = stats.mannwhitneyu(ones, zeros, use_continuity=False, method="asymptotic")
+                assert areas[i, j] == pytest.approx(u.statistic / (len(ones) * len(zeros)), abs=1e-6)
+                assert p_areas[i, j] == pytest.approx(u.pvalue, abs=1e-6)

@@ -21,6 +21,7 @@ from probes import (
     pooled_features,
 )
 from probes.linear import probe_store
+from probes.pair_measures import held_out_r2
 
 
 @dataclass
@@ -246,3 +247,47 @@ def test_inputs_that_do_not_fit_are_named():
         match_attributes(np.zeros((20, 2)), attributes, [0, 1], [2, 3], groups=["x"] * 20)
     with pytest.raises(AttributeTableError, match="no attribute to compare with"):
         match_attributes(np.zeros((20, 2)), AttributeTable.empty(20), [0, 1], [2, 3])
+
+
+def test_survivors_hold_a_false_discovery_rate_and_carry_intervals_information_and_a_line():
+    store, attributes = planted()
+    matrix = attribute_matrix(Neurons("stages.2", 8), store, attributes, n_permutations=199)
+    assert {f.feature for f in matrix.survivors} >= {2, 5}
+    two = matrix[2]
+    assert two.q <= 0.05
+    assert two.interval[0] < two.rho_confirmation < two.interval[1]
+    assert two.information > 0.1
+    assert 0.2 < two.r2 < 1
+    assert np.isnan(two.auroc)
+    loser = next(matrix[i] for i in range(8) if i not in matrix.intervals)
+    assert loser.interval is None
+    assert matrix.supervised.kind == "mean difference"
+    assert len(matrix.supervised) == 2
+    assert {f.attribute for f in matrix.supervised.survivors} == {"lesion_area", "depth"}
+    assert matrix.controls["pca"].measures is None
+    assert set(matrix.to_json()["survivors"]) == {f.feature for f in matrix.survivors}
+
+
+def test_a_line_fitted_on_some_patients_is_judged_on_others():
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(80, 3)), rng.normal(size=(80, 2))
+    y[:, 0] = 2 * x[:, 0] + 1
+    y[::7, 1] = np.nan
+    x[:, 2] = 5.0
+    r2 = held_out_r2((x[:40], y[:40]), (x[40:], y[40:]))
+    assert r2[0, 0] == pytest.approx(1)
+    for i, j in ((1, 0), (1, 1), (2, 0)):
+        a, b = ~np.isnan(y[:40, j]), ~np.isnan(y[40:, j])
+        slope, intercept = np.polyfit(x[:40, i][a], y[:40, j][a], 1) if i < 2 else (0.0, y[:40, j][a].mean())
+        truth, read = y[40:, j][b], slope * x[40:, i][b] + intercept
+        expected = 1 - np.square(truth - read).sum() / np.square(truth - truth.mean()).sum()
+        assert r2[i, j] == pytest.approx(expected)
+
+
+def test_few_patients_are_not_taken_for_many():
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(16, 3))
+    table = AttributeTable.from_columns([(Attribute("size", "mm"), x[:, 0])])
+    matrix = match_attributes(x, table, np.arange(8), np.arange(8, 16), n_permutations=99)
+    assert matrix[0].q == matrix[0].p_corrected  # permutations, since Student's t is no approximation here
+    assert matrix[0].interval_note == "not estimable (n = 8)"
