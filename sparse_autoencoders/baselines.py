@@ -111,7 +111,7 @@ def principal_components(
     covariance = torch.zeros(width, width, dtype=torch.float64)
     rows = 0
     for first in range(0, len(images), _BLOCK):
-        x = store.read(site, images[first : first + _BLOCK]).flatten(0, 1).double() - mean
+        x = store.rows(site, images[first : first + _BLOCK]).double() - mean
         covariance += x.T @ x
         rows += len(x)
     vectors = torch.linalg.eigh(covariance / rows).eigenvectors.flip(1).T
@@ -130,7 +130,7 @@ def random_sae(
     scale = float(moments.variance.mean().sqrt())
     generator = torch.Generator().manual_seed(seed)
     drawn = images[torch.randperm(len(images), generator=generator)[:_BLOCK].numpy()]
-    rows = (store.read(site, np.sort(drawn)).flatten(0, 1) - moments.mean.float()) / scale
+    rows = (store.rows(site, np.sort(drawn)) - moments.mean.float()) / scale
     begin = start("random", rows[torch.randperm(len(rows), generator=generator)], width, k, generator)
     return SparseAutoencoder(
         site, "topk", begin.W_enc, torch.zeros(width), begin.W_dec, moments.mean.float(), k=k, provenance={}

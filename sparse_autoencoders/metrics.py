@@ -102,8 +102,7 @@ def evaluate_sae(
     variance = ExplainedVariance()
     active = torch.zeros(encoder.width, dtype=torch.float64)
     cosine, directed = 0.0, 0
-    for acts_bnd in image_blocks(store, encoder, chosen, progress, f"measuring the {encoder.kind}"):
-        x = acts_bnd.flatten(0, 1)
+    for x in row_blocks(store, encoder, chosen, progress, f"measuring the {encoder.kind}"):
         z = encoder.encode(x)
         x_hat = encoder.decode(z)
         variance.update(x, x_hat)
@@ -158,8 +157,34 @@ def image_blocks(
     values: int = 1 << 22,
 ) -> Iterator[Float[Tensor, "image token width"]]:
     """Yield the activations of some images in blocks whose codes hold about `values` numbers."""
+    for block in _blocks(store, encoder, images, progress, description, values):
+        yield store.read(encoder.site, block)
+
+
+def row_blocks(
+    store: ActivationStore,
+    encoder: FeatureEncoder,
+    images: NDArray[np.int64],
+    progress: Progress = SILENT,
+    description: str = "reading",
+    *,
+    values: int = 1 << 22,
+) -> Iterator[Float[Tensor, "row width"]]:
+    """Yield the stored tokens of some images, as :func:`image_blocks` does; images may hold different tokens."""
+    for block in _blocks(store, encoder, images, progress, description, values):
+        yield store.rows(encoder.site, block)
+
+
+def _blocks(
+    store: ActivationStore,
+    encoder: FeatureEncoder,
+    images: NDArray[np.int64],
+    progress: Progress,
+    description: str,
+    values: int,
+) -> Iterator[NDArray[np.int64]]:
     per_image = store.tokens(encoder.site) * max(encoder.width, encoder.d_in)
     size = max(1, values // per_image)
     starts = range(0, len(images), size)
     for first in progress.track(starts, description, total=len(starts)):
-        yield store.read(encoder.site, images[first : first + size])
+        yield images[first : first + size]

@@ -35,6 +35,7 @@ class TrainingStream:
     site: str
     images: NDArray[np.int64]
     held_out: NDArray[np.int64]
+    rows: int
     mean: Float[Tensor, " width"]
     scale: float
     batch_size: int
@@ -58,7 +59,7 @@ class TrainingStream:
         """
         chosen = training_images(store) if images is None else np.asarray(images, dtype=np.int64)
         chosen, held_out = _without_held_out(store, chosen) if config.patience else (chosen, chosen[:0])
-        rows = len(chosen) * store.tokens(site)
+        rows = int(store.rows_of(site, chosen).sum())
         if rows < 2:
             raise ImagesError(f"{len(chosen)} training images with {rows} tokens at site '{site}': capture more images")
         config.width(store.width(site))
@@ -73,12 +74,12 @@ class TrainingStream:
             raise ImagesError(f"activations of site '{site}' are the same for all {rows} tokens: choose another site")
         batch_size = min(config.batch_size, rows)
         steps = config.steps or config.epochs * (rows // batch_size)
-        return cls(store, site, chosen, held_out, moments.mean.float(), variance**0.5, batch_size, steps)
+        return cls(store, site, chosen, held_out, rows, moments.mean.float(), variance**0.5, batch_size, steps)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass."""
-        return len(self.images) * self.store.tokens(self.site) // self.batch_size
+        return self.rows // self.batch_size
 
     def blocks(self, first_step: int = 0) -> Iterator[tuple[int, Float[Tensor, "row width"]]]:
         """Yield the step that a block begins with and its normalised rows, from the block that holds a step on, without end."""
@@ -116,9 +117,9 @@ class TrainingStream:
         return (x - self.mean) / self.scale
 
     def _drawn(self, images: NDArray[np.int64], generator: torch.Generator) -> Tensor:
-        tokens = self.store.tokens(self.site)
-        order = torch.randperm(len(images), generator=generator)[: -(-SAMPLE_ROWS // tokens)]
-        rows = self.store.read(self.site, images[np.sort(order.numpy())]).flatten(0, 1)
+        order = torch.randperm(len(images), generator=generator).numpy()
+        enough = int(np.searchsorted(self.store.rows_of(self.site, images[order]).cumsum(), SAMPLE_ROWS)) + 1
+        rows = self.store.rows(self.site, images[np.sort(order[:enough])])
         return rows[torch.randperm(len(rows), generator=generator)]
 
 
@@ -138,6 +139,6 @@ def _without_held_out(store: ActivationStore, images: NDArray[np.int64]) -> tupl
 def _not_finite(store: ActivationStore, site: str, images: NDArray[np.int64]) -> str:
     """Name the first image with a value that is not finite."""
     for position in images:
-        if not bool(store.read(site, [int(position)]).isfinite().all()):
+        if not bool(store.rows(site, [int(position)]).isfinite().all()):
             return f"image '{store.images['id'].iloc[int(position)]}'"
     return "their sum (values too large)"

@@ -439,6 +439,6 @@ class _Loop:
 
 def _calibrated(sae: SparseAutoencoder, stream: TrainingStream, k: int) -> SparseAutoencoder:
     """Set the threshold of what was chosen over a batch so that its L0 on the training tokens is k."""
-    hidden = (sae.preactivations(stream.store.read(stream.site, [int(i)])[0]) for i in stream.images)
+    hidden = (sae.preactivations(stream.store.rows(stream.site, [int(i)])) for i in stream.images)
     threshold = threshold_for_l0(hidden, k)
     return replace(sae, threshold=torch.full((sae.width,), threshold))

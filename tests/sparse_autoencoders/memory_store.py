@@ -64,6 +64,12 @@ class MemoryStore:
         self._site(site)
         return self.acts.clone() if images is None else self.acts[torch.from_numpy(np.asarray(images, dtype=np.int64))]
 
+    def rows(self, site, images=None):
+        return self.read(site, images).flatten(0, 1)
+
+    def rows_of(self, site, images=None):
+        return np.full(len(self.read(site, images)), self.tokens(site))
+
     def batches(self, site, batch_size, *, seed, epoch=0, start=0, images=None):
         rows = self.read(site, images).flatten(0, 1)
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(rows)))

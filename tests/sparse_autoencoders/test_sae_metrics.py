@@ -48,8 +48,8 @@ def test_neurons_explain_everything_and_a_projection_onto_nothing_nothing():
 def test_the_size_of_the_blocks_does_not_matter(monkeypatch):
     store = MemoryStore(torch.randn(11, 4, 3, generator=torch.Generator().manual_seed(0)))
     whole = evaluate_sae(first_only(), store)
-    one_by_one = module.image_blocks
-    monkeypatch.setattr(module, "image_blocks", lambda *a, **k: one_by_one(*a, **k, values=1))
+    one_by_one = module.row_blocks
+    monkeypatch.setattr(module, "row_blocks", lambda *a, **k: one_by_one(*a, **k, values=1))
     split = evaluate_sae(first_only(), store)
     assert split.explained_variance == pytest.approx(whole.explained_variance)
     assert np.array_equal(split.density, whole.density)
