@@ -56,7 +56,7 @@ def load(request: Request) -> Loaded:
     module, weights, notes = build_and_fill(request, build, "embed_dim")
     return Loaded(
         module=module,
-        contract=_contract(module, preprocessing, request),
+        contract=_contract(module, preprocessing),
         trained=not request.random,
         weights=weights,
         notes=(*notes, "has no classification head: what it returns are features, not logits"),
@@ -119,10 +119,10 @@ def _sized(request: Request) -> dict[str, Any]:
     return {} if size is None else {"image_size": size[0] if size[0] == size[1] else size}
 
 
-def _contract(module: nn.Module, preprocessing: Mapping[str, Any], request: Request) -> InputContract:
+def _contract(module: nn.Module, preprocessing: Mapping[str, Any]) -> InputContract:
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-    size: Any = request.height_and_width or module.image_size
+    size: Any = module.image_size
     height, width = (size, size) if isinstance(size, int) else size
     mean, std = preprocessing.get("mean", OPENAI_DATASET_MEAN), preprocessing.get("std", OPENAI_DATASET_STD)
     return InputContract(

@@ -250,3 +250,84 @@ def test_a_model_that_draws_random_numbers_is_refused(folder):
     path = folder("ViTMAEConfig")
     with pytest.raises(ModelError, match="something in it is random even in evaluation mode"):
         load_model(f"hf:{path}", "random")
+
+
+TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 50}
+WRITTEN = "&".join(f"{key}={value}" for key, value in SMALL.items() if key != "intermediate_size")
+
+
+def test_a_kind_of_model_is_built_without_any_file():
+    model = load_model(f"hf:dinov2_with_registers?{WRITTEN}&num_register_tokens=2", "random", class_names=["a", "b"])
+    assert (model.trained, model.class_names) == (False, ("a", "b"))
+    assert model.site("blocks.1.hook_resid_post").prefix_tokens == 3
+    with pytest.raises(WeightsError, match="names a kind of model, without weights: give --weights FILE"):
+        load_model("hf:dinov2")
+    with pytest.raises(ModelError, match=r"of the kinds of models, did you mean 'vit'"):
+        load_model("hf:vitt")
+
+
+def test_what_follows_from_an_option_is_worked_out():
+    model = load_model("hf:swin?embed_dim=12&depths=1,1&num_heads=1,2&window_size=4&input_size=32", "random")
+    assert model.site("stages.1").width == 24
+
+
+def test_an_option_that_a_configuration_does_not_have_is_named(folder):
+    with pytest.raises(ModelError, match=r"its configuration has no 'hiden_size', did you mean 'hidden_size'"):
+        load_model("hf:vit?hiden_size=3", "random")
+    with pytest.raises(ModelError, match=r"has no usable config\.json: .*hidden_size"):
+        load_model("hf:vit?hidden_size=wide", "random")
+    path = folder()
+    assert "blocks.2.hook_resid_pre" in load_model(f"hf:{path}?num_hidden_layers=3", "random").sites
+    with pytest.raises(ModelError, match=r"its configuration has no 'depth'"):
+        load_model(f"hf:{path}?depth=3", "random")
+
+
+def test_a_kind_that_wants_both_sides_of_a_square_is_given_them():
+    from transformers import HieraConfig
+
+    from mechinterp.models.huggingface import _resize
+
+    config = HieraConfig()
+    _resize(config, (96, 96))
+    assert list(config.image_size) == [96, 96]
+
+
+@pytest.mark.parametrize("name", ["CLIP", "Siglip"])
+def test_a_model_of_images_and_text_is_loaded_as_its_tower_of_images(tmp_path, name):
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(vision_config=SMALL, text_config=TEXT, projection_dim=8)
+    torch.manual_seed(0)
+    whole = getattr(transformers, f"{name}Model")(config).eval()
+    whole.save_pretrained(tmp_path / "clip")
+    model = load_model(f"hf:{tmp_path / 'clip'}")
+    assert type(model.module).__name__ == f"{name}VisionModel"
+    x = torch.rand(2, 3, 24, 24)
+    with torch.no_grad():
+        assert model.run(x).equal(whole.vision_model(x).last_hidden_state)
+    assert "has no classification head: what it returns are features, not logits" in model.notes
+
+
+def test_a_class_may_be_named(folder):
+    path = folder("DeiTConfig")
+    teacher = load_model(f"hf:{path}?class=DeiTForImageClassificationWithTeacher", "random")
+    assert type(teacher.module).__name__ == "DeiTForImageClassificationWithTeacher"
+    encoder = load_model(f"hf:{path}?class=transformers.models.deit.modeling_deit.DeiTModel", "random")
+    assert encoder.class_names == ()
+    with pytest.raises(ModelError, match=r"there is no class 'DeiTModl', did you mean 'DeiTModel'"):
+        load_model(f"hf:{path}?class=DeiTModl", "random")
+    with pytest.raises(ModelError, match=r"'collections\.OrderedDict' is no model of transformers"):
+        load_model(f"hf:{path}?class=collections.OrderedDict", "random")
+
+
+def test_a_fine_tuned_head_follows_the_weights_file(folder, tmp_path):
+    path = folder(num_labels=2)
+    tuned = load_model(f"hf:{path}?num_labels=5", "random", seed=3)
+    save_file({f"module.{k}": v for k, v in tuned.module.state_dict().items()}, tmp_path / "w.safetensors")
+    model = load_model(f"hf:{path}", tmp_path / "w.safetensors")
+    assert (len(model.class_names), model.weights_hash) == (5, tuned.weights_hash)
+
+
+def test_several_findings_in_one_image_stand_alone(folder):
+    model = load_model(f"hf:{folder(problem_type='multi_label_classification')}", "random")
+    assert model.activation == "sigmoid"

@@ -81,14 +81,6 @@ RECIPES = {
 DEPTHS = {"RETFound": 24, "UNI": 24, "UNI 2": 24, "Virchow": 32}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_a_fine_tuned_retfound_loads_with_its_classes_and_its_normalisation(tmp_path):
     state = filled(LAYOUTS["RETFound"](1))
     torch.save(

@@ -4,21 +4,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-import torch
 from model_table import ENTRIES, attention_off, check_boxes, row, written_rows
 
 from mechinterp.models import load_model
 from mechinterp.models.loading import SOURCES
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small models on a busy machine: threads that wait for each other take longer than the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 quick = [pytest.param(e, id=e.spec) for e in ENTRIES if e.quick]
 others = [pytest.param(e, id=e.spec) for e in ENTRIES if not e.quick]

@@ -1,0 +1,12 @@
+"""Tests of models run small networks: threads that wait for each other on a busy machine take longer than the work."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
