@@ -44,7 +44,7 @@ class NormCounts:
         """Count some norms."""
         if len(norms) == 0:
             return cls()
-        mantissa, exponent = np.frexp(norms[norms > 0])
+        mantissa, exponent = np.frexp(norms[(norms > 0) & np.isfinite(norms)])
         step = exponent.astype(np.int64) * _STEPS + ((mantissa - 0.5) * 2 * _STEPS).astype(np.int64)
         values, counts = np.unique(step, return_counts=True)
         steps = dict(zip(values.tolist(), counts.tolist(), strict=True))
