@@ -61,15 +61,16 @@ class Curve:
     def depth_mm(self, view: View, *, mirrored: bool = False) -> Float[Points, "height width"]:
         """Return how deep every pixel's centre lies on the inner side; negative on the outer.
 
-        With `mirrored` the curve stands for its mirror image at column 0 too.
+        With `mirrored` the curve stands for its mirror image at column 0 too; within four pixels of that column depths
+        are flattened.
         """
-        # a distance is smooth, so it is found on every fourth pixel and interpolated
-        rows = np.arange(-COARSE, view.height + 2 * COARSE, COARSE)
-        columns = np.arange(-COARSE, view.width + 2 * COARSE, COARSE)
-        at = view.to_mm(np.stack(np.meshgrid(rows + 0.5, columns + 0.5, indexing="ij"), -1).reshape(-1, 2))
+        # a distance is smooth, so it is found at the corners of every fourth pixel and interpolated
+        rows = np.arange(0.0, view.height + COARSE, COARSE)
+        columns = np.arange(0.0, view.width + COARSE, COARSE)
+        at = view.to_mm(np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2))
         at[:, 1] = np.abs(at[:, 1]) if mirrored else at[:, 1]
         coarse = self.depth_of(at).reshape(len(rows), len(columns))
-        return _interpolated(coarse)[COARSE : COARSE + view.height, COARSE : COARSE + view.width]
+        return _interpolated(coarse)[: view.height, : view.width]
 
 
 def covered(depth_mm: Float[Points, "height width"], view: View) -> Float[Points, "height width"]:
@@ -88,10 +89,10 @@ def smooth_line(control: Float[Points, "n 2"], points: int, *, closed: bool = Fa
 
 
 def _interpolated(coarse: Points) -> Points:
-    """Fill in three values linearly between every two, along both axes."""
+    """Return values at four pixels' centres between every two corners, linearly, along both axes."""
     for axis in (0, 1):
         a = np.moveaxis(coarse, axis, 0)
-        steps = np.arange(COARSE)[None, :, None] / COARSE
+        steps = (np.arange(COARSE)[None, :, None] + 0.5) / COARSE
         filled = a[:-1, None] * (1 - steps) + a[1:, None] * steps
         coarse = np.moveaxis(filled.reshape(-1, a.shape[1]), 0, axis)
     return coarse

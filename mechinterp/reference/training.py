@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from mechinterp.errors import DamagedFileError
 from mechinterp.files import read_json, sha256_file, sha256_json, write_atomically, write_json
-from mechinterp.phantoms.datasets import PhantomSet, fundus_phantoms
-from mechinterp.phantoms.fundus_population import FundusStudy
-from mechinterp.phantoms.planted_shortcut import PlantedShortcut
+from mechinterp.phantoms.datasets import PhantomSet, draw_phantoms, phantom_kind, study_of
 from mechinterp.progress import SILENT, Progress
 from mechinterp.provenance import code_without_comments
 from mechinterp.reference.recipes import FULL, Kind, Recipe, check_kind
 
 if TYPE_CHECKING:
     from mechinterp.models.vision_model import VisionModel
+    from mechinterp.reference.training_data import TrainingData
 
 WEIGHTS, REPORT = "weights.safetensors", "reference.json"
 DECIDING_SOURCES = (
@@ -60,7 +59,14 @@ class TrainedReference:
     @property
     def spec(self) -> str:
         """What :func:`mechinterp.models.loading.load_model` takes, together with :attr:`weights`."""
+        if self.phantom != "fundus":
+            return f"py:{Path(__file__).with_name('radiograph_networks.py')}:{self.phantom}_{self.kind}"
         return f"py:{Path(__file__).with_name(f'{self.kind}.py')}:architecture"
+
+    @property
+    def phantom(self) -> str:
+        """The kind of phantom it was trained on."""
+        return str(self.report.get("phantom", "fundus"))
 
     @property
     def auroc(self) -> float:
@@ -77,7 +83,7 @@ class TrainedReference:
         """Return the phantoms it was trained and, in the ``test`` split, scored on."""
         settings = dict(self.report["recipe"]["study"])
         planted = settings.pop("shortcut")
-        return fundus_phantoms(FundusStudy(shortcut=PlantedShortcut(**planted) if planted else None, **settings))
+        return draw_phantoms(phantom_kind(self.phantom), study_of(self.phantom, settings, planted))
 
 
 def train_reference(
@@ -116,7 +122,7 @@ def train_reference(
     chosen = recipe or FULL[known]
     folder = _folder(known, chosen, seed, cache_dir)
     if (folder / REPORT).is_file():
-        return _cached(known, folder)
+        return cached(known, folder)
     progress.note(f"training the reference {known} into {folder}")
     return _trained(known, chosen, seed, folder, progress)
 
@@ -146,11 +152,11 @@ def _folder(kind: Kind, recipe: Recipe, seed: int, cache_dir: str | Path | None)
     return cache_folder(cache_dir) / "reference" / f"{kind}-{sha256_json(decides)[:16]}"
 
 
-@lru_cache(maxsize=1)
-def code_version() -> str:
+@lru_cache(maxsize=4)
+def code_version(sources: tuple[str, ...] = DECIDING_SOURCES) -> str:
     """Return a hash of the code that decides a reference model's weights; comments and docstrings do not count."""
     digest = hashlib.sha256()
-    for name in DECIDING_SOURCES:
+    for name in sources:
         found = find_spec(name)
         if found is None or found.origin is None:
             raise DamagedFileError(f"module {name} is missing: install mechinterp-vision again")
@@ -158,7 +164,15 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
-def _cached(kind: Kind, folder: Path) -> TrainedReference:
+def cached(kind: Kind, folder: Path) -> TrainedReference:
+    """Return a model that lies in a folder.
+
+    Raises
+    ------
+    DamagedFileError
+        If its weights are not those that were trained.
+
+    """
     report = read_json(folder / REPORT)
     weights = folder / WEIGHTS
     if not weights.is_file() or sha256_file(weights) != report["weights_sha256"]:
@@ -167,36 +181,68 @@ def _cached(kind: Kind, folder: Path) -> TrainedReference:
 
 
 def _trained(kind: Kind, recipe: Recipe, seed: int, folder: Path, progress: Progress) -> TrainedReference:
-    import torch
-    from safetensors.torch import save_file
-
-    from mechinterp.reference.fitting import auroc, count_parameters, fit, scores
     from mechinterp.reference.training_data import training_data
 
     start = time.perf_counter()
     data = training_data(recipe.study, progress)
-    rendered = time.perf_counter()
+    described = {"recipe": asdict(recipe), "code": code_version(), "rendering_seconds": time.perf_counter() - start}
+    return fit_and_save(kind, recipe, data, seed, folder, described, progress)
+
+
+def fit_and_save(
+    kind: Kind,
+    recipe: Recipe,
+    data: TrainingData,
+    seed: int,
+    folder: Path,
+    described: dict[str, Any],
+    progress: Progress,
+) -> TrainedReference:
+    """Train a network on rendered images, score it on patients never seen, and write both.
+
+    Parameters
+    ----------
+    kind
+        ``cnn`` or ``vit``.
+    recipe
+        Schedule and losses.
+    data
+        The images.
+    seed
+        Of initial weights and order of the images.
+    folder
+        Where it is written.
+    described
+        What the report says besides.
+    progress
+        Told of every step.
+
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from mechinterp.reference.fitting import auroc, count_parameters, fit, scores
+
+    start = time.perf_counter()
     network = fit(kind, recipe, data, seed, progress)
-    trained = time.perf_counter()
+    seconds = time.perf_counter() - start
     test = data.where("test")
     scored, truth = scores(network, data, test), data.referable[test]
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(folder / WEIGHTS, lambda path: save_file(state, path))
     report = {
         "kind": kind,
-        "recipe": asdict(recipe),
         "seed": seed,
-        "code": code_version(),
+        **described,
         "weights_sha256": sha256_file(folder / WEIGHTS),
         "parameters": count_parameters(network),
         "auroc": auroc(scored, truth),
         "accuracy": float(((scored > 0) == truth).float().mean()),
         "test_patients": len({data.phantoms.groups[i] for i in test.tolist()}),
         "test_images": len(test),
-        "rendering_seconds": rendered - start,
-        "training_seconds": trained - rendered,
+        "training_seconds": seconds,
         "torch": torch.__version__,
     }
     write_json(folder / REPORT, report)
     # what is returned is what a later call reads
-    return _cached(kind, folder)
+    return cached(kind, folder)

@@ -144,12 +144,14 @@ def angle_row_mm(p: ChestParameters, who: Identity, side: str) -> float:
     return float(rows[below[0]]) if len(below) else float(rows[-1])
 
 
-def meniscus_row_mm(columns_mm: Points, p: ChestParameters, who: Identity) -> Float[Points, "height width"]:
-    """Return the surface of pleural fluid: it rises along the chest wall."""
+def meniscus_row_mm(
+    rows_mm: Points, columns_mm: Points, p: ChestParameters, who: Identity
+) -> Float[Points, "height width"]:
+    """Return the surface of pleural fluid over some places: at the chest wall it is as high as the parameter says."""
     sign = -1.0 if p.effusion_side == "right" else 1.0
-    half = p.thorax_width_mm / 2
+    half = np.maximum(wall_half_width_mm(rows_mm, p.thorax_width_mm), 1.0)
     across = np.clip(sign * columns_mm / half, 0, 1)
-    # at the wall the level is the parameter's; in the middle it is two thirds of it, and what the capillary film adds
+    # it falls to about half of that level in the middle of the lung
     climb = 1.0 - np.clip((1.0 - across) / 0.55, 0, 1) ** 0.8
     lowest = angle_row_mm(p, who, p.effusion_side)
     surface: Points = lowest - p.effusion_level_mm * (0.55 + 0.45 * climb**2)

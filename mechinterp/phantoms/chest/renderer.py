@@ -149,7 +149,7 @@ def _chest(view: View, p: ChestParameters, who: Identity) -> tuple[Image, Image,
         cavity = covered(wall, view) * covered(above[side], view) * (1 - between) * beyond
         lung = cavity * (1 - heart)
         if p.effusion_level_mm > 0 and p.effusion_side == side:
-            wet = covered(rows - anatomy.meniscus_row_mm(columns, p, who), view)
+            wet = covered(rows - anatomy.meniscus_row_mm(rows, columns, p, who), view)
             fluid, lung = wet * lung, (1 - wet) * lung
         found[f"{side}_lung"] = lung
         # a lung is thickest away from its walls
