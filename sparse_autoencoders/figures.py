@@ -80,7 +80,9 @@ def curves_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Fig
             )
     figure.update_xaxes(title_text="step", row=2)
     figure.update_yaxes(type="log", dtick="D2", row=1, col=1)
-    return apply_theme(figure).update_layout(height=520, margin={"t": 60})
+    # below: with many autoencoders the legend takes several lines, which would lie on the titles
+    below = {"orientation": "h", "y": -0.18, "yanchor": "top"}
+    return apply_theme(figure).update_layout(height=520 + 12 * len(curves), margin={"t": 60}, legend=below)
 
 
 def silence_figure(silent_epochs: Mapping[str, NDArray[np.float64]]) -> go.Figure:
