@@ -19,3 +19,9 @@ settings.load_profile("default")
 @pytest.fixture(autouse=True, scope="session")
 def _two_threads():
     torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _key_of_our_own(tmp_path_factory):
+    # patients' names are keyed by a file in the user's home: no test may make one there
+    os.environ["MECHINTERP_KEY_FILE"] = str(tmp_path_factory.mktemp("key") / "pseudonym-key")
