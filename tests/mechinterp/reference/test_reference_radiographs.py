@@ -57,4 +57,6 @@ def test_users_mistakes_are_named(tmp_path):
         train_radiograph_reference("mammogram", "cnn", recipe=RECIPES["chest"], cache_dir=tmp_path)
     with pytest.raises(ConfigError, match="size_px is 128"):
         dataclasses.replace(RECIPES["chest"], study=ChestStudy(size_px=128))
+    with pytest.raises(ConfigError, match="no reference model of 'mammogram'"):
+        full_recipe("mammogram", "cnn")
     assert full_recipe("chest", "vit").study.patients == 2000
