@@ -101,7 +101,12 @@ def test_the_dashboard_analyses_the_run_once_and_exports_pages_that_escape_a_cla
 
 def test_sites_of_a_users_network(capsys):
     assert run("sites", MODEL, "--json") == 0
-    assert [s["name"] for s in json.loads(capsys.readouterr().out)["sites"]] == ["stages.0", "stages.1", "stages.2"]
+    assert [s["name"] for s in json.loads(capsys.readouterr().out)["sites"]] == [
+        "stages.0",
+        "stages.1",
+        "stages.2",
+        "hook_pooled",
+    ]
     assert run("sites", MODEL, "--all", "--search", "body") == 0
     assert "body.2" in capsys.readouterr().out
 
