@@ -57,7 +57,7 @@ def test_hand_made_models_give_the_logit_in_closed_form(make):
     assert not logits[:, 0].any()
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     kind=st.sampled_from(["cnn", "vit"]),
     seed=st.integers(0, 10_000),
