@@ -129,7 +129,8 @@ class VisionModel:
     def name(self) -> str:
         """The spec without the folders of this machine, for pages and reports."""
         kind, separator, rest = self.spec.partition(":")
-        return f"{kind}{separator}{rest.rsplit('/', 1)[-1]}" if kind in {"onnx", "py", "hf"} else self.spec
+        place, question, options = rest.partition("?")
+        return f"{kind}{separator}{place.rstrip('/').rsplit('/', 1)[-1]}{question}{options}"
 
     @property
     def device(self) -> torch.device:

@@ -212,3 +212,9 @@ def test_the_brain_mri_classifiers_deep_activations_equal_onnxruntimes(tumour_cl
     expected = torch.from_numpy(outputs_of(path, x.permute(0, 2, 3, 1).numpy(), node.output[0])[1])
     acts = run_with_cache(tumour_classifier, x, ["stages.4"])["stages.4"]
     assert (acts - expected.flatten(2).transpose(1, 2)).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_a_graph_takes_no_options(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"")
+    with pytest.raises(ModelError, match="is built already: it takes no option but input_size"):
+        load_model(f"onnx:{tmp_path / 'net.onnx'}?classes=3")

@@ -186,3 +186,35 @@ def test_a_folder_without_weights_or_configuration_says_what_is_missing(folder):
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"there is no config\.json"):
         load_model(f"timm:{folder}", "random")
+
+
+def test_a_layer_is_named_by_its_class():
+    from timm.layers import GluMlp
+
+    model = load_model(
+        "timm:vit_tiny_patch16_224?depth=1&mlp_layer=SwiGLUPacked&act_layer=SiLU&input_size=32", "random"
+    )
+    assert isinstance(model.module.blocks[0].mlp, GluMlp)
+    assert not model.module.blocks[0].mlp.gate_last
+    assert isinstance(model.module.blocks[0].mlp.act, torch.nn.SiLU)
+    with pytest.raises(
+        ModelError, match=r"neither timm nor torch has a layer 'SwiGLUPackd', did you mean 'SwiGLUPacked'"
+    ):
+        load_model("timm:vit_tiny_patch16_224?mlp_layer=SwiGLUPackd", "random")
+
+
+def test_a_head_in_the_file_is_built_where_the_architecture_comes_without_one(tmp_path):
+    import timm
+
+    tuned = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=4)
+    save_file(tuned.state_dict(), tmp_path / "w.safetensors")
+    assert len(load_model("timm:vit_tiny_patch16_224?depth=1", tmp_path / "w.safetensors").class_names) == 4
+    assert (
+        len(load_model("timm:vit_small_patch14_reg4_dinov2?depth=1&num_classes=2&input_size=28", "random").class_names)
+        == 2
+    )
+
+
+def test_a_size_that_the_spec_states_for_the_architecture_is_not_given_up():
+    with pytest.raises(ModelError, match=r"cannot be built: .*unexpected keyword argument 'img_size'"):
+        load_model("timm:resnet10t?img_size=64&input_size=64", "random")

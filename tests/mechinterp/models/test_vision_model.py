@@ -106,3 +106,18 @@ def test_images_are_prepared_to_the_contract(linear):
     x = model_of(linear).prepare(images)
     assert x.shape == (2, 1, 6, 8)
     assert x[1].mean() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("py:/home/me/net.py:build?classes=3", "py:net.py:build?classes=3"),
+        ("hf:/data/rad-dino/", "hf:rad-dino"),
+        ("timm:/data/uni?mlp_layer=SwiGLUPacked", "timm:uni?mlp_layer=SwiGLUPacked"),
+        ("timm:resnet18", "timm:resnet18"),
+    ],
+)
+def test_a_models_name_on_a_page_has_no_folder_of_this_machine(linear, spec, name):
+    model = model_of(linear)
+    model.spec = spec
+    assert model.name == name
