@@ -30,7 +30,8 @@ from probes import deconfounded, naive_effect, residualised_effect
 TITLE = "Deconfounding: size and contrast at ρ = 0.8"
 SOURCES = (
     "probes/deconfounding.py", "probes/cross_fitting.py", "probes/folds.py", "mechinterp/statistics/bootstrap.py",
-    "mechinterp/phantoms/fundus*.py", "mechinterp/reference/*.py",
+    "mechinterp/phantoms/fundus*.py", "mechinterp/reference/fitting.py",
+    "mechinterp/reference/networks.py", "mechinterp/reference/training_data.py", "mechinterp/reference/recipes.py",
 )  # fmt: skip
 
 RHO, SEEDS, PATIENTS, IMAGES = 0.8, 200, 200, 2
