@@ -202,7 +202,7 @@ def _remedy(found: Fit) -> str | None:
         name = next((n for n in getattr(found, where) if re.search(pattern, n)), None)
         if name is not None:
             told.append(option.format(found.state[name].shape[1] if "{}" in option else ""))
-    return f"build the model as it was trained, its name tells of {' and '.join(told)}" if told else None
+    return f"build the model as it was trained, its names tell of {' and '.join(told)}" if told else None
 
 
 def _config_of(module: nn.Module) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_the_decoder_of_a_pre_trained_retfound_is_left_out_and_said(tmp_path):
 def test_without_its_options_a_checkpoint_is_refused_with_the_options_its_names_tell_of(tmp_path):
     torch.save(filled(LAYOUTS["UNI"](1)), tmp_path / "uni.bin")
     with pytest.raises(
-        WeightsError, match=r"2 unexpected \(blocks\.0\.ls1\.gamma.*its name tells of \?init_values=1e-5$"
+        WeightsError, match=r"2 unexpected \(blocks\.0\.ls1\.gamma.*its names tell of \?init_values=1e-5$"
     ):
         load_model("timm:vit_large_patch16_224?depth=1&num_classes=0", tmp_path / "uni.bin")
     torch.save(filled(LAYOUTS["RETFound"](1)), tmp_path / "retfound.pth")
