@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -176,3 +177,55 @@ def comparison_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figur
     )
     figure.update_xaxes(title_text="explained variance on held-out images")
     return apply_theme(figure).update_layout(height=80 + 44 * len(ordered))
+
+
+def pareto_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
+    """Return explained variance against active features, controls in grey.
+
+    Parameters
+    ----------
+    table
+        From :func:`sparse_autoencoders.metrics_table`.
+    saes
+        Names of the rows that are no controls.
+
+    """
+    import plotly.graph_objects as go
+
+    from mechinterp.figures import COLOURS, SEQUENCE, apply_theme
+
+    figure = go.Figure()
+    ours = [name for name in table.index if name in saes]
+    # seeds of one setting share a colour
+    groups = list(dict.fromkeys(name.rpartition("/seed-")[0] or name for name in ours))
+    for at, group in enumerate(groups):
+        rows = table.loc[[name for name in ours if (name.rpartition("/seed-")[0] or name) == group]]
+        figure.add_trace(_points(rows, group, SEQUENCE[at % len(SEQUENCE)], "circle"))
+    kinds: dict[str, list[str]] = {}
+    for name in table.index:
+        if name not in saes:
+            kinds.setdefault(re.sub(r"(, k)? \d+$", "", name), []).append(name)
+    for kind, symbol in zip(kinds, ("x", "triangle-up", "square", "diamond", "cross", "star"), strict=False):
+        figure.add_trace(
+            _points(table.loc[kinds[kind]].sort_values("l0"), kind, COLOURS["control"], symbol, "lines+markers")
+        )
+    # all may have the same k: a logarithmic axis needs room for two ticks at least
+    ends = [float(np.log10(max(l0, 0.1))) for l0 in (table["l0"].min() / 2, table["l0"].max() * 2)]
+    figure.update_xaxes(title_text="active features of a token (mean)", type="log", dtick="D2", range=ends)
+    figure.update_yaxes(title_text="explained variance of held-out images")
+    return apply_theme(figure).update_layout(height=520, showlegend=True)
+
+
+def _points(rows: pd.DataFrame, name: str, colour: str, symbol: str, mode: str = "markers") -> go.Scatter:
+    import plotly.graph_objects as go
+
+    return go.Scatter(
+        x=rows["l0"],
+        y=rows["explained_variance"],
+        mode=mode,
+        name=name,
+        text=list(rows.index),
+        marker={"color": colour, "size": 10, "symbol": symbol},
+        line={"color": colour, "width": 1, "dash": "dot"},
+        hovertemplate="%{text}<br>L0 %{x:.1f}, explained variance %{y:.4f}<extra></extra>",
+    )
