@@ -48,6 +48,7 @@ def corrupted_batches(
     *,
     batch: int = 32,
     seed: int = 0,
+    consistent: bool = True,
 ) -> Iterator[Corrupted]:
     """Yield every batch of images in both runs, once per draw of the ablation.
 
@@ -67,6 +68,8 @@ def corrupted_batches(
         Images at once.
     seed
         Of the draws.
+    consistent
+        Whether the corrupted run is needed: without it `zero` and `mean` save a forward pass.
 
     Raises
     ------
@@ -90,8 +93,9 @@ def corrupted_batches(
                 n = rows.stop - rows.start
                 parts = {site: p.repeat(n) for site, p in fixed.items()}
                 acts = {layer.site: joined(layer, parts[layer.site]) for layer in wiring.layers}
-                run = wiring.state(x[rows], acts[wiring.sites[0]], first=start)
-                yield Corrupted(clean, replace(clean, acts=acts, parts=parts), run, rows)
+                replaced = replace(clean, acts=acts, parts=parts)
+                run = wiring.state(x[rows], acts[wiring.sites[0]], first=start) if consistent else replaced
+                yield Corrupted(clean, replaced, run, rows)
 
 
 def joined(layer: NodeSet, parts: Parts) -> Float[Tensor, "batch token width"]:

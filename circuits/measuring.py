@@ -136,7 +136,7 @@ def effects(
     measured = as_metric(metric, model)
     wiring = Wiring(model, sets, measured, known.x, freeze)
     places = _places(wiring, resolution, regions)
-    batches = corrupted_batches(wiring, known.x, other, ablation, batch=batch, seed=seed)
+    batches = corrupted_batches(wiring, known.x, other, ablation, batch=batch, seed=seed, consistent=False)
     gathered = _Gathered(len(known.x), sum(len(s) for s in wiring.layers), places)
     passes: dict[str, int] = {}
     finished = Finished.at(keep, wiring, known.x, other, ablation, method, resolution, seed, regions)
