@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 	$(BIN)/mechinterp study brain-mri --out $(RUN)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-all:
 	$(MAKE) --no-print-directory test PYTEST_ARGS="-m 'slow or not slow' --cov --cov-report=term"

@@ -18,7 +18,8 @@ settings.load_profile("default")
 
 @pytest.fixture(autouse=True, scope="session")
 def _two_threads():
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # workers of pytest-xdist share the cores: a second thread of each would wait for the others
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(autouse=True, scope="session")

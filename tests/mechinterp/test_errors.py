@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from mechinterp import errors
-from mechinterp.errors import MechinterpError, MissingDependencyError, nearest
+from mechinterp.errors import MechinterpError, MissingDependencyError, UnreadableImageError, nearest
 from mechinterp.progress import SILENT
 
 CLASSES = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, MechinterpError)]
@@ -34,7 +34,7 @@ def test_what_is_the_users_to_mend_exits_with_2_and_damage_with_3():
     assert set(codes.values()) == {2, 3}
 
 
-@pytest.mark.parametrize("kind", [c for c in CLASSES if c is not MissingDependencyError])
+@pytest.mark.parametrize("kind", [c for c in CLASSES if c not in {MissingDependencyError, UnreadableImageError}])
 def test_errors_travel_between_processes(kind):
     again = pickle.loads(pickle.dumps(kind("what and how")))
     assert type(again) is kind
@@ -44,6 +44,12 @@ def test_errors_travel_between_processes(kind):
 def test_a_missing_package_says_how_to_get_it_in_another_process_too():
     error = pickle.loads(pickle.dumps(MissingDependencyError("nibabel", "nifti")))
     assert str(error) == "nibabel is not installed: pip install 'mechinterp-vision[nifti]'"
+
+
+def test_an_image_that_cannot_be_read_is_named_in_another_process_too():
+    error = pickle.loads(pickle.dumps(UnreadableImageError("0007", "cut short")))
+    assert (error.name, error.reason) == ("0007", "cut short")
+    assert str(error) == "image 0007 cannot be read (cut short): replace it, or take it out of the set"
 
 
 def test_silent_progress_hands_everything_on():
