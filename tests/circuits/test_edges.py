@@ -132,7 +132,11 @@ def test_the_number_of_rows_at_once_does_not_matter(vit, x):
     assert all(np.allclose(a.effects, c.effects, atol=1e-9) for a, c in zip(few, many, strict=True))
 
 
-@pytest.mark.parametrize("freeze", [frozenset(), frozenset({"attention"}), frozenset({"norm"}), ALL], ids=lambda held: "+".join(sorted(held)) or "nothing")
+@pytest.mark.parametrize(
+    "freeze",
+    [frozenset(), frozenset({"attention"}), frozenset({"norm"}), ALL],
+    ids=lambda held: "+".join(sorted(held)) or "nothing",
+)
 def test_held_calls_change_nothing_while_nothing_is_changed(vit, x, freeze):
     w = wiring(vit, x, freeze)
     state = w.state(x)
