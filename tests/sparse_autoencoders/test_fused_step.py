@@ -227,6 +227,36 @@ def test_dead_latents_learn_what_the_living_left_over_and_nothing_else_changes(p
     assert torch.allclose(w.out_bias, sae.b_dec, atol=1e-5)
 
 
+def test_matryoshka_on_another_device_takes_the_same_step():
+    from sae_lens.saes.sae import TrainStepInput
+    from sae_lens.saes.topk_sae import TopKTrainingSAEConfig
+
+    from sparse_autoencoders.architectures.topk import SparseStepMatryoshka
+
+    g = torch.Generator().manual_seed(0)
+    w = weights(g, 6, 20)
+    prefixes = (3, 9, 20)
+    sae = SparseStepMatryoshka(
+        TopKTrainingSAEConfig(d_in=6, d_sae=20, k=3, rescale_acts_by_decoder_norm=False), prefixes
+    )
+    with torch.no_grad():
+        for parameter, tensor in (
+            (sae.W_enc, w.encoder.t()), (sae.W_dec, w.decoder), (sae.b_enc, w.bias), (sae.b_dec, w.out_bias),
+        ):  # fmt: skip
+            parameter.copy_(tensor)
+    optimiser = torch.optim.Adam(sae.parameters(), lr=1e-2)
+    x = torch.randn(40, 6, generator=g)
+    output = sae.training_forward_pass(TrainStepInput(x, {}, None, 0, False))
+    output.loss.backward()
+    optimiser.step()
+    sae.project_decoder()
+    step = SparseStep(w, 3, whole_batch=True, prefixes=prefixes)
+    assert step(x, lr=1e-2).loss == pytest.approx(float(output.loss.detach()), rel=1e-5)
+    assert torch.allclose(w.encoder, sae.W_enc.t(), atol=1e-5)
+    assert torch.allclose(w.decoder, sae.W_dec, atol=1e-5)
+    assert torch.allclose(w.out_bias, sae.b_dec, atol=1e-5)
+
+
 def test_the_weights_do_not_depend_on_the_number_of_threads():
     def trained(threads):
         before = torch.get_num_threads()
