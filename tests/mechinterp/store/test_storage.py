@@ -152,7 +152,7 @@ def test_a_place_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
     assert isinstance(storage_at(tmp_path), LocalStorage)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     # where another test has used it, fsspec remembers the class
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'mechinterp-vision\[s3\]'"):
         storage_at("s3://bucket/store")
 
