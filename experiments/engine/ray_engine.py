@@ -13,6 +13,7 @@ import socket
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,7 +90,9 @@ def _start(ray: Any, config: RayConfig) -> None:
             _check_reachable(config.address)
             ray.init(address=config.address, log_to_driver=False, logging_level="ERROR")
         else:
-            ray.init(num_cpus=max(config.workers, os.cpu_count() or 1), _node_ip_address="127.0.0.1", **quiet)
+            # without an address Ray would join whatever cluster it finds, and the images would leave this machine
+            cores = max(config.workers, os.cpu_count() or 1)
+            ray.init(address="local", num_cpus=cores, _node_ip_address="127.0.0.1", **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
@@ -150,22 +153,19 @@ def _result(ray: Any, done: Any, shard: int) -> ShardReceipt:
     return receipt
 
 
-class _classes_travel_by_value:  # noqa: N801  a context manager, named like a function
+@contextmanager
+def _classes_travel_by_value(ray: Any, work: Any) -> Iterator[None]:
     """Send the classes of a user's own file with the model: no other machine can import them by their name."""
-
-    def __init__(self, ray: Any, work: Any) -> None:
-        parts = work.model.module.modules() if hasattr(work, "model") else ()
-        names = {type(part).__module__ for part in parts} | {type(work).__module__}
-        self._pickle = ray.cloudpickle
-        self._modules = [sys.modules[n] for n in sorted(names) if n in sys.modules and not _importable(n)]
-
-    def __enter__(self) -> None:
-        for module in self._modules:
-            self._pickle.register_pickle_by_value(module)
-
-    def __exit__(self, *_: object) -> None:
-        for module in self._modules:
-            self._pickle.unregister_pickle_by_value(module)
+    parts = work.model.module.modules() if hasattr(work, "model") else ()
+    names = {type(part).__module__ for part in parts} | {type(work).__module__}
+    modules = [sys.modules[n] for n in sorted(names) if n in sys.modules and not _importable(n)]
+    for module in modules:
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 def _importable(name: str) -> bool:

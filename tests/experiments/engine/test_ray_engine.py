@@ -174,6 +174,7 @@ def test_in_any_order_and_with_no_more_at_once_than_asked_for(monkeypatch, tmp_p
     assert fake.started == 0  # what was started was ended
     assert fake.asked == {"num_cpus": 1, "num_gpus": 0.5, "max_retries": 3}
     assert fake.given["include_dashboard"] is False
+    assert fake.given["address"] == "local"  # never whatever cluster it finds
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert "tiny_capture" in FakeRay.cloudpickle.by_value
     made_on(monkeypatch, FakeRay(start=AssertionError("nothing is left to do")), tmp_path / "store")
