@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ LEARNING_RATES = {"ours": 1e-3, "sae_lens": 1e-3, "overcomplete": 1e-3, "diction
 class Task:
     """What all train: sizes, architecture, length."""
 
-    arch: str
+    arch: Literal["topk", "batchtopk"]
     d_in: int
     d_sae: int
     k: int
@@ -71,10 +71,10 @@ def ours(task: Task, sample: Tensor, lr: float | None = None) -> Candidate:
     from sparse_autoencoders.config import TrainSAEConfig
     from sparse_autoencoders.initialisation import start
     from sparse_autoencoders.schedules import learning_rate
-    from sparse_autoencoders.training import make_learner
+    from sparse_autoencoders.single_training import make_learner
 
     config = TrainSAEConfig(
-        arch=task.arch,  # type: ignore[arg-type]
+        arch=task.arch,
         k=task.k,
         expansion=task.d_sae / task.d_in,
         lr=lr or LEARNING_RATES["ours"],
@@ -135,7 +135,8 @@ def sae_lens(task: Task, sample: Tensor, lr: float | None = None, *, bfloat16: b
 
     def reconstruct(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return sae.decode(sae.encode_with_hidden_pre(x)[0])  # type: ignore[no-any-return]
+            found: Tensor = sae.decode(sae.encode_with_hidden_pre(x)[0])
+        return found
 
     return Candidate(step, reconstruct)
 
@@ -146,7 +147,8 @@ def overcomplete(task: Task, sample: Tensor, lr: float | None = None, *, bfloat1
     import matplotlib.cm
 
     if not hasattr(matplotlib.cm, "get_cmap"):
-        matplotlib.cm.get_cmap = mpl.colormaps.get_cmap  # type: ignore[attr-defined]
+        # overcomplete asks for what newer releases of matplotlib have under another name
+        vars(matplotlib.cm)["get_cmap"] = mpl.colormaps.get_cmap
     from overcomplete.sae import BatchTopKSAE, TopKSAE, train_sae
 
     torch.manual_seed(task.seed)
@@ -164,7 +166,8 @@ def overcomplete(task: Task, sample: Tensor, lr: float | None = None, *, bfloat1
 
     def reconstruct(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return sae(x)[2]  # type: ignore[no-any-return]
+            found: Tensor = sae(x)[2]
+        return found
 
     return Candidate(step, reconstruct)
 
@@ -199,7 +202,8 @@ def dictionary_learning(task: Task, sample: Tensor, lr: float | None = None, *, 
     def reconstruct(x: Tensor) -> Tensor:
         with torch.no_grad():
             codes = trainer.ae.encode(x) if task.arch == "topk" else trainer.ae.encode(x, use_threshold=False)
-            return trainer.ae.decode(codes)  # type: ignore[no-any-return]
+            found: Tensor = trainer.ae.decode(codes)
+        return found
 
     return Candidate(step, reconstruct)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from benchmarks import sae_peers
 from benchmarks.sae_peers import PEERS, Candidate, Task
 from benchmarks.timing import interleaved_medians
 
+ARCHITECTURES: tuple[Literal["topk", "batchtopk"], ...] = ("topk", "batchtopk")
 SIZES = {"192": (192, 3072, 32, 4096), "768": (768, 12288, 32, 2048)}
 QUICK_SIZES = {"192": (192, 768, 32, 1024)}
 
@@ -31,7 +32,7 @@ def measure(quick: bool) -> dict[str, Any]:
     variance: dict[str, dict[str, float]] = {}
     for size, (d_in, d_sae, k, batch) in (QUICK_SIZES if quick else SIZES).items():
         batches = synthetic(d_in, batch, 4 if quick else 12)
-        for arch in ("topk", "batchtopk"):
+        for arch in ARCHITECTURES:
             task = Task(arch, d_in, d_sae, k, batch, steps=300)
             name = f"{arch}/{size}"
             seconds[name] = _step_seconds(task, batches, repeats=3 if quick else 5)

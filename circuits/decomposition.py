@@ -208,7 +208,7 @@ def _branch_values(
     ):
         model.run(state.x)
         outcome = [(seen[branch] * gradient).sum() for branch, z in branches.items() if z]
-        pulled = torch.autograd.grad(sum(outcome), [leaves[z] for z in heads]) if heads else ()  # type: ignore[arg-type]
+        pulled = torch.autograd.grad(outcome, [leaves[z] for z in heads]) if heads else ()
     at_heads = dict(zip(heads, pulled, strict=True))
     found = {"embedding": (seen["blocks.0.hook_resid_pre"].detach() * gradient).sum((1, 2))}
     for branch, z in branches.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from mechinterp.errors import ConfigError
 
@@ -55,4 +55,4 @@ class FindConfig:
     @property
     def frozen(self) -> frozenset[Frozen]:
         """What is held."""
-        return frozenset(self.freeze)  # type: ignore[arg-type]
+        return frozenset(cast("tuple[Frozen, ...]", self.freeze))  # __post_init__ has looked

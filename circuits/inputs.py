@@ -50,11 +50,18 @@ class Batch:
         self, statistic: Callable[[NDArray[np.int64]], float], images: NDArray[np.int64], boot: int, seed: int
     ) -> Interval:
         """Return the interval of a statistic of rows, each of which belongs to an image."""
-        from mechinterp.statistics import Interval, bootstrap_groups
+        from mechinterp.statistics import bootstrap_groups
 
         if self.groups is None:
-            return Interval(None, None, 0.95, 0, "not estimable (no patients given)")
+            return no_interval()
         return bootstrap_groups(statistic, self.groups[images], boot, seed, units_are_patients=self.units_are_patients)
+
+
+def no_interval() -> Interval:
+    """Return the interval over patients of whom nobody said who they are: none."""
+    from mechinterp.statistics import Interval
+
+    return Interval(None, None, 0.95, 0, "not estimable (no patients given)")
 
 
 def as_batch(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from circuits.ablations import Ablation
-from circuits.inputs import Batch
+from circuits.inputs import Batch, no_interval
 from mechinterp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ class Effects:
     def interval(self, node: int, *, boot: int = 2000, seed: int = 0) -> Interval:
         """Return the interval of one node's mean effect over patients."""
         values = self.per_image[:, node].astype(np.float64)
-        batch = self.batch or Batch(x=None, groups=None)  # type: ignore[arg-type]
-        return batch.interval(lambda rows: float(values[rows].mean()), np.arange(len(values)), boot, seed)
+        if self.batch is None:
+            return no_interval()
+        return self.batch.interval(lambda rows: float(values[rows].mean()), np.arange(len(values)), boot, seed)
 
     def matched_nodes(
         self, nodes: NDArray[np.int64], *, n_sets: int = 200, seed: int = 0

@@ -156,7 +156,7 @@ class CaptureConfig:
             raise ConfigError(f"storage type is '{self.dtype}': it must be float16, bfloat16 or float32")
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}: it must be at least 0")
-        self.selection  # noqa: B018  refuses settings that cannot be meant
+        _ = self.selection  # refuses settings that cannot be meant
 
     @property
     def selection(self) -> TokenSelection:

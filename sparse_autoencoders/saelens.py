@@ -65,7 +65,8 @@ class SAELensLearner:
         )
         self._optimiser.zero_grad(set_to_none=True)
         output.loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.config.clip or float("inf"))
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.config.clip)
         self._optimiser.step()
         self._steps += 1
         active = output.feature_acts.detach() != 0

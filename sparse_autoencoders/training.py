@@ -10,30 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mechinterp.errors import ConfigError, nearest
 from mechinterp.files import sha256_json
 from mechinterp.progress import SILENT, Progress
 from sparse_autoencoders.autoencoder import SparseAutoencoder, only_site
-from sparse_autoencoders.calibration import threshold_for_l0
 from sparse_autoencoders.checkpoint import FOLDER, load_checkpoint, remove_checkpoint, save_checkpoint
 from sparse_autoencoders.config import TrainSAEConfig
-from sparse_autoencoders.explained_variance import ExplainedVariance
-from sparse_autoencoders.initialisation import Start, start, suited
-from sparse_autoencoders.learner import Learner, copy_into
-from sparse_autoencoders.metrics import evaluate_sae
-from sparse_autoencoders.resampling import restart_silent
-from sparse_autoencoders.schedules import active_features, learning_rate
+from sparse_autoencoders.single_training import SingleTraining
 from sparse_autoencoders.stream import TrainingStream
 
 if TYPE_CHECKING:
     from mechinterp.store import ActivationStore
 
-_CURVE_POINTS = 200
-_RESTART_ROWS = 1 << 12
 # what all trainings of one stream must share
 _SHARED = ("batch_size", "epochs", "steps", "patience", "checkpoint_minutes")
 
@@ -163,7 +153,7 @@ def train_sweep(
     for config in others:
         config.width(store.width(stream.site))
     trainings = [
-        _Training.begun(f"{name}/seed-{seed}".lstrip("/"), stream, config, seed)
+        SingleTraining.begun(f"{name}/seed-{seed}".lstrip("/"), stream, config, seed)
         for name, config in configs.items()
         for seed in config.seeds
     ]
@@ -207,150 +197,18 @@ def _check_device(name: str) -> None:
         raise ConfigError(f"no device '{name}': torch sees {torch.cuda.device_count()} CUDA devices")
 
 
-def make_learner(begin: Start, config: TrainSAEConfig, dead_after: int, seed: int) -> Learner:
-    """Return what takes the steps: sparse kernels on the CPU for the TopK family, SAELens' classes for all else."""
-    from sparse_autoencoders.sparse_learner import ARCHITECTURES, SparseLearner
-
-    if config.arch in ARCHITECTURES and config.device == "cpu":
-        return SparseLearner(begin, config, dead_after)
-    from sparse_autoencoders.saelens import SAELensLearner
-
-    return SAELensLearner(begin, config, dead_after, seed)
-
-
-@dataclass
-class _Training:
-    """One autoencoder on its way."""
-
-    name: str
-    config: TrainSAEConfig
-    seed: int
-    learner: Learner
-    begin: tuple[str, float]
-    generator: torch.Generator
-    sample: Float[Tensor, "row width"]
-    curve: dict[str, list[float]]
-    average: dict[str, Tensor]
-    best: dict[str, Tensor] = field(default_factory=dict)
-    progress: dict[str, float] = field(
-        default_factory=lambda: {"restarted": 0, "best_variance": -np.inf, "best_step": 0, "stopped": 0}
-    )
-
-    @classmethod
-    def begun(cls, name: str, stream: TrainingStream, config: TrainSAEConfig, seed: int) -> _Training:
-        generator = torch.Generator().manual_seed(seed)
-        raw = stream.sample(generator)
-        init = suited(raw) if config.init == "auto" else config.init
-        sample = stream.normalised(raw)
-        begin = start(init, sample, config.width(sample.shape[1]), config.k, generator)
-        dead_after = max(1, round(config.dead_after * stream.steps_per_epoch))
-        learner = make_learner(begin, config, dead_after, seed)
-        average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}
-        curve: dict[str, list[float]] = {n: [] for n in ("step", "loss", "explained_variance", "l0", "dead")}
-        kept = sample[:_RESTART_ROWS]
-        return cls(name, config, seed, learner, (begin.name, begin.explained_variance), generator, kept, curve, average)
-
-    def step(self, x: Float[Tensor, "row width"], step: int, stream: TrainingStream) -> None:
-        config, steps = self.config, stream.steps
-        width = len(self.learner.silent_for)
-        result = self.learner.step(
-            x, lr=learning_rate(step, steps, config), k=active_features(step, steps, config, width)
-        )
-        if not np.isfinite(result.loss):
-            raise ConfigError(
-                f"the loss of {config.arch}, seed {self.seed}, is {result.loss} at step {step + 1}: take a smaller lr than "
-                f"{config.lr:g}"
-            )
-        for name, average in self.average.items():
-            average.lerp_(self.learner.trained()[name], 1 - config.ema)
-        epoch, within = divmod(step + 1, stream.steps_per_epoch)
-        # none in the second half: a restarted feature needs time to learn
-        if within == 0 and epoch <= config.restarts and 2 * (step + 1) <= steps:
-            silent = self.learner.silent_for >= stream.steps_per_epoch
-            self.progress["restarted"] += restart_silent(self.learner, silent, self.sample, self.generator)
-        if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
-            # the scaled activations have a mean squared norm of d_in about their mean
-            dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())
-            explained = 1 - result.squared_error / x.shape[1]
-            seen = {
-                "step": step + 1, "loss": result.loss, "explained_variance": explained, "l0": result.l0, "dead": dead,
-            }  # fmt: skip
-            for name, value in seen.items():
-                self.curve[name].append(value)
-
-    def look_at_held_out(self, rows: Float[Tensor, "row width"], step: int, patience_steps: int) -> None:
-        """Keep the best weights so far; stop where none came for too long."""
-        variance = ExplainedVariance()
-        variance.update(rows, self.learner.reconstruct(rows))
-        if variance.compute() > self.progress["best_variance"]:
-            self.progress |= {"best_variance": variance.compute(), "best_step": step}
-            self.best = {name: tensor.clone() for name, tensor in (self.average or self.learner.trained()).items()}
-        elif step - self.progress["best_step"] >= patience_steps:
-            self.progress["stopped"] = 1
-
-    def finished(self, stream: TrainingStream) -> SparseAutoencoder:
-        from mechinterp.provenance import versions
-
-        chosen = self.best or self.average
-        if chosen:
-            copy_into(self.learner.trained(), chosen)
-            self.learner.refresh()
-        learnt = self.learner.learnt().unfolded(stream.mean, stream.scale)
-        manifest = stream.store.manifest
-        provenance = {
-            "model": {
-                "spec": manifest.model_spec,
-                "weights_hash": manifest.weights_hash,
-                "trained": manifest.trained,
-            },
-            "preparation_hash": manifest.preparation_hash,
-            "store_hash": stream.store.hash,
-            "training_images": [str(stream.store.images["id"].iloc[i]) for i in stream.images],
-            "seed": self.seed,
-            "config": {**asdict(self.config), "seeds": [self.seed]},
-            "start": {"name": self.begin[0], "explained_variance": self.begin[1]},
-            "steps": int(self.progress["best_step"]) if self.best else stream.steps,
-            "restarted": int(self.progress["restarted"]),
-            "curve": self.curve,
-            "versions": versions(),
-        }
-        sae = SparseAutoencoder(stream.site, provenance=provenance, **vars(learnt))
-        if self.config.arch in {"batchtopk", "matryoshka"}:
-            sae = _calibrated(sae, stream, self.config.k)
-        metrics = evaluate_sae(sae, stream.store, stream.images)
-        return replace(sae, provenance={**sae.provenance, "metrics": {"train": metrics.to_json()}})
-
-    def record(self) -> dict[str, Any]:
-        return {"curve": self.curve, "progress": self.progress}
-
-    def tensors(self) -> dict[str, Tensor]:
-        parts = {"learner": self.learner.state(), "average": self.average, "best": self.best}
-        flat = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-        return {**flat, "generator": self.generator.get_state()}
-
-    def go_on_from(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        def part(name: str) -> dict[str, Tensor]:
-            return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
-
-        self.learner.load_state(part("learner"))
-        self.average, self.best = part("average"), part("best")
-        self.curve, self.progress = record["curve"], record["progress"]
-        # JSON has no infinity
-        self.progress["best_variance"] = -np.inf if (v := self.progress["best_variance"]) is None else v
-        self.generator.set_state(tensors["generator"])
-
-
 @dataclass
 class _Loop:
     """All trainings' steps on one stream, with checkpoints."""
 
     stream: TrainingStream
-    trainings: list[_Training]
+    trainings: list[SingleTraining]
     out: Path | None
     progress: Progress
     watch: Watch | None
     _began: float = field(default_factory=time.perf_counter, init=False)
     _first: int = field(default=0, init=False)
+    _rows: int = field(default=0, init=False)
 
     def run(self) -> None:
         stream, trainings = self.stream, self.trainings
@@ -366,9 +224,9 @@ class _Loop:
         for step in self.progress.track(self._steps(), what, total=stream.steps - self._first):
             if patience and step % stream.steps_per_epoch == 0:
                 for training in trainings:
-                    if not training.progress["stopped"]:
+                    if not training.standing.stopped:
                         training.look_at_held_out(held_out, step, patience)
-                if all(training.progress["stopped"] for training in trainings):
+                if all(training.standing.stopped for training in trainings):
                     self.progress.note(f"stopped after {step} of {stream.steps} steps: held-out tokens gain no more")
                     break
             if time.perf_counter() - last_saved > 60 * trainings[0].config.checkpoint_minutes:
@@ -388,8 +246,9 @@ class _Loop:
                 if step < self._first:
                     continue
                 for training, order in zip(self.trainings, orders, strict=True):
-                    if not training.progress["stopped"]:
+                    if not training.standing.stopped:
                         training.step(rows[order[offset * size : (offset + 1) * size]], step, stream)
+                        self._rows += size
                 yield step + 1
                 if step + 1 == stream.steps:
                     return
@@ -425,20 +284,12 @@ class _Loop:
             save_checkpoint(self.out / FOLDER, self._made_from, record, tensors)
         if self.watch is not None:
             seconds = time.perf_counter() - self._began
-            rows = (step - self._first) * self.stream.batch_size * len(self.trainings)
             self.watch(
                 TrainingStatus(
                     step,
                     self.stream.steps,
-                    rows / max(seconds, 1e-9),
+                    self._rows / max(seconds, 1e-9),
                     {t.name: t.curve for t in self.trainings},
                     {t.name: t.learner.silent_for.numpy() / self.stream.steps_per_epoch for t in self.trainings},
                 )
             )
-
-
-def _calibrated(sae: SparseAutoencoder, stream: TrainingStream, k: int) -> SparseAutoencoder:
-    """Set the threshold of what was chosen over a batch so that its L0 on the training tokens is k."""
-    hidden = (sae.preactivations(stream.store.rows(stream.site, [int(i)])) for i in stream.images)
-    threshold = threshold_for_l0(hidden, k)
-    return replace(sae, threshold=torch.full((sae.width,), threshold))

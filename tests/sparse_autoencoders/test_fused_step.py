@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_autoencoders.fused import products, selection
-from sparse_autoencoders.fused.step import CoarseEncoder, Selector, SparseStep, Weights, has_bfloat16
+from sparse_autoencoders.fused.selecting import CoarseEncoder, Selector, has_bfloat16
+from sparse_autoencoders.fused.step import SparseStep, Weights
 
 
 def weights(g, d_in, width, d_out=None, tied=True):
@@ -36,7 +37,7 @@ def to_dense(codes, shape):
 def product(request, monkeypatch):
     if request.param and not has_bfloat16():
         pytest.skip("this processor has no bfloat16 products")
-    monkeypatch.setattr("sparse_autoencoders.fused.step.has_bfloat16", lambda: request.param)
+    monkeypatch.setattr("sparse_autoencoders.fused.selecting.has_bfloat16", lambda: request.param)
 
 
 @settings(max_examples=60, deadline=None)
@@ -52,7 +53,7 @@ def test_the_selection_is_that_of_float32(seed, rows, d_in, width, spread, whole
     w = weights(g, d_in, width)
     x = torch.randn(rows, d_in, generator=g) * torch.exp(spread * torch.rand(rows, 1, generator=g))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparse_autoencoders.fused.step.has_bfloat16", lambda: fast)
+        patch.setattr("sparse_autoencoders.fused.selecting.has_bfloat16", lambda: fast)
         selector, coarse = Selector(k, whole_batch), CoarseEncoder(w.encoder, w.bias)
         for _ in range(2):  # the second time it remembers where to look
             codes = selector(x, coarse)

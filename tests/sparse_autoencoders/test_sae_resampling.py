@@ -6,7 +6,7 @@ import torch
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.initialisation import QUIET, start
 from sparse_autoencoders.resampling import restart_silent
-from sparse_autoencoders.training import make_learner
+from sparse_autoencoders.single_training import make_learner
 
 SILENT = torch.arange(12) < 2
 

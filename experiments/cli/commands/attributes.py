@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from experiments.cli.console import ConsoleProgress, emit, emit_table
 from experiments.cli.options import ActivationsFlag, JsonFlag, SeedFlag
+
+if TYPE_CHECKING:
+    from probes.pooling import Pooling
 
 
 def run(
@@ -57,7 +60,8 @@ def run(
     if np.intersect1d(train, test).size:
         raise ConfigError("no images are held out, so nothing can be confirmed: give the images a split `test`")
     matrix = attribute_matrix(
-        loaded, store, opened.attributes, discovery=train, confirmation=test, pooling=pooling,  # type: ignore[arg-type]
+        loaded, store, opened.attributes, discovery=train, confirmation=test,
+        pooling=cast("Pooling", pooling),  # an unknown one is refused there, with the names
         seed=seed, progress=ConsoleProgress(),
     )  # fmt: skip
     whole = summary(matrix, opened.attributes.select(test))

@@ -1,0 +1,223 @@
+"""One autoencoder on its way: its learner, its curve, its averages, and what becomes of them in the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.errors import ConfigError
+from sparse_autoencoders.autoencoder import SparseAutoencoder
+from sparse_autoencoders.calibration import threshold_for_l0
+from sparse_autoencoders.config import TrainSAEConfig
+from sparse_autoencoders.explained_variance import ExplainedVariance
+from sparse_autoencoders.initialisation import Start, start, suited
+from sparse_autoencoders.learner import Learner, copy_into
+from sparse_autoencoders.metrics import evaluate_sae
+from sparse_autoencoders.resampling import restart_silent
+from sparse_autoencoders.schedules import active_features, learning_rate
+from sparse_autoencoders.stream import TrainingStream
+
+_CURVE_POINTS = 200
+_RESTART_ROWS = 1 << 12
+
+
+def make_learner(begin: Start, config: TrainSAEConfig, dead_after: int, seed: int) -> Learner:
+    """Return what takes the steps: sparse kernels on the CPU for the TopK family, SAELens' classes for all else."""
+    from sparse_autoencoders.sparse_learner import ARCHITECTURES, SparseLearner
+
+    if config.arch in ARCHITECTURES and config.device == "cpu":
+        return SparseLearner(begin, config, dead_after)
+    from sparse_autoencoders.saelens import SAELensLearner
+
+    return SAELensLearner(begin, config, dead_after, seed)
+
+
+@dataclass
+class Standing:
+    """How far one autoencoder has come, beside its curve.
+
+    Parameters
+    ----------
+    restarted
+        Features that were started anew so far.
+    best_variance, best_step
+        Best explained variance of held-out tokens, and the step it was seen at; none before the first look.
+    stopped
+        Whether it trains no more.
+
+    """
+
+    restarted: int = 0
+    best_variance: float | None = None
+    best_step: int = 0
+    stopped: bool = False
+
+
+@dataclass
+class SingleTraining:
+    """One autoencoder on its way.
+
+    Parameters
+    ----------
+    name
+        Of the folder it is saved in.
+    config, seed
+        How it is trained.
+    learner
+        Takes its steps.
+    begin
+        Name of the start, and what that explained.
+    generator
+        Draws where features start anew.
+    sample
+        Normalised training tokens that they start at.
+    curve
+        ``step``, ``loss``, ``explained_variance``, ``l0`` and ``dead`` at some steps.
+    average
+        The trained tensors' average over the steps; empty where none is wanted.
+    best
+        The trained tensors at the best look at held-out tokens; empty before.
+    standing
+        How far it has come.
+
+    """
+
+    name: str
+    config: TrainSAEConfig
+    seed: int
+    learner: Learner
+    begin: tuple[str, float]
+    generator: torch.Generator
+    sample: Float[Tensor, "row width"]
+    curve: dict[str, list[float]]
+    average: dict[str, Tensor]
+    best: dict[str, Tensor] = field(default_factory=dict)
+    standing: Standing = field(default_factory=Standing)
+
+    @classmethod
+    def begun(cls, name: str, stream: TrainingStream, config: TrainSAEConfig, seed: int) -> SingleTraining:
+        """Return one before its first step."""
+        generator = torch.Generator().manual_seed(seed)
+        raw = stream.sample(generator)
+        init = suited(raw) if config.init == "auto" else config.init
+        sample = stream.normalised(raw)
+        begin = start(init, sample, config.width(sample.shape[1]), config.k, generator)
+        dead_after = max(1, round(config.dead_after * stream.steps_per_epoch))
+        learner = make_learner(begin, config, dead_after, seed)
+        average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}
+        curve: dict[str, list[float]] = {n: [] for n in ("step", "loss", "explained_variance", "l0", "dead")}
+        kept = sample[:_RESTART_ROWS]
+        return cls(name, config, seed, learner, (begin.name, begin.explained_variance), generator, kept, curve, average)
+
+    def step(self, x: Float[Tensor, "row width"], step: int, stream: TrainingStream) -> None:
+        """Take one step on normalised rows; `step` counts from 0.
+
+        Raises
+        ------
+        ConfigError
+            If the loss is no number any more.
+
+        """
+        config, steps = self.config, stream.steps
+        width = len(self.learner.silent_for)
+        result = self.learner.step(
+            x, lr=learning_rate(step, steps, config), k=active_features(step, steps, config, width)
+        )
+        if not np.isfinite(result.loss):
+            raise ConfigError(
+                f"the loss of {config.arch}, seed {self.seed}, is {result.loss} at step {step + 1}: take a smaller lr than "
+                f"{config.lr:g}"
+            )
+        for name, average in self.average.items():
+            average.lerp_(self.learner.trained()[name], 1 - config.ema)
+        epoch, within = divmod(step + 1, stream.steps_per_epoch)
+        # none in the second half: a restarted feature needs time to learn
+        if within == 0 and epoch <= config.restarts and 2 * (step + 1) <= steps:
+            silent = self.learner.silent_for >= stream.steps_per_epoch
+            self.standing.restarted += restart_silent(self.learner, silent, self.sample, self.generator)
+        if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
+            # the scaled activations have a mean squared norm of d_in about their mean
+            dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())
+            explained = 1 - result.squared_error / x.shape[1]
+            seen = {
+                "step": step + 1, "loss": result.loss, "explained_variance": explained, "l0": result.l0, "dead": dead,
+            }  # fmt: skip
+            for name, value in seen.items():
+                self.curve[name].append(value)
+
+    def look_at_held_out(self, rows: Float[Tensor, "row width"], step: int, patience_steps: int) -> None:
+        """Keep the best weights so far; stop where none came for too long."""
+        variance = ExplainedVariance()
+        variance.update(rows, self.learner.reconstruct(rows))
+        explained, standing = variance.compute(), self.standing
+        if standing.best_variance is None or explained > standing.best_variance:
+            standing.best_variance, standing.best_step = explained, step
+            self.best = {name: tensor.clone() for name, tensor in (self.average or self.learner.trained()).items()}
+        elif step - standing.best_step >= patience_steps:
+            standing.stopped = True
+
+    def finished(self, stream: TrainingStream) -> SparseAutoencoder:
+        """Return the autoencoder, its threshold calibrated where it needs one, measured on the training images."""
+        from mechinterp.provenance import versions
+
+        chosen = self.best or self.average
+        if chosen:
+            copy_into(self.learner.trained(), chosen)
+            self.learner.refresh()
+        learnt = self.learner.learnt().unfolded(stream.mean, stream.scale)
+        manifest = stream.store.manifest
+        provenance = {
+            "model": {
+                "spec": manifest.model_spec,
+                "weights_hash": manifest.weights_hash,
+                "trained": manifest.trained,
+            },
+            "preparation_hash": manifest.preparation_hash,
+            "store_hash": stream.store.hash,
+            "training_images": [str(stream.store.images["id"].iloc[i]) for i in stream.images],
+            "seed": self.seed,
+            "config": {**asdict(self.config), "seeds": [self.seed]},
+            "start": {"name": self.begin[0], "explained_variance": self.begin[1]},
+            "steps": self.standing.best_step if self.best else stream.steps,
+            "restarted": self.standing.restarted,
+            "curve": self.curve,
+            "versions": versions(),
+        }
+        sae = SparseAutoencoder(stream.site, provenance=provenance, **vars(learnt))
+        if self.config.arch in {"batchtopk", "matryoshka"}:
+            sae = _calibrated(sae, stream, self.config.k)
+        metrics = evaluate_sae(sae, stream.store, stream.images)
+        return replace(sae, provenance={**sae.provenance, "metrics": {"train": metrics.to_json()}})
+
+    def record(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it beside tensors."""
+        return {"curve": self.curve, "standing": asdict(self.standing)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint holds of it."""
+        parts = {"learner": self.learner.state(), "average": self.average, "best": self.best}
+        flat = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        return {**flat, "generator": self.generator.get_state()}
+
+    def go_on_from(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go back to where a checkpoint was made."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
+
+        self.learner.load_state(part("learner"))
+        self.average, self.best = part("average"), part("best")
+        self.curve, self.standing = record["curve"], Standing(**record["standing"])
+        self.generator.set_state(tensors["generator"])
+
+
+def _calibrated(sae: SparseAutoencoder, stream: TrainingStream, k: int) -> SparseAutoencoder:
+    """Set the threshold of what was chosen over a batch so that its L0 on the training tokens is k."""
+    hidden = (sae.preactivations(stream.store.rows(stream.site, [int(i)])) for i in stream.images)
+    threshold = threshold_for_l0(hidden, k)
+    return replace(sae, threshold=torch.full((sae.width,), threshold))
