@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from torch import Tensor
 
 from mechinterp.errors import ConfigError, DamagedFileError, ImagesError, SiteError, nearest
 from mechinterp.sites import Site
+from mechinterp.store.checked_files import CheckedFiles
 from mechinterp.store.image_list import COLUMNS, read_list, rows_column
 from mechinterp.store.manifest import StoreManifest, site_folder
 from mechinterp.store.norms import NormCounts
@@ -53,10 +50,9 @@ class ActivationStore:
     def __init__(self, storage: Storage, manifest: StoreManifest, cache_mib: int = 0) -> None:
         self.folder = storage.location
         self.manifest = manifest
-        self._storage, self._cache = storage, _Cache(cache_mib << 20)
-        self._files: dict[str, Mapping[str, Any]] = {k: v for s in manifest.shards for k, v in s["files"].items()}
-        self._files |= {s["file"]["name"]: s["file"] for s in manifest.segments}
-        self._checked: set[str] = set()
+        expected: dict[str, Mapping[str, Any]] = {k: v for s in manifest.shards for k, v in s["files"].items()}
+        expected |= {s["file"]["name"]: s["file"] for s in manifest.segments}
+        self._files = CheckedFiles(storage, expected, cache_mib << 20)
         listed = read_list(storage, manifest.segments)
         self.images = listed[list(COLUMNS)]
         self._first_images = np.array([s["first_image"] for s in manifest.shards], dtype=np.int64)
@@ -104,7 +100,7 @@ class ActivationStore:
             cache_mib = _REMOTE_CACHE_MIB if is_remote(str(folder)) else 0
         try:
             store = cls(storage, manifest, cache_mib)
-            store._check_sizes()
+            store._files.check_sizes()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedFileError(
                 f"{storage.path('manifest.json')} is not a manifest of this format: {error}"
@@ -284,7 +280,7 @@ class ActivationStore:
         for shard in np.unique(shard_of):
             first = int(self._first_images[shard])
             starts = np.concatenate([[0], np.cumsum(rows_of[first : first + self.manifest.shards[shard]["images"]])])
-            rows = self._tensor(f"sites/{site_folder(site)}/{shard:05d}.safetensors", "activations")
+            rows = self._files.tensor(f"sites/{site_folder(site)}/{shard:05d}.safetensors", "activations")
             at = np.flatnonzero(shard_of == shard)
             at = at[np.argsort(chosen[at], kind="stable")]
             counts = rows_of[chosen[at]]
@@ -353,7 +349,7 @@ class ActivationStore:
         if not self.manifest.outputs:
             raise ConfigError(f"{self.folder} holds no logits: capture with --outputs")
         shards = range(len(self.manifest.shards))
-        return torch.cat([self._tensor(f"outputs/{shard:05d}.safetensors", "logits") for shard in shards])
+        return torch.cat([self._files.tensor(f"outputs/{shard:05d}.safetensors", "logits") for shard in shards])
 
     def index(self, site: str) -> pd.DataFrame:
         """Return one row per row of the site's activations: image, token, cell, id, label, group, split.
@@ -363,7 +359,7 @@ class ActivationStore:
         self._site(site)
         parts = []
         for shard in range(len(self.manifest.shards)):
-            data = self._bytes(f"sites/{site_folder(site)}/{shard:05d}.parquet")
+            data = self._files.bytes_of(f"sites/{site_folder(site)}/{shard:05d}.parquet")
             parts.append(pq.read_table(pa.BufferReader(pa.py_buffer(data))).to_pandas())
         index: pd.DataFrame = pd.concat(parts, ignore_index=True)
         return index
@@ -372,14 +368,12 @@ class ActivationStore:
         """Check every file against its checksum and return what is wrong, one line each; empty when all is well."""
         wrong = []
         receipts = {f"shards/{i:05d}.json": s["receipt"] for i, s in enumerate(self.manifest.shards)}
-        for name in (*self._files, *receipts):
+        for name in (*self._files.expected, *receipts):
             try:
                 if name in receipts:
-                    self._compared(name, receipts[name])
+                    self._files.compare(name, receipts[name])
                 else:
-                    self._checked.discard(name)
-                    self._cache.forget(name)
-                    self._bytes(name)
+                    self._files.compare_again(name)
             except DamagedFileError as error:
                 wrong.append(str(error))
         return wrong
@@ -387,103 +381,10 @@ class ActivationStore:
     @property
     def files(self) -> int:
         """Number of files that :meth:`verify` compares: tensors, indices, lists of images and receipts."""
-        return len(self._files) + len(self.manifest.shards)
+        return len(self._files.expected) + len(self.manifest.shards)
 
     def _site(self, name: str) -> Site:
         try:
             return self.manifest.sites[name]
         except KeyError:
             raise SiteError(f"{self.folder} holds no site '{name}': {nearest(name, self.sites)}") from None
-
-    def _tensor(self, name: str, tensor: str) -> Tensor:
-        """Return a tensor over a file's bytes, without copying them."""
-        data = self._bytes(name)
-        try:
-            length = int.from_bytes(data[:8], "little")
-            described = json.loads(bytes(data[8 : 8 + length]))[tensor]
-            begin, end = described["data_offsets"]
-            dtype, shape = _TYPES[described["dtype"]], described["shape"]
-            raw = np.frombuffer(data, dtype=np.uint8)[8 + length + begin : 8 + length + end]
-            return torch.from_numpy(raw).view(dtype).reshape(shape)
-        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
-            raise DamagedFileError(f"{self._storage.path(name)} is not a shard of this format: {error}") from error
-
-    def _bytes(self, name: str) -> memoryview:
-        """Return a file's bytes, compared with its checksum once for every opened store."""
-        kept = self._cache.get(name)
-        if kept is not None:
-            return kept
-        expected = self._files[name]
-        data = self._read(name)
-        if data.nbytes != expected["bytes"]:
-            raise self._cut(name, data.nbytes)
-        if name not in self._checked:
-            if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-                raise self._altered(name)
-            self._checked.add(name)
-        self._cache.keep(name, data)
-        return data
-
-    def _compared(self, name: str, checksum: str) -> None:
-        if hashlib.sha256(self._read(name)).hexdigest() != checksum:
-            raise self._altered(name)
-
-    def _read(self, name: str) -> memoryview:
-        try:
-            return self._storage.read(name)
-        except FileNotFoundError:
-            raise self._missing(name) from None
-
-    def _check_sizes(self) -> None:
-        """Find every file in its full size."""
-        sizes = self._storage.sizes(self._files)
-        for name, expected in self._files.items():
-            if sizes[name] is None:
-                raise self._missing(name)
-            if sizes[name] != expected["bytes"]:
-                raise self._cut(name, sizes[name])
-
-    def _missing(self, name: str) -> DamagedFileError:
-        return DamagedFileError(f"{self._storage.path(name)} is missing: capture again into this folder to mend it")
-
-    def _cut(self, name: str, size: int | None) -> DamagedFileError:
-        return DamagedFileError(
-            f"{self._storage.path(name)} has {size} bytes instead of {self._files[name]['bytes']}: it was cut or altered; "
-            f"{_REMEDY}"
-        )
-
-    def _altered(self, name: str) -> DamagedFileError:
-        return DamagedFileError(f"{self._storage.path(name)} does not match its checksum: it was altered; {_REMEDY}")
-
-
-class _Cache:
-    """Whole files, up to so many bytes; what was used longest ago goes first."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
-        self._files: OrderedDict[str, memoryview] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: str) -> memoryview | None:
-        with self._lock:
-            if name in self._files:
-                self._files.move_to_end(name)
-            return self._files.get(name)
-
-    def keep(self, name: str, data: memoryview) -> None:
-        with self._lock:
-            if name in self._files or data.nbytes > self._most:
-                return
-            self._files[name] = data
-            self._held += data.nbytes
-            while self._held > self._most:
-                self._held -= self._files.popitem(last=False)[1].nbytes
-
-    def forget(self, name: str) -> None:
-        with self._lock:
-            if name in self._files:
-                self._held -= self._files.pop(name).nbytes
-
-
-_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-_REMEDY = "remove it and run the same capture again to mend it"
