@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mechinterp.errors import ConfigError, DamagedFileError, DiskError, LeakageError
-from mechinterp.files import jsonable, parse_json, sealed_json_bytes, sha256_bytes, sha256_json, unsealed
+from mechinterp.files import parse_json, sealed_json_bytes, sha256_bytes, unsealed
 from mechinterp.images.image_set import ImageSet
 from mechinterp.store.image_list import list_bytes, read_list, table_of
 from mechinterp.store.manifest import StoreManifest
-from mechinterp.store.selection import TokenSelection
+from mechinterp.store.plan import differences, images_of, plan_name, plan_of, receipt_name, shards_of, together
 from mechinterp.store.shard import DTYPES, CapturedBatch, ShardFiles
 from mechinterp.store.statistics import SiteStatistics
 from mechinterp.store.storage import storage_at
@@ -81,7 +82,7 @@ class StoreWriter:
     ) -> None:
         self.storage = storage_at(location)
         self.sites = {name: model.site(name) for name in config.sites}
-        self.plan = _plan(model, images, preparation, config)
+        self.plan = plan_of(model, images, preparation, config)
         self._images, self._append = images, append
         self._segments: list[StoreManifest] = []
 
@@ -201,7 +202,7 @@ class StoreWriter:
             )
         manifest = replace(
             self._segments[0],
-            images=_together([plan.images for plan in self._segments]),
+            images=together([plan.images for plan in self._segments]),
             segments=tuple(segments),
             shards=tuple(shards),
             statistics={name: found[name].to_json(site.tokens) for name, site in self.sites.items()},
@@ -253,7 +254,7 @@ class StoreWriter:
             ours = replace(
                 self.plan, threads=there.threads, first_image=there.first_image, first_shard=there.first_shard
             )
-            differing.append(_differing(ours.to_json(), there.to_json()))
+            differing.append(differences(ours.to_json(), there.to_json()))
             if not differing[-1]:
                 self.plan = there
                 return
@@ -341,39 +342,17 @@ class _Coverage:
         }
 
 
-def plan_name(segment: int) -> str:
-    """Return the file of a segment's plan."""
-    return "plan.json" if segment == 0 else f"plan-{segment:05d}.json"
-
-
-def receipt_name(shard: int) -> str:
-    """Return the file of a shard's receipt."""
-    return f"shards/{shard:05d}.json"
-
-
-def shards_of(plan: StoreManifest) -> range:
-    """Return the numbers of the shards of a segment."""
-    return range(plan.first_shard, plan.first_shard + -(-int(plan.images["n"]) // plan.shard_images))
-
-
-def images_of(plan: StoreManifest, shard: int) -> range:
-    """Return the positions in the store of the images of one shard of a segment."""
-    first = plan.first_image + (shard - plan.first_shard) * plan.shard_images
-    return range(first, min(first + plan.shard_images, plan.first_image + int(plan.images["n"])))
-
-
-class _one_thread:  # noqa: N801  a context manager, named like a function
-    """A thread on which torch computes alone, so that it does not fight over the processors with the forward pass."""
-
-    def __enter__(self) -> ThreadPoolExecutor:
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        here = torch.get_num_threads()
-        self._pool.submit(torch.set_num_threads, 1).result()
-        torch.set_num_threads(here)  # the number is each thread's own, but also what later threads begin with
-        return self._pool
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+@contextmanager
+def _one_thread() -> Iterator[ThreadPoolExecutor]:
+    """Give a thread on which torch computes alone, so that it does not fight over the processors with the forward pass."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    here = torch.get_num_threads()
+    pool.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(here)  # the number is each thread's own, but also what later threads begin with
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _in_short(receipt: Mapping[str, Any]) -> dict[str, Any]:
@@ -384,65 +363,3 @@ def _in_short(receipt: Mapping[str, Any]) -> dict[str, Any]:
         "receipt": hashlib.sha256(sealed_json_bytes(dict(receipt))).hexdigest(),
         "files": receipt["files"],
     }
-
-
-def _together(images: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Describe the images of all segments as one set; of several, no one source can open it again."""
-    if len(images) == 1:
-        return dict(images[0])
-    licences = list(dict.fromkeys(part["licence"] for part in images))
-    return {
-        "name": " + ".join(str(part["name"]) for part in images),
-        "n": sum(int(part["n"]) for part in images),
-        "ids_hash": sha256_json([part["ids_hash"] for part in images]),
-        "scale_hash": sha256_json([part["scale_hash"] for part in images]),
-        "source": {},
-        "licence": licences[0] if len(licences) == 1 else "; ".join(str(licence or "unknown") for licence in licences),
-        "units_are_patients": all(part["units_are_patients"] for part in images),
-    }
-
-
-def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Return the settings that differ, in words such as ``model weights_hash``."""
-    found = []
-    for key in sorted({*ours, *theirs}):
-        a, b = jsonable(ours.get(key)), jsonable(theirs.get(key))
-        if a == b:
-            continue
-        inner = (
-            sorted(k for k in {*a, *b} if a.get(k) != b.get(k)) if isinstance(a, dict) and isinstance(b, dict) else []
-        )
-        found += [f"{key} {k}" for k in inner] or [key]
-    return found
-
-
-def _plan(model: VisionModel, images: ImageSet, preparation: Preparation, config: CaptureConfig) -> StoreManifest:
-    selection: TokenSelection = config.selection
-    return StoreManifest(
-        model={
-            "spec": model.spec,
-            "weights": model.weights,
-            "weights_hash": model.weights_hash,
-            "trained": model.trained,
-            "class_names": list(model.class_names),
-            "contract": jsonable(asdict(model.contract)),
-        },
-        preparation=preparation.to_json(),
-        images={
-            "name": images.name,
-            "n": len(images),
-            "ids_hash": sha256_json([images.ids, images.labels, images.groups, images.splits]),
-            "scale_hash": sha256_json(images.scale),
-            "source": dict(images.source),
-            "licence": images.licence,
-            "units_are_patients": images.units_are_patients,
-        },
-        sites={name: selection.stored(model.site(name)) for name in config.sites},
-        dtype=config.dtype,
-        batch_size=config.batch_size,
-        shard_images=config.shard_images(model),
-        outputs=config.outputs,
-        threads=config.threads or torch.get_num_threads(),
-        device=model.device.type,
-        selection=selection.to_json(),
-    )
