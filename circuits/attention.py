@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from circuits.frozen import FrozenCalls, attention_pattern
+from circuits.frozen import FrozenCalls
+from mechinterp.attention import attention_arguments, attention_pattern
 from mechinterp.errors import ConfigError, SiteError
 from mechinterp.models.vision_model import VisionModel
 
@@ -45,35 +46,36 @@ class AttentionCall:
         return self.query @ self.key.transpose(-2, -1) * self.scale
 
 
-@contextmanager
-def watching_attention() -> Iterator[list[AttentionCall]]:
+class AttentionWatch(TorchFunctionMode):
     """Note every call of ``scaled_dot_product_attention`` in the forward passes inside, in order."""
-    calls: list[AttentionCall] = []
-    with _Watch(calls):
-        yield calls
 
-
-class _Watch(TorchFunctionMode):
-    def __init__(self, calls: list[AttentionCall]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.calls = calls
+        self.calls: list[AttentionCall] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Compute the pattern where attention is called; pass on everything else."""
-        kwargs = kwargs or {}
         if func is not functional.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        query, key, value = (
-            args[:3] if len(args) >= 3 else (kwargs.pop("query"), kwargs.pop("key"), kwargs.pop("value"))
-        )
-        pattern = attention_pattern(query, key, *args[3:], **kwargs)
-        scale = kwargs.get("scale")
-        self.calls.append(
-            AttentionCall(query, key, value, 1 / math.sqrt(query.shape[-1]) if scale is None else scale, pattern)
-        )
-        return pattern @ value
+            return func(*args, **(kwargs or {}))
+        query, key, value, given = attention_arguments(args, kwargs or {})
+        pattern = attention_pattern(query, key, **given)
+        scale = given.get("scale")
+        call = AttentionCall(query, key, value, 1 / math.sqrt(query.shape[-1]) if scale is None else scale, pattern)
+        self.calls.append(call)
+        return self.used(pattern) @ value
+
+    def used(self, pattern: Tensor) -> Tensor:
+        """Return what the values are multiplied with: the pattern."""
+        return pattern
+
+
+@contextmanager
+def watching_attention() -> Iterator[list[AttentionCall]]:
+    """Note every call of ``scaled_dot_product_attention`` in the forward passes inside, in order."""
+    with AttentionWatch() as watch:
+        yield watch.calls
 
 
 def attention_patterns(

@@ -16,7 +16,6 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from mechinterp.attention import attention_arguments, attention_pattern
 from mechinterp.errors import SiteError
 
 Frozen = Literal["attention", "norm", "gates"]
@@ -132,29 +132,10 @@ class _Mode(TorchFunctionMode):
 
 
 def _hold_attention(mode: _Mode, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    query, key, value = args[:3] if len(args) >= 3 else (kwargs["query"], kwargs["key"], kwargs["value"])
-    pattern = mode.take("attention", lambda: attention_pattern(query, key, *args[3:], **kwargs))
+    query, key, value, given = attention_arguments(args, kwargs)
+    pattern = mode.take("attention", lambda: attention_pattern(query, key, **given))
     moved: Tensor = pattern @ value
     return moved
-
-
-def attention_pattern(
-    query: Tensor,
-    key: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    **_: Any,
-) -> Tensor:
-    """Return the pattern that ``scaled_dot_product_attention`` applies, (…, query, key)."""
-    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return scores.softmax(-1)
 
 
 def _hold_softmax(mode: _Mode, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

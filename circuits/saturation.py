@@ -14,18 +14,13 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
-from circuits.attention import AttentionCall, watching_attention
-from circuits.frozen import attention_pattern
+from circuits.attention import AttentionWatch, watching_attention
 from circuits.metrics import Measurable, as_metric
 from mechinterp.errors import ShapeError, SiteError
 from mechinterp.models.vision_model import VisionModel
@@ -106,29 +101,14 @@ def query_key_effects(
     return QueryKeyEffects(**{name: torch.stack(values, 1) for name, values in found.items()})
 
 
-class _Leaves(TorchFunctionMode):
+class _Leaves(AttentionWatch):
     """Give every pattern a leaf of zeros, so that its gradient can be had."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[AttentionCall] = []
         self.leaves: list[Tensor] = []
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Add the leaf where attention is called; pass on everything else."""
-        kwargs = kwargs or {}
-        if func is not functional.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        query, key, value = (
-            args[:3] if len(args) >= 3 else (kwargs.pop("query"), kwargs.pop("key"), kwargs.pop("value"))
-        )
-        pattern = attention_pattern(query, key, *args[3:], **kwargs)
-        leaf = torch.zeros_like(pattern, requires_grad=True)
-        scale = kwargs.get("scale")
-        self.calls.append(
-            AttentionCall(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale, pattern)
-        )
-        self.leaves.append(leaf)
-        return (pattern + leaf) @ value
+    def used(self, pattern: Tensor) -> Tensor:
+        """Return the pattern and its leaf."""
+        self.leaves.append(torch.zeros_like(pattern, requires_grad=True))
+        return pattern + self.leaves[-1]

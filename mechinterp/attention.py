@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 Visit = Callable[[Tensor], Tensor | None]
-_SOFTMAXES = (torch.softmax, Tensor.softmax, F.softmax)
+# it is built in, and has no signature to ask
+_SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+_SOFTMAXES = (torch.softmax, Tensor.softmax, functional.softmax)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +113,13 @@ class _Watching(TorchFunctionMode):  # type: ignore[no-untyped-call, unused-igno
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:
+        if func is functional.multi_head_attention_forward:
             with self:  # functions called in here would not be watched otherwise
                 taken_apart = _multi_head_attention(*args, **kwargs)
             return func(*args, **kwargs) if taken_apart is None else taken_apart
-        if self._linears and func is F.linear:
+        if self._linears and func is functional.linear:
             return self._linear(*args, **kwargs)
-        if self._patterns and func is F.scaled_dot_product_attention:
+        if self._patterns and func is functional.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
         output = func(*args, **kwargs)
         if self._patterns and func in _SOFTMAXES and output.dim() == 4:
@@ -128,15 +130,15 @@ class _Watching(TorchFunctionMode):  # type: ignore[no-untyped-call, unused-igno
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         replacement = self._shown(self._patterns, attention_pattern(query, key, *args, **kwargs))
         if replacement is None:
-            return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+            return functional.scaled_dot_product_attention(query, key, value, *args, **kwargs)
         dropout = kwargs.get("dropout_p", args[1] if len(args) > 1 else 0.0)
         groups = query.shape[-3] // value.shape[-3] if kwargs.get("enable_gqa") else 1
-        return F.dropout(replacement, dropout) @ value.repeat_interleave(groups, dim=-3)
+        return functional.dropout(replacement, dropout) @ value.repeat_interleave(groups, dim=-3)
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
         taps = [t for t in self._linears if t.weight is weight]
         replacement = self._shown([t for t in taps if t.what == "input"], input)
-        output = F.linear(input if replacement is None else replacement, weight, bias)
+        output = functional.linear(input if replacement is None else replacement, weight, bias)
         replacement = self._shown([t for t in taps if t.what == "output"], output)
         return output if replacement is None else replacement
 
@@ -148,6 +150,14 @@ class _Watching(TorchFunctionMode):  # type: ignore[no-untyped-call, unused-igno
             replacement = replacement if given is None else given
         self.changed |= replacement is not None
         return replacement
+
+
+def attention_arguments(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+    """Return query, key, value and the other arguments of a call of ``scaled_dot_product_attention``, by name."""
+    given = dict(zip(_SDPA, args, strict=False)) | dict(kwargs)
+    return given.pop("query"), given.pop("key"), given.pop("value"), given
 
 
 def attention_pattern(
@@ -175,7 +185,7 @@ def attention_pattern(
 
 
 def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None] | None:
-    """Compute ``F.multi_head_attention_forward`` from its parts, (batch, token, width) throughout.
+    """Compute ``functional.multi_head_attention_forward`` from its parts, (batch, token, width) throughout.
 
     ``None`` for what no image encoder's block does: attention between different tensors, extra keys, padding masks.
     """
@@ -188,7 +198,7 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | N
     if not plain or given["use_separate_proj_weight"] or any(given[name] is not None for name in extras):
         return None
     heads, mask = int(given["num_heads"]), given["attn_mask"]
-    packed = F.linear(query.transpose(0, 1), given["in_proj_weight"], given["in_proj_bias"])
+    packed = functional.linear(query.transpose(0, 1), given["in_proj_weight"], given["in_proj_bias"])
     batch, tokens, _ = packed.shape
     # (batch, token, 3, head, width) -> 3 × (batch, head, token, width)
     q, k, v = packed.reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
@@ -198,12 +208,12 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | N
     weights = None
     if given["need_weights"]:
         weights = attention_pattern(q, k, mask)
-        z = F.dropout(weights, dropout) @ v
+        z = functional.dropout(weights, dropout) @ v
         weights = weights.mean(1) if given["average_attn_weights"] else weights
     else:
-        z = F.scaled_dot_product_attention(q, k, v, mask, dropout)
-    out = F.linear(z.transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
+        z = functional.scaled_dot_product_attention(q, k, v, mask, dropout)
+    out = functional.linear(z.transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
     return out.transpose(0, 1), weights
 
 
-_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+_MULTI_HEAD = inspect.signature(functional.multi_head_attention_forward)
