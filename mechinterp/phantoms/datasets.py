@@ -16,10 +16,9 @@ from mechinterp.phantoms.kinds import PhantomKind
 from mechinterp.phantoms.mammogram.kind import MAMMOGRAM
 from mechinterp.phantoms.mammogram.population import MammogramStudy
 from mechinterp.phantoms.phantom_set import PhantomSet
-from mechinterp.phantoms.planted_shortcut import PlantedShortcut
+from mechinterp.phantoms.planted_shortcut import PlantedShortcut, Shortcut
 from mechinterp.phantoms.stimuli.kind import STIMULI
 from mechinterp.phantoms.stimuli.population import StimulusStudy
-from mechinterp.phantoms.studies import Shortcut
 
 __all__ = [
     "CLASS_NAMES", "KINDS", "chest_phantoms", "FundusStudy", "PhantomSet", "draw_phantoms", "fundus_images", "fundus_phantoms",

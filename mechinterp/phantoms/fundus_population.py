@@ -6,22 +6,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mechinterp.errors import ConfigError
 from mechinterp.phantoms.fundus_parameters import CAMERAS, REFERABLE_AREA_MM2, FundusParameters
-from mechinterp.phantoms.planted_shortcut import PlantedShortcut, assign_mark
-from mechinterp.phantoms.random_streams import Identity, stream
+from mechinterp.phantoms.planted_shortcut import PlantedShortcut
+from mechinterp.phantoms.random_streams import Identity
+from mechinterp.phantoms.studies import PhantomStudy, draw_study
 
-SPLITS = ("train", "validation", "test")
 LESION_FREE_SHARE = 0.225
 MILD_AREA_MM2, REFERABLE_RANGE_MM2 = (0.03, 0.24), (0.37, 3.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FundusStudy:
+class FundusStudy(PhantomStudy):
     """Which patients and photographs a set of fundus phantoms holds.
 
     Raises
@@ -31,24 +29,16 @@ class FundusStudy:
 
     """
 
-    patients: Annotated[int, "number of patients"] = 200
+    MARKS = ("camera_tag", "ruler_mark")
+
     images_per_patient: Annotated[int, "photographs of each patient's eye, months apart"] = 2
     size_px: Annotated[int, "side of an image in pixels"] = 96
     extent_mm: Annotated[float, "side of an image on the retina [mm]"] = 12.0
-    validation_share: Annotated[float, "share of the patients in the validation split"] = 0.15
-    test_share: Annotated[float, "share of the patients in the test split"] = 0.25
     contrast_correlation: Annotated[float, "rank correlation of a lesion's contrast with the lesions' area"] = 0.0
     shortcut: Annotated[PlantedShortcut | None, "a mark that goes with the label"] = None
-    seed: Annotated[int, "all randomness follows from it"] = 0
 
     def __post_init__(self) -> None:
-        if self.patients < 4:
-            raise ConfigError(f"patients is {self.patients}: give at least 4")
-        if self.images_per_patient < 1:
-            raise ConfigError(f"images_per_patient is {self.images_per_patient}: give at least 1")
-        shares = self.validation_share, self.test_share
-        if min(shares) < 0 or sum(shares) >= 1:
-            raise ConfigError(f"validation_share {shares[0]:g} and test_share {shares[1]:g} leave nothing to train on")
+        PhantomStudy.__post_init__(self)
         if not -1 <= self.contrast_correlation <= 1:
             raise ConfigError(f"contrast_correlation is {self.contrast_correlation:g}: it lies within -1 and 1")
 
@@ -62,37 +52,12 @@ def sample_population(study: FundusStudy) -> tuple[list[FundusParameters], list[
         One an image, patients in order; in every split half of the patients are referable.
 
     """
-    split_of = _splits(study)
-    illness = _illness(study, split_of)
-    parameters, identities, splits = [], [], []
-    for patient in range(study.patients):
-        for image in range(study.images_per_patient):
-            who = Identity(study.seed, patient, image)
-            parameters.append(_eye(who) | _photograph(who) | _lesions(who, illness[patient], study))
-            identities.append(who)
-            splits.append(split_of[patient])
-    if study.shortcut is not None:
-        _plant(study, study.shortcut, parameters, splits)
+
+    def draw(who: Identity, illness: float) -> dict[str, Any]:
+        return _eye(who) | _photograph(who) | _lesions(who, illness, study)
+
+    parameters, identities, splits = draw_study(study, draw, lambda p: FundusParameters(**p).referable)
     return [FundusParameters(**p) for p in parameters], identities, splits
-
-
-def _splits(study: FundusStudy) -> list[str]:
-    order = stream(study.seed, "splits").permutation(study.patients)
-    test = round(study.test_share * study.patients)
-    validation = round(study.validation_share * study.patients)
-    split_of = np.full(study.patients, "train", dtype=object)
-    split_of[order[:test]] = "test"
-    split_of[order[test : test + validation]] = "validation"
-    return [str(s) for s in split_of]
-
-
-def _illness(study: FundusStudy, split_of: list[str]) -> Float[NDArray[np.float64], " patient"]:
-    """Return every patient's rank of illness, 0 to 1, even within each split: above 0.5 they are referable."""
-    rank = np.zeros(study.patients)
-    for split in SPLITS:
-        members = np.flatnonzero(np.array(split_of) == split)
-        rank[members] = (stream(study.seed, "illness", split).permutation(len(members)) + 0.5) / max(len(members), 1)
-    return rank
 
 
 def _eye(who: Identity) -> dict[str, Any]:
@@ -157,15 +122,3 @@ def _area_mm2(illness: float) -> float:
     low, high = REFERABLE_RANGE_MM2 if illness >= 0.5 else MILD_AREA_MM2
     start, end = (0.5, 1.0) if illness >= 0.5 else (LESION_FREE_SHARE, 0.5)
     return float(low * (high / low) ** ((illness - start) / (end - start)))
-
-
-def _plant(study: FundusStudy, shortcut: PlantedShortcut, parameters: list[dict[str, Any]], splits: list[str]) -> None:
-    referable = np.array([FundusParameters(**p).referable for p in parameters])
-    for split in SPLITS:
-        members = np.flatnonzero(np.array(splits) == split)
-        if not len(members):
-            continue
-        correlation = shortcut.test if split == "test" else shortcut.train
-        marks = assign_mark(referable[members], correlation, stream(study.seed, "shortcut", split))
-        for i, mark in zip(members, marks, strict=True):
-            parameters[i][shortcut.mark] = int(mark)

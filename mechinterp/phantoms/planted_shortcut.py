@@ -13,8 +13,8 @@ from mechinterp.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlantedShortcut:
-    """A mark, and how strongly it goes with the label.
+class Shortcut:
+    """A mark, and how strongly it goes with the label; the study says which marks there are.
 
     Raises
     ------
@@ -23,7 +23,7 @@ class PlantedShortcut:
 
     """
 
-    mark: Annotated[Literal["camera_tag", "ruler_mark"], "what is burnt into the corner"] = "camera_tag"
+    mark: Annotated[str, "which of the phantom's marks"]
     train: Annotated[float, "correlation (phi) of mark and label in training and validation images"] = 0.9
     test: Annotated[float, "the same in test images"] = 0.0
 
@@ -33,6 +33,13 @@ class PlantedShortcut:
                 raise ConfigError(
                     f"shortcut's correlation in {name} is {getattr(self, name):g}: it lies within -1 and 1"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlantedShortcut(Shortcut):
+    """A mark of the fundus phantom; see :class:`Shortcut`."""
+
+    mark: Annotated[Literal["camera_tag", "ruler_mark"], "what is burnt into the corner"] = "camera_tag"
 
 
 def assign_mark(

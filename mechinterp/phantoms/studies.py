@@ -11,33 +11,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError, nearest
-from mechinterp.phantoms.planted_shortcut import assign_mark
+from mechinterp.phantoms.planted_shortcut import Shortcut, assign_mark
 from mechinterp.phantoms.random_streams import Identity, stream
 
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shortcut:
-    """A mark, and how strongly it goes with the label; the study says which marks there are.
-
-    Raises
-    ------
-    ConfigError
-        If a correlation is not between -1 and 1.
-
-    """
-
-    mark: Annotated[str, "which of the phantom's marks"]
-    train: Annotated[float, "correlation (phi) of mark and label in training and validation images"] = 0.9
-    test: Annotated[float, "the same in test images"] = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("train", "test"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"shortcut's correlation in {name} is {getattr(self, name):g}: it lies within -1 and 1"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ ASKED = {
     "mammogram": (("spicules", 3.0), ("calcifications", 40.0)),
     "chest": (("nodule", 1.0), ("effusion", 1.0)),
 }
-_SHARED = ("curves", "lettering", "studies", "textures")
+_SHARED = ("curves", "lettering", "textures")
 _PARTS = {
     "mammogram": ("lesions", "outline", "parameters", "population", "renderer", "tissue"),
     "chest": ("anatomy", "devices", "nodule", "parameters", "population", "renderer", "skeleton"),

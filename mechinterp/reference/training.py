@@ -26,7 +26,7 @@ WEIGHTS, REPORT = "weights.safetensors", "reference.json"
 DECIDING_SOURCES = (
     *(f"mechinterp.phantoms.{name}" for name in (
         "burnt_in", "coverage", "fundus", "fundus_lesions", "fundus_optics", "fundus_parameters",
-        "fundus_population", "planted_shortcut", "random_streams", "vessels", "view",
+        "fundus_population", "planted_shortcut", "random_streams", "studies", "vessels", "view",
     )),
     *(f"mechinterp.reference.{name}" for name in ("fitting", "networks", "training_data")),
 )  # fmt: skip
