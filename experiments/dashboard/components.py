@@ -130,7 +130,8 @@ def _filter(table: FeatureTable, index: int, chosen: str) -> Any:
 def _feature_table(table: FeatureTable) -> Any:
     """Return a feature table's controls; the server selects, so that a browser never holds more than one page of rows."""
     state = first_state(table)
-    search = dcc.Input(id="table-search", type="text", value="", debounce=0.2)
+    # not debounced: Dash does not clear the timer of an input that has left the page, and its end is an error there
+    search = dcc.Input(id="table-search", type="text", value="")
     return html.Div(
         [
             dcc.Store(id="table-state", data=state),

@@ -68,7 +68,10 @@ def check(name, case):
     x = model.prepare(images, preparation)
     placement = preparation.apply(images[1], model.contract)[1]
     where = placement.to_input(np.array(pixel) + 0.5)
-    lit = np.argwhere((x[1] != x[0]).any(0).numpy())
+    light = (x[1] - x[0]).abs().amax(0)
+    lit = np.argwhere((light > 0).numpy())
+    # a weight of linear resampling that is zero but for rounding lights a pixel by 1e-16: no token need see that
+    bright = np.argwhere((light > 1e-9 * light.max()).numpy())
     inside = bool(((where >= 0) & (where < np.array(model.contract.size))).all())
     if not len(lit):
         assert not inside or case["margin"] or case["fit"] != "stretch"
@@ -82,10 +85,10 @@ def check(name, case):
         grid = site.grid
         assert grid.cells == site.tokens - site.prefix_tokens
         changed = changed_cells(site, captured[site.name])
-        seeing = touched(grid.boxes(), lit)
-        assert not (changed & ~seeing).any(), f"{site.name}: a cell changed whose box does not hold the dot"
+        assert not (changed & ~touched(grid.boxes(), lit)).any(), f"{site.name}: a cell changed whose box does not hold the dot"
         if site_watched.claim != "within":
             boxes = grid.boxes()
+            seeing = touched(boxes, bright)
             whole = ((boxes[:, :axes] >= 0) & (boxes[:, axes:] <= model.contract.size)).all(1)
             at_edge = ~whole if site_watched.claim == "exact" else np.zeros_like(whole)
             assert not (seeing & ~changed & ~at_edge).any(), (
@@ -108,6 +111,7 @@ def check(name, case):
 @given(case=cases)
 @example(case={"size": (12, 512, 333), "spacing": (3.0, 0.5, 2.0), "at": (0.4, 0.3, 0.6), "fit": "pad", "policy": ("crop", 0.875), "margin": 0.0})  # fmt: skip
 @example(case={"size": (12, 333, 512), "spacing": (1.0, 1.0, 1.0), "at": (0.5, 0.5, 0.5), "fit": "model", "policy": ("crop", 0.875), "margin": 0.0})  # fmt: skip
+@example(case={"size": (9, 9, 18), "spacing": (1.0, 0.4375, 1.0), "at": (0.0, 0.5, 0.0), "fit": "pad", "policy": ("stretch", 1.0), "margin": 0.0})  # fmt: skip
 def test_a_dot_changes_the_tokens_whose_boxes_hold_it(name, case):
     check(name, case)
 
