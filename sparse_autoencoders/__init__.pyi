@@ -22,3 +22,9 @@ from .splicing import loss_recovered as loss_recovered
 from .stability import Stability as Stability
 from .training import train_saes as train_saes
 from .training import train_sweep as train_sweep
+from .gallery import Gallery as Gallery
+from .gallery import choose_examples as choose_examples
+from .gallery import metric_gradients as metric_gradients
+from .naming import FeatureName as FeatureName
+from .naming import FeatureNames as FeatureNames
+from .naming import name_features as name_features
