@@ -8,7 +8,7 @@ does not know of it would have said.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,20 @@ from mechinterp.statistics import (
     spearman_intervals,
     spearman_p_values,
 )
+from mechinterp.statistics.few_patients import rank_correlation_intervals
 from probes import match_attributes
+from probes.score_intervals import score_interval
+from probes.scores import auroc
 
 SOURCES = (
     "mechinterp/statistics/*.py", "probes/matrix.py", "probes/matrix_result.py", "probes/pair_measures.py",
+    "probes/score_intervals.py", "probes/scores.py",
 )  # fmt: skip
 TITLE = "Data that hold nothing: false discoveries, cover of intervals, equivalence"
 
 RUNS, SMALL_RUNS = 2000, 12
 _FEATURES, _ATTRIBUTES, _PATIENTS = 60, 4, 80
+_APART = 1.5
 
 Draw = Callable[[np.random.Generator], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]]
 
@@ -272,18 +277,32 @@ def _mean_by_t(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends
     return _ends(mean_interval(values + 0.5, groups)), None
 
 
-def _r2(method: Literal["bca", "jackknife"]) -> Callable[..., tuple[Ends, Ends | None]]:
-    def draw(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends | None]:
-        """Cover the explained share of a prediction whose error has the variance of what it predicts: 0.5."""
-        predicted, groups = _clustered(rng, patients)
-        truth = predicted + _clustered(rng, patients)[0]
+def _r2(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends | None]:
+    """Cover the explained share of a prediction whose error has the variance of what it predicts: 0.5."""
+    predicted, groups = _clustered(rng, patients)
+    truth = predicted + _clustered(rng, patients)[0]
 
-        def share(i: NDArray[np.int64]) -> float:
-            return 1 - float(np.square(truth[i] - predicted[i]).sum() / np.square(truth[i] - truth[i].mean()).sum())
+    def share(i: NDArray[np.int64]) -> float:
+        return 1 - float(np.square(truth[i] - predicted[i]).sum() / np.square(truth[i] - truth[i].mean()).sum())
 
-        return _ends(bootstrap_groups(share, groups, n_boot=400, seed=seed, method=method)), None
+    interval = score_interval(share, groups, "continuous", n_boot=400, seed=seed)
+    error, first, second = (
+        v.reshape(patients, -1).sum(1) for v in (np.square(truth - predicted), truth, np.square(truth))
+    )
+    often = rng.multinomial(patients, np.full(patients, 1 / patients), size=400)
+    spread = often @ second - np.square(often @ first) / (often.sum(1) * 3)
+    return _ends(interval), _plain(1 - (often @ error) / spread)
 
-    return draw
+
+def _auroc(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends | None]:
+    """Cover the AUROC of a score that is higher by 1.5 standard deviations in every other patient."""
+    scored, groups = _clustered(rng, patients)
+    ill = (groups % 2).astype(float)[:, None]
+    scored = (scored + _APART * ill[:, 0])[:, None]
+    interval = score_interval(
+        lambda i: float(auroc(ill[i], scored[i])[0]), groups, "binary", n_boot=400, seed=seed
+    )  # fmt: skip
+    return _ends(interval), None
 
 
 def _rank_correlation(strength: float, zeros: bool) -> Callable[..., tuple[Ends, Ends | None]]:
@@ -294,7 +313,7 @@ def _rank_correlation(strength: float, zeros: bool) -> Callable[..., tuple[Ends,
             if zeros:
                 x = np.maximum(x - 0.5, 0)
             if np.ptp(x) > 0:
-                interval = spearman_intervals(x[:, None], y[:, None], n_boot=400, seed=seed)[0]
+                interval = rank_correlation_intervals(x[:, None], y[:, None], n_boot=400, seed=seed)[0]
                 return _ends(interval), None
 
     return draw
@@ -312,11 +331,13 @@ def _rank_truth(strength: float, zeros: bool) -> float:
 
 def _statistics() -> tuple[tuple[str, float, Callable[..., tuple[Ends, Ends | None]]], ...]:
     """Return what is covered: a name, the truth, and a draw that gives the interval and the plain bootstrap's."""
+    from scipy.special import ndtr
+
     return (
         ("mean, Student's t over patients", 0.5, _mean_by_t),
         ("mean, bootstrap over patients", 0.5, _bootstrapped_mean),
-        ("R², bootstrap over patients", 0.5, _r2("bca")),
-        ("R², jackknife over patients", 0.5, _r2("jackknife")),
+        ("R² of a probe", 0.5, _r2),
+        ("AUROC of a probe", float(ndtr(_APART / np.sqrt(2))), _auroc),
         ("rank correlation", 0.0, _rank_correlation(0.0, zeros=False)),
         ("rank correlation", _rank_truth(0.5, False), _rank_correlation(0.5, zeros=False)),
         ("rank correlation", _rank_truth(0.8, False), _rank_correlation(0.8, zeros=False)),

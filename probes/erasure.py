@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mechinterp.claims import Claim, Control
 from mechinterp.errors import ShapeError
-from mechinterp.statistics.bootstrap import Interval, bootstrap_groups
+from mechinterp.statistics.bootstrap import Interval
 from probes.folds import Folds, make_folds
 from probes.reading import read_new
+from probes.score_intervals import score_interval
 from probes.scores import Reading
 
 Values = NDArray[np.float64]
@@ -176,7 +177,7 @@ def check_erasure(
     after = _read(acts, targets, made, false)
 
     def interval(column: int) -> Interval:
-        return bootstrap_groups(lambda images: _column(after, column).score_of(images), units, n_boot, seed)
+        return score_interval(lambda images: _column(after, column).score_of(images), units, "continuous", n_boot, seed)
 
     scores = before.scores(), after.scores()
     return ErasureCheck(

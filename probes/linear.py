@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.claims import Control
 from mechinterp.errors import AttributeTableError, ConfigError, ShapeError, nearest
-from mechinterp.statistics.bootstrap import Interval, bootstrap_groups
+from mechinterp.statistics.bootstrap import Interval
 from mechinterp.statistics.shifts import Bound
 from probes.calibration import calibration_of
 from probes.control_task import read_control_tasks
@@ -23,6 +23,7 @@ from probes.pooling import Pooling, TokenStore, patients_of, pooled_activations
 from probes.reading import read_attribute
 from probes.results import ProbeResult
 from probes.rivals import against
+from probes.score_intervals import score_interval
 from probes.scores import METRICS, ProbeKind, Reading, rank_correlation
 from probes.shuffles import compare_by_groups, compare_by_shifts
 
@@ -148,8 +149,8 @@ def fit_probe(
     reading = read_attribute(x, y, outer, kind, name)
 
     def over_patients(statistic: Callable[[NDArray[np.int64]], float]) -> Interval:
-        return bootstrap_groups(
-            statistic, unit_of, n_boot, seed, units_are_patients=units_are_patients and order is None
+        return score_interval(
+            statistic, unit_of, kind, n_boot, seed, units_are_patients=units_are_patients and order is None
         )
 
     controls: list[Control] = []

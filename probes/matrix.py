@@ -15,9 +15,9 @@ from mechinterp.errors import AttributeTableError, ConfigError, LeakageError, Sh
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.progress import SILENT, Progress
 from mechinterp.statistics.bootstrap import Interval
+from mechinterp.statistics.few_patients import rank_correlation_intervals
 from mechinterp.statistics.permutation import max_statistic_test, unit_means
 from mechinterp.statistics.rank import spearman
-from mechinterp.statistics.rank_intervals import spearman_intervals
 from mechinterp.statistics.shifts import Bound
 from probes.controls import baseline_encoders
 from probes.matrix_result import AttributeMatrix
@@ -164,7 +164,7 @@ def _survivors_intervals(
     strength = np.abs(matrix.rho_confirmation[rows, matrix.best[rows]])
     given = rows[np.argsort(-strength, kind="stable")[:most]]
     level = 1 - 0.05 * len(rows) / tested
-    intervals = spearman_intervals(
+    intervals = rank_correlation_intervals(
         features[:, given], values[:, matrix.best[given]], n_boot=n_boot, level=level, seed=seed,
         units_are_patients=units_are_patients,
     )  # fmt: skip
