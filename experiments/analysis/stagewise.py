@@ -82,7 +82,8 @@ def ensure_results(folder: Path, *, progress: Progress = SILENT) -> None:
     if run.results_path.exists() and read_json(run.results_path).get("made_from") == made_from:
         return
     found = _explored(run, sae_folders[0].parent, progress)
-    write_json(run.results_path, {**_page_texts(found), **found.results(), "made_from": made_from})
+    results = found.results()
+    write_json(run.results_path, {**_page_texts(found, results), **results, "made_from": made_from})
 
 
 def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
@@ -119,13 +120,13 @@ def _probes(run: Run) -> list[Mapping[str, Any]]:
     return [read_json(p) for p in sorted((run.folder / "probes").glob("*.json"))]
 
 
-def _page_texts(found: Exploration) -> dict[str, Any]:
+def _page_texts(found: Exploration, results: Mapping[str, Any]) -> dict[str, Any]:
     from experiments.analysis.claims import exploration_claims
 
     question, n = found.question, len(found.images)
     answers = np.bincount(found.probabilities.argmax(1), minlength=len(found.model.class_names))
     said = ", ".join(f"{answers[c]} “{found.model.class_names[c]}”" for c in np.argsort(-answers)[:4] if answers[c])
-    claims = exploration_claims(found)
+    claims = exploration_claims(results, found.primary_attribute)
     untrained = "" if found.model.trained else "UNTRAINED MODEL – "
     return {
         "format": 1,
@@ -137,6 +138,7 @@ def _page_texts(found: Exploration) -> dict[str, Any]:
             f"{untrained}{sum(c.verdict == 'met' for c in claims)} of {len(claims)} claims are met.",
         ],
         "research_use_only": True,
+        "primary_attribute": found.primary_attribute,
         "claims": [c.to_json() for c in claims],
         "experiment": {
             "verdict": {"word": "not run", "reasons": [f"asked for “{question.target}” by a study only"]},

@@ -19,6 +19,7 @@ from experiments.report.plan import (
 )
 from experiments.report.report import Report
 from experiments.report.saving import read_report, write_report
+from experiments.report.task_checks import check_classifier, distance_check
 from experiments.report.use_case import UseCase
 from experiments.report.verdicts import ElementVerdict, claim_standing, element_verdict
 
@@ -35,7 +36,9 @@ __all__ = [
     "Report",
     "ReportFigure",
     "UseCase",
+    "check_classifier",
     "claim_standing",
+    "distance_check",
     "element_verdict",
     "groups_hash",
     "open_confirmation",

@@ -102,13 +102,15 @@ class ModelCheck:
 
     @property
     def state(self) -> CheckState:
-        """``at chance`` unless the whole interval lies above chance, and for any model with random weights."""
-        if not self.trained:
+        """``at chance`` unless the whole interval lies above chance, and for any model with random weights.
+
+        Without an interval a value above chance is *not checked*: nobody can say whether it is more than luck.
+        """
+        if not self.trained or (self.value is not None and self.value <= self.chance):
             return "at chance"
-        if self.value is None:
+        if self.value is None or self.interval is None:
             return "not checked"
-        lowest = self.value if self.interval is None else self.interval[0]
-        return "does its task" if lowest > self.chance else "at chance"
+        return "does its task" if self.interval[0] > self.chance else "at chance"
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -121,10 +123,14 @@ class ModelCheck:
                 f"the model is at chance on its task ({self.metric} not above {self.chance:g}): it is not interpreted"
             )
         elif self.state == "not checked":
-            found.append(f"whether the model does its task could not be checked: {self.note or 'it was not measured'}")
+            found.append(f"whether the model does its task could not be checked: {self._why_not}")
         if self.out_of_distribution is not None and self.out_of_distribution.inside is False:
             found.append(f"the images lie outside what the model knows: {self.out_of_distribution.method}")
         return tuple(found)
+
+    @property
+    def _why_not(self) -> str:
+        return self.note or ("it was not measured" if self.value is None else self.interval_note or "no interval")
 
     def to_json(self) -> dict[str, Any]:
         """Return the check as plain JSON."""

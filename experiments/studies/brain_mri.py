@@ -29,6 +29,8 @@ from mechinterp.images.preparation import Preparation
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import SILENT, Progress
 
+PRIMARY_ATTRIBUTE = "brain_area"
+"""Named before the run; all others are reported beside it."""
 TITLE = "False “meningioma” on a tumour-free head"
 _CHOSEN_HERE = (
     "The study's defaults were chosen while it was developed on this very template: preparation, sizes and draws of the set "
@@ -84,7 +86,7 @@ def run_brain_mri(
                 k=config.k,
                 expansion=config.expansion,
                 epochs=max(5, config.epochs // 2) if config.quick else config.epochs,
-                primary_attribute="brain_area",
+                primary_attribute=PRIMARY_ATTRIBUTE,
                 seed=config.seed,
             ),
             progress=progress,
@@ -103,8 +105,7 @@ def run_brain_mri(
             explored, experiment, preparation, step_mm=4 * config.step_mm if config.quick else 3 * config.step_mm,
             seed=config.seed, progress=progress,
         )  # fmt: skip
-        claims = study_claims(explored, experiment, sensitivity)
-        results = {
+        results: dict[str, Any] = {
             **explored.results(),
             "format": 1,
             "title": TITLE if config.model is None else f"{model.name} on a tumour-free head",
@@ -114,9 +115,9 @@ def run_brain_mri(
             "experiment": experiment,
             "preparation": sensitivity,
             "replication": replication,
-            "claims": [c.to_json() for c in claims],
             "config": dataclasses.asdict(config),
         }
+        results["claims"] = [c.to_json() for c in study_claims(results, PRIMARY_ATTRIBUTE)]
         write_json(run.results_path, results)
         page = export_static(run.folder, run.folder / "page", progress=progress)
         record.update(
