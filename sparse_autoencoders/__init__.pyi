@@ -28,3 +28,11 @@ from .gallery import metric_gradients as metric_gradients
 from .naming import FeatureName as FeatureName
 from .naming import FeatureNames as FeatureNames
 from .naming import name_features as name_features
+from .absorption import Absorption as Absorption
+from .effective_size import EffectiveSize as EffectiveSize
+from .feature_splitting import Splitting as Splitting
+from .metrics import evaluate_by_token_type as evaluate_by_token_type
+from .purity import attribute_purity as attribute_purity
+from .purity import label_purity as label_purity
+from .purity import strongest_images as strongest_images
+from .spatial_coherence import SpatialCoherence as SpatialCoherence

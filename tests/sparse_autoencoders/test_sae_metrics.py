@@ -32,6 +32,11 @@ def test_every_number_by_hand():
     assert found.dense == 0.5
     # cosines 1 and 3/5, and 0 with a reconstruction of zero; the token that is zero has none
     assert found.cosine == pytest.approx((1 + 0.6 + 0) / 3)
+    # squared norms 4 + 0 + 25 + 1, error 17; norms 2/2, 3/5, 0/1
+    assert found.norm_explained == pytest.approx(1 - 17 / 30)
+    assert found.norm_ratio == pytest.approx((1 + 0.6 + 0) / 3)
+    assert found.effective_features == pytest.approx(1)
+    assert found.rare == 0
     assert (found.rows, found.images) == (4, 2)
     assert "density" not in found.to_json()
 
@@ -43,6 +48,15 @@ def test_neurons_explain_everything_and_a_projection_onto_nothing_nothing():
     nothing = Directions("site", torch.zeros(1, 3), mean)
     assert evaluate_sae(nothing, store).explained_variance == pytest.approx(0, abs=1e-6)
     assert math.isnan(evaluate_sae(nothing, MemoryStore(torch.zeros(1, 1, 3))).cosine)
+
+
+def test_a_feature_that_fires_less_than_once_in_a_thousand_tokens_is_rare_and_not_dead():
+    acts = torch.full((2, 1001, 3), -1.0)
+    acts[0, 5, 0] = 1
+    found = evaluate_sae(first_only(), MemoryStore(acts))
+    assert (found.rare, found.dead) == (0.5, 0.5)
+    acts[0, 5:7, 0] = acts[1, 3, 0] = 1
+    assert evaluate_sae(first_only(), MemoryStore(acts)).rare == 0
 
 
 def test_the_size_of_the_blocks_does_not_matter(monkeypatch):
