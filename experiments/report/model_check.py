@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechinterp.claims import Bound
+from mechinterp.claims import Bound, Claim
 
 MOST_OUTSIDE = Bound("at most", 0.2)
 """A fifth of the images outside where a twentieth is expected: four times as many."""
@@ -82,6 +82,8 @@ class ModelCheck:
         False for random weights.
     note
         In words.
+    claims
+        What else was seen of the model's answers before it was looked into; no element's verdict rests on it.
 
     """
 
@@ -99,6 +101,7 @@ class ModelCheck:
     out_of_distribution: OutOfDistribution | None = None
     trained: bool = True
     note: str = ""
+    claims: tuple[Claim, ...] = ()
 
     @property
     def state(self) -> CheckState:
@@ -150,6 +153,7 @@ class ModelCheck:
             "out_of_distribution": None if ood is None else ood.to_json(),
             "trained": self.trained,
             "note": self.note,
+            "claims": [claim.to_json() for claim in self.claims],
             "state": self.state,
             "reasons": list(self.reasons),
         }
@@ -158,9 +162,10 @@ class ModelCheck:
     def from_json(cls, record: Mapping[str, Any]) -> ModelCheck:
         """Read what :meth:`to_json` wrote; the state is reached anew."""
         known = {key: value for key, value in record.items() if key not in {"state", "reasons"}}
-        interval, ood = known.pop("interval"), known.pop("out_of_distribution")
+        interval, ood, claims = (known.pop(key) for key in ("interval", "out_of_distribution", "claims"))
         return cls(
             **known,
+            claims=tuple(Claim.from_json(claim) for claim in claims),
             interval=None if interval is None else (interval[0], interval[1]),
             out_of_distribution=None if ood is None else OutOfDistribution.from_json(ood),
         )

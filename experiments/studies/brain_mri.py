@@ -18,19 +18,19 @@ from experiments.analysis.claims import study_claims
 from experiments.analysis.exploration import Exploration, ExplorationConfig, explore
 from experiments.analysis.predictions import Question
 from experiments.analysis.preparation_sensitivity import preparation_sensitivity
+from experiments.report import register_plan, write_report
 from experiments.run_directory import Run
 from experiments.studies.brain_mri_answer import answer_lines
 from experiments.studies.brain_mri_config import BrainMRIConfig
 from experiments.studies.brain_mri_replication import replicate
+from experiments.studies.brain_mri_report import PLAN, PRIMARY_ATTRIBUTE, brain_mri_report
 from mechinterp.feature_encoder import Directions, FeatureEncoder, Neurons
-from mechinterp.files import write_json
+from mechinterp.files import jsonable, write_json
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.preparation import Preparation
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import SILENT, Progress
 
-PRIMARY_ATTRIBUTE = "brain_area"
-"""Named before the run; all others are reported beside it."""
 TITLE = "False “meningioma” on a tumour-free head"
 _CHOSEN_HERE = (
     "The study's defaults were chosen while it was developed on this very template: preparation, sizes and draws of the set "
@@ -69,6 +69,7 @@ def run_brain_mri(
 
     run = Run.create(out)
     preparation = Preparation(config.fit)
+    planned = register_plan(run.folder, PLAN)
     with run.stage("study", config=dataclasses.asdict(config)) as record:
         progress.note("loading the model and the head")
         model = _model(config, download)
@@ -117,9 +118,12 @@ def run_brain_mri(
             "replication": replication,
             "config": dataclasses.asdict(config),
         }
+        results = jsonable(results)
         results["claims"] = [c.to_json() for c in study_claims(results, PRIMARY_ATTRIBUTE)]
         write_json(run.results_path, results)
         page = export_static(run.folder, run.folder / "page", progress=progress)
+        report = write_report(run.folder, brain_mri_report(results, planned))
+        record.update(report=run.relative(report))
         record.update(
             results="results.json", page=run.relative(page), model=model.spec, weights_hash=model.weights_hash
         )
