@@ -30,6 +30,7 @@ COMMANDS = {
     "attributes": "Say which physical attribute each feature follows, in units.",
     "circuit": "Find which nodes and edges drive an answer, and test how faithful they are.",
     "dashboard": "Show a run in the browser, or export pages that open from disk.",
+    "report": "Say, element by element, whether a run makes its model interpretable; page, JSON and PDF.",
     "phantoms": "Render images with known truth, from physical parameters.",
     "train-reference": "Train a small reference model on phantoms.",
     "sites": "List the places of a model that can be captured.",

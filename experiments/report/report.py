@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from experiments.report.backing import unbacked
 from experiments.report.element_evidence import ElementEvidence
 from experiments.report.elements import CITATION, ELEMENTS
 from experiments.report.model_check import ModelCheck
@@ -95,7 +96,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON, after the published schema."""
         needs = self.use_case.needs
-        return {
+        record = {
             "format": FORMAT_VERSION,
             "notice": NOTICE,
             "citation": CITATION,
@@ -114,6 +115,7 @@ class Report:
             "numbers": dict(self.numbers),
             "provenance": dict(self.provenance),
         }
+        return {**record, "unbacked": unbacked(record)}
 
     def _element_json(self, evidence: ElementEvidence) -> dict[str, Any]:
         record = evidence.to_json()

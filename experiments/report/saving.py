@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from experiments.report.page import report_page
 from experiments.report.report import Report
 from mechinterp.errors import ConfigError
-from mechinterp.files import read_json, write_json
+from mechinterp.files import jsonable, read_json, write_bytes, write_json
 
 FILE = "report.json"
+PAGE = "report.html"
 
 
 def write_report(folder: Path, report: Report) -> Path:
-    """Write ``report.json`` into a run and return its path.
+    """Write ``report.json`` and the page ``report.html`` into a run, and return the path of the first.
 
     Raises
     ------
@@ -21,7 +23,9 @@ def write_report(folder: Path, report: Report) -> Path:
 
     """
     path = Path(folder) / FILE
-    write_json(path, report.to_json())
+    record = jsonable(report.to_json())
+    write_json(path, record)
+    write_bytes(Path(folder) / PAGE, report_page(record).encode())
     return path
 
 

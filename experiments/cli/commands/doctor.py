@@ -89,9 +89,11 @@ def _own_packages() -> list[tuple[str, str, str]]:
 def _machine() -> list[tuple[str, str, str]]:
     import torch
 
+    from experiments.report.pdf import find_chromium
+
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_chromium()
     return [
         ("cores", "ok", str(os.cpu_count())),
         ("memory", "ok", f"{memory:.0f} GiB"),
@@ -100,7 +102,8 @@ def _machine() -> list[tuple[str, str, str]]:
         (
             "Chromium",
             "ok" if chromium else "not there",
-            chromium or "any browser opens the pages; its own tests need `apt-get install chromium`",
+            chromium
+            or "`mechinterp report --pdf` prints with it: `apt-get install chromium`; any browser opens the pages",
         ),
         (
             "second head (ch2)",
