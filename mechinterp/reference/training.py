@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -19,6 +20,8 @@ from mechinterp.provenance import code_without_comments
 from mechinterp.reference.recipes import FULL, Kind, Recipe, check_kind
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mechinterp.models.vision_model import VisionModel
     from mechinterp.reference.training_data import TrainingData
 
@@ -197,6 +200,8 @@ def fit_and_save(
     folder: Path,
     described: dict[str, Any],
     progress: Progress,
+    *,
+    trained: Callable[[], nn.Module] | None = None,
 ) -> TrainedReference:
     """Train a network on rendered images, score it on patients never seen, and write both.
 
@@ -216,6 +221,8 @@ def fit_and_save(
         What the report says besides.
     progress
         Told of every step.
+    trained
+        Trains the network in another way than the fundus models'.
 
     """
     import torch
@@ -224,7 +231,7 @@ def fit_and_save(
     from mechinterp.reference.fitting import auroc, count_parameters, fit, scores
 
     start = time.perf_counter()
-    network = fit(kind, recipe, data, seed, progress)
+    network = fit(kind, recipe, data, seed, progress) if trained is None else trained()
     seconds = time.perf_counter() - start
     test = data.where("test")
     scored, truth = scores(network, data, test), data.referable[test]

@@ -14,7 +14,7 @@ from experiments.cli.options import JsonFlag, SeedFlag
 def run(
     kind: Annotated[str, typer.Argument(help="cnn or vit")],
     out: Annotated[Path | None, typer.Option("--out", help="where trained models are kept; default: the cache")] = None,
-    phantom: Annotated[str, typer.Option("--phantom", help="fundus or chest")] = "fundus",
+    phantom: Annotated[str, typer.Option("--phantom", help="fundus, chest or mammogram")] = "fundus",
     seed: SeedFlag = 0,
     as_json: JsonFlag = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from mechinterp.errors import ConfigError
 from mechinterp.phantoms.mammogram.parameters import SCANNERS, MammogramParameters
 from mechinterp.phantoms.random_streams import Identity
 from mechinterp.phantoms.studies import PhantomStudy, draw_study
@@ -28,6 +29,17 @@ class MammogramStudy(PhantomStudy):
     masses: Annotated[float, "share of the suspicious patients whose finding is a mass, others have calcifications"] = (
         0.6
     )
+    densest_percent: Annotated[
+        float, "density of the densest breasts [%]: in dense tissue findings are hard to see"
+    ] = 80.0
+    conspicuity: Annotated[float, "factor on the contrast of masses and calcifications, 0.5 to 1.5"] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 10.0 <= self.densest_percent <= 80.0:
+            raise ConfigError(f"densest_percent is {self.densest_percent:g}: give 10 to 80")
+        if not 0.5 <= self.conspicuity <= 1.5:
+            raise ConfigError(f"conspicuity is {self.conspicuity:g}: give 0.5 to 1.5")
 
 
 def sample_mammograms(study: MammogramStudy) -> tuple[list[MammogramParameters], list[Identity], list[str]]:
@@ -41,13 +53,13 @@ def sample_mammograms(study: MammogramStudy) -> tuple[list[MammogramParameters],
     """
 
     def draw(who: Identity, illness: float) -> dict[str, Any]:
-        return _breast(who) | _exposure(who) | _finding(who, illness, study.masses)
+        return _breast(who, study.densest_percent) | _exposure(who) | _finding(who, illness, study)
 
     parameters, identities, of_image = draw_study(study, draw, lambda p: MammogramParameters(**p).suspicious)
     return [MammogramParameters(**p) for p in parameters], identities, of_image
 
 
-def _breast(who: Identity) -> dict[str, Any]:
+def _breast(who: Identity, densest: float) -> dict[str, Any]:
     patient, image = who.of_patient("breast"), who.of_image("breast")
     # an examination shows one breast in both views: what is found in it is seen twice
     side = "right" if patient.random() < 0.5 else "left"
@@ -57,7 +69,9 @@ def _breast(who: Identity) -> dict[str, Any]:
         "view": ("CC", "MLO")[who.image % 2],
         "breast_depth_mm": depth + image.uniform(-3, 3),
         "breast_height_mm": height + image.uniform(-4, 4),
-        "density_percent": float(np.clip(5 + 75 * patient.beta(1.1, 2.4) + image.normal(0, 1.5), 4, 80)),
+        "density_percent": float(
+            np.clip(5 + (densest - 5) * patient.beta(1.1, 2.4) + image.normal(0, 1.5), 4, densest)
+        ),
         "compression_mm": float(np.clip(patient.normal(55, 9) + image.normal(0, 2), 30, 85)),
     }
 
@@ -73,17 +87,17 @@ def _exposure(who: Identity) -> dict[str, Any]:
     }
 
 
-def _finding(who: Identity, illness: float, masses: float) -> dict[str, Any]:
+def _finding(who: Identity, illness: float, study: MammogramStudy) -> dict[str, Any]:
     """Draw what is found: what and where by patient, how large by patient and a little by image."""
     patient, image = who.of_patient("finding"), who.of_image("finding")
     kind, second = patient.random(2)
     found: dict[str, Any] = {
         "mass_from_nipple_mm": patient.uniform(22, 70),
         "mass_up_mm": patient.uniform(-32, 32),
-        "mass_contrast": patient.uniform(0.2, 0.36),
+        "mass_contrast": study.conspicuity * patient.uniform(0.2, 0.36),
         "calcification_from_nipple_mm": patient.uniform(18, 65),
         "calcification_up_mm": patient.uniform(-32, 32),
-        "calcification_contrast": patient.uniform(0.6, 1.0),
+        "calcification_contrast": study.conspicuity * patient.uniform(0.6, 1.0),
         "calcification_size_mm": patient.uniform(0.5, 0.95),
     }
     diameter = patient.uniform(11, 30) * float(np.exp(image.normal(0, 0.06)))
@@ -91,9 +105,9 @@ def _finding(who: Identity, illness: float, masses: float) -> dict[str, Any]:
     extent, smooth, few = patient.uniform(6, 18), patient.uniform(0.0, 0.15), int(patient.integers(1, 5))
     wide = patient.uniform(26, 45)
     if illness >= SUSPICIOUS_FROM:
-        if kind < masses:
+        if kind < study.masses:
             found |= {"mass_diameter_mm": diameter, "mass_spiculation": spiculation}
-        if kind >= masses or second < 0.25:
+        if kind >= study.masses or second < 0.25:
             found |= {"calcification_count": count, "calcification_extent_mm": extent}
     elif kind < 0.32:
         found |= {"mass_diameter_mm": diameter, "mass_spiculation": smooth}

@@ -12,15 +12,15 @@ from mechinterp.phantoms.mammogram.population import MammogramStudy
 from mechinterp.reference.radiographs import RadiographRecipe, full_recipe, train_radiograph_reference
 from mechinterp.reference.recipes import Recipe
 
-SMALL = {"patients": 16, "images_per_patient": 1, "size_px": 96, "validation_share": 0.0, "test_share": 0.25, "seed": 2}
+SMALL = {"patients": 16, "images_per_patient": 1, "validation_share": 0.0, "test_share": 0.25, "seed": 2}
 TINY = Recipe(epochs=1, batch_size=6)
 RECIPES = {
-    "chest": RadiographRecipe(study=ChestStudy(**SMALL), training=TINY),
-    "mammogram": RadiographRecipe(study=MammogramStudy(**SMALL), training=TINY),
+    "chest": RadiographRecipe(study=ChestStudy(size_px=96, **SMALL), training=TINY),
+    "mammogram": RadiographRecipe(study=MammogramStudy(size_px=192, **SMALL), training=TINY),
 }
 
 
-@pytest.fixture(scope="module", params=[("chest", "cnn"), ("mammogram", "cnn")])
+@pytest.fixture(scope="module", params=[("chest", "cnn"), ("mammogram", "cnn"), ("mammogram", "vit")])
 def trained(request, tmp_path_factory):
     phantom, kind = request.param
     cache = tmp_path_factory.mktemp("cache")
@@ -57,6 +57,8 @@ def test_users_mistakes_are_named(tmp_path):
         train_radiograph_reference("mammogram", "cnn", recipe=RECIPES["chest"], cache_dir=tmp_path)
     with pytest.raises(ConfigError, match="size_px is 128"):
         dataclasses.replace(RECIPES["chest"], study=ChestStudy(size_px=128))
-    with pytest.raises(ConfigError, match="no reference model of 'mammogram'"):
-        full_recipe("mammogram", "cnn")
+    with pytest.raises(ConfigError, match="densest_percent is 5"):
+        MammogramStudy(densest_percent=5)
+    with pytest.raises(ConfigError, match="conspicuity is 2"):
+        MammogramStudy(conspicuity=2)
     assert full_recipe("chest", "vit").study.patients == 2000
