@@ -44,7 +44,6 @@ def report_page(record: Mapping[str, Any]) -> str:
     parts = [
         element("p", element("strong", _said("/notice", record["notice"])), css="banner", role="note"),
         *_head(record),
-        _verdict_table(record),
         *_model_check(record["model_check"]),
         *(node for at, part in enumerate(record["elements"]) for node in _element(part, f"/elements/{at}")),
         *_plan(record["plan"]),
@@ -87,14 +86,16 @@ def _listed(path: str, texts: Sequence[str], css: str) -> list[Node]:
 def _head(record: Mapping[str, Any]) -> list[Node]:
     case = record["use_case"]
     lines = [_said(f"/answer/{at}", line, "li") for at, line in enumerate(record["answer"])]
-    answer: list[Node] = [
-        element("p", _said("/use_case/question", case["question"]), css="question"),
-        element("ol", *lines, css="answer-lines"),
-    ]
     return [
         _said("/use_case/title", case["title"], "h1"),
-        element("section", *answer, css="answer", aria_label="Question and answer"),
-        element("h2", "Is it interpretable for its use?"),
+        _verdict_table(record),
+        element(
+            "section",
+            element("p", _said("/use_case/question", case["question"]), css="question"),
+            element("ol", *lines, css="answer-lines"),
+            css="answer",
+            aria_label="Question and answer",
+        ),
     ]
 
 
@@ -104,8 +105,6 @@ def _verdict_table(record: Mapping[str, Any]) -> Element:
     for at, part in enumerate(record["elements"]):
         path, verdict = f"/elements/{at}", part["verdict"]
         held = [c["strength"] for c in part["claims"] if c["standing"]["counts"] and c["standing"]["word"] == "met"]
-        reasons = verdict["reasons"]
-        why: Node = _said(f"{path}/verdict/reasons/0", reasons[0]) if reasons else "every planned test holds"
         rows.append(
             element(
                 "tr",
@@ -116,10 +115,10 @@ def _verdict_table(record: Mapping[str, Any]) -> Element:
                 element("td", word(verdict["word"], TONES[verdict["word"]])),
                 element("td", "yes" if part["needed"] else "no"),
                 element("td", ", ".join(dict.fromkeys(held)) or "–"),
-                element("td", why, css="why"),
+                element("td", *_planned(part, path, record["model_check"]["state"]), css="why"),
             )
         )  # fmt: skip
-    names = ("Element", "Verdict", "Needed here", "Strength of what holds", "Why")
+    names = ("Element", "Verdict", "Needed here", "Strength of what holds", "Evidence")
     caption = element(
         "caption", _number("/summary/n_needed_met", summary["n_needed_met"], "integer"), " of ",
         _number("/summary/n_needed", summary["n_needed"], "integer"),
@@ -128,6 +127,15 @@ def _verdict_table(record: Mapping[str, Any]) -> Element:
     head = element("tr", *(element("th", name, scope="col") for name in names))
     table = element("table", caption, element("thead", head), element("tbody", *rows), css="verdicts")
     return element("div", table, css="table-frame", role="region", tabindex="0", aria_label="Verdicts by element")
+
+
+def _planned(part: Mapping[str, Any], path: str, state: str) -> list[Node]:
+    """Return how many of an element's tests hold, or why none was counted."""
+    if state == "at chance" or not part["n_tests"]:
+        reasons = part["verdict"]["reasons"]
+        return [_said(f"{path}/verdict/reasons/0", reasons[0])] if reasons else ["–"]
+    held, planned = (_number(f"{path}/{key}", part[key], "integer") for key in ("n_held", "n_tests"))
+    return [held, " of ", planned, " planned tests hold"]
 
 
 def _model_check(check: Mapping[str, Any]) -> list[Node]:
@@ -233,11 +241,13 @@ def _claim(claim: Mapping[str, Any], path: str) -> Element:
     facts: list[tuple[str, Node]] = [
         (claim["unit"] or "value", _number(f"{path}/value", claim["value"])),
         ("95 % interval over patients", _interval(claim, path)),
-        ("criterion", _said(f"{path}/criterion", claim["criterion"])),
     ]
     if claim["p_value"] is not None:
         facts.append(("corrected p", _number(f"{path}/p_value", claim["p_value"], "p")))
-    parts.append(_facts(facts))
+    criterion = element(
+        "p", element("strong", "Criterion: "), _said(f"{path}/criterion", claim["criterion"]), css="text muted"
+    )
+    parts += [_facts(facts), criterion]
     parts += _listed(where, standing["reasons"], "reasons")
     rows = [_control(control, f"{path}/controls/{at}") for at, control in enumerate(claim["controls"])]
     if rows:
@@ -329,7 +339,10 @@ def _last(record: Mapping[str, Any]) -> list[Node]:
     legal = [
         (f"licence of the {key}", _said(f"/use_case/licences/{key}", text)) for key, text in case["licences"].items()
     ]
-    shown: list[Node] = [element("h2", "Use and licences"), _facts([*use, *legal])]
+    shown: list[Node] = [
+        element("h2", "Use and licences"),
+        *(element("p", element("strong", f"{name}: "), text, css="text") for name, text in [*use, *legal]),
+    ]
     if record["limits"]:
         shown += [element("h2", "Limits of the study"), *_listed("/limits", record["limits"], "limits")]
     if record["unbacked"]:

@@ -119,13 +119,16 @@ class Report:
 
     def _element_json(self, evidence: ElementEvidence) -> dict[str, Any]:
         record = evidence.to_json()
-        for claim, stands in zip(record["claims"], self.standings(evidence), strict=True):
+        standings = self.standings(evidence)
+        for claim, stands in zip(record["claims"], standings, strict=True):
             claim["standing"] = {"word": stands.word, "reasons": list(stands.reasons), "counts": stands.counts}
         return {
             **record,
             "definition": ELEMENTS[evidence.element].to_json(),
             "needed": evidence.element in self.use_case.needs,
             "verdict": self.verdicts[evidence.element].to_json(),
+            "n_tests": len(self.plan.plan.of(evidence.element)),
+            "n_held": sum(stands.counts and stands.word == "met" for stands in standings),
         }
 
     @classmethod
