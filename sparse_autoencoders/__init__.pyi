@@ -36,3 +36,5 @@ from .purity import attribute_purity as attribute_purity
 from .purity import label_purity as label_purity
 from .purity import strongest_images as strongest_images
 from .spatial_coherence import SpatialCoherence as SpatialCoherence
+from .importing import export_sae as export_sae
+from .importing import import_sae as import_sae

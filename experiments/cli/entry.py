@@ -26,6 +26,8 @@ COMMANDS = {
     "train-sae": "Train sparse autoencoders on a store.",
     "evaluate-sae": "Measure a sparse autoencoder on held-out images, beside its baselines.",
     "compare-saes": "Compare sparse autoencoders: sparsity against explained variance, and what recurs over seeds.",
+    "import-sae": "Take over a sparse autoencoder of SAELens, dictionary_learning or overcomplete.",
+    "export-sae": "Write a sparse autoencoder so that another library reads it.",
     "probe": "Read a physical attribute off a site with a linear probe and its controls.",
     "attributes": "Say which physical attribute each feature follows, in units.",
     "circuit": "Find which nodes and edges drive an answer, and test how faithful they are.",
