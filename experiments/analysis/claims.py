@@ -178,6 +178,11 @@ def drives(results: Results) -> Claim:
                 f"verdict “{random['word']}”" if random else "",
             ),
         ),
+        numbers={
+            f"features that are ever active, {d['name']}": d["alive"]
+            for d in experiment["directions"]
+            if d["kind"] == "sae"
+        },
         **_of_the_model(results),
     )
 

@@ -79,7 +79,12 @@ class Report:
         }
 
     def standings(self, evidence: ElementEvidence) -> tuple[Standing, ...]:
-        """Return how every claim of an element stands beside the plan."""
+        """Return how every claim of an element stands beside the plan; of a model at chance none is met."""
+        if self.model_check.state == "at chance":
+            return tuple(
+                Standing("not met", tuple(dict.fromkeys((*c.reasons, *self.model_check.reasons))), counts=bool(c.test))
+                for c in evidence.claims
+            )
         tests = {test.name: test for test in self.plan.plan.of(evidence.element)}
         known = self.use_case.truth_known
         return tuple(claim_standing(c, tests.get(c.test), truth_known=known) for c in evidence.claims)

@@ -104,6 +104,13 @@ def test_a_model_at_chance_is_not_met_where_needed_even_without_claims():
     assert report.verdicts["actionability"].word == "not addressed"
 
 
+def test_no_claim_about_a_model_at_chance_is_shown_as_met():
+    report = made.report(check=dataclasses.replace(made.CHECK, interval=(0.45, 0.95)))
+    for evidence in report.elements:
+        assert {stands.word for stands in report.standings(evidence)} == {"not met"}
+    assert all(part["n_held"] == 0 for part in report.to_json()["elements"])
+
+
 def test_images_outside_what_the_model_knows_leave_nothing_wholly_met():
     outside = dataclasses.replace(made.CHECK.out_of_distribution, share_outside=0.7)
     report = made.report(check=dataclasses.replace(made.CHECK, out_of_distribution=outside))

@@ -1,0 +1,129 @@
+"""A run's numbers become claims under the five elements; the words and verdicts change when the numbers do."""
+
+import copy
+
+import pytest
+
+from experiments.analysis.claims import drives, follows, weakest_turn
+from experiments.analysis.run_report import exploration_report
+from experiments.studies.brain_mri_report import brain_mri_report
+
+WAY = {
+    "kind": "sae", "ranked_by": "reference", "size": 10, "alive": 400, "chosen": [1, 2], "before_after": [],
+    "curves": [
+        {"ablation": "mean", "sizes": [1, 10, 100], "flipped": [0.1, 0.7, 1.0], "control_flipped": {"median": [0, 0.1, 0.2]}},
+        {"ablation": "resample", "sizes": [1, 10, 100], "flipped": [0.0, 0.6, 1.0], "control_flipped": {"median": []}},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def results():
+    control = {"name": "shuffled attribute", "value": 0.01, "passed": True, "detail": ""}
+    return {
+        "title": "A run", "question": "What?", "answer": ["It answers."], "primary_attribute": "area",
+        "model": {
+            "spec": "py:a/net.py", "trained": True, "site": "stages.2", "class_names": ["yes", "no"], "licence": None,
+            "weights_hash": "w", "notes": ["a note"],
+        },
+        "images": {
+            "n": 40, "units_are_patients": True, "labels": ["yes", "no"] * 20, "groups": [f"p{i}" for i in range(40)],
+            "probabilities": [[0.9, 0.1], [0.2, 0.8]] * 20, "licence": "CC0", "name": "scans",
+            "position": list(range(40)),
+        },
+        "sae": {
+            "metrics": {"explained_variance": 0.8}, "weights_hash": "s",
+            "controls": [{"name": "frozen-random SAE", "metrics": {"explained_variance": 0.3}}],
+        },
+        "probes": [{
+            "attribute": "area", "score": 0.7, "score_name": "R²", "unit": "mm²", "mae": 1.5, "interval": [0.6, 0.8],
+            "interval_note": "", "p": 0.005,
+            "controls": [control, {**control, "name": "pixel baseline"}],
+        }],
+        "matrix": {"tests": {
+            "n_findings": 3, "n_tested": 90, "text": "3 of 90",
+            "best": {"feature": 7, "attribute": "area", "p_corrected": 0.01, "rho_confirmation": 0.8},
+            "controls": [
+                {"name": n, "n_findings": 0, "passed": True, "detail": ""}
+                for n in ("shuffled attributes", "neurons", "pca", "random")
+            ],
+        }},
+        "target": {"class": "yes", "positive": list(range(12)), "threshold": 0.9, "bands": [{"name": "low", "images": [1, 2, 3]}]},
+        "preparation": [{"name": "as it is", "n_positive": 6, "n_images": 20}, {"name": "flipped", "n_positive": 5, "n_images": 20}],
+        "experiment": {
+            "verdict": {"word": "drives", "reasons": ["both ways"]}, "verdicts": {"random": {"word": "no small set does"}},
+            "config": {"share": 0.05}, "directions": [{**WAY, "name": "low → high"}, {**WAY, "name": "high → low"}],
+        },
+        "replication": {
+            "present": True, "text": "3 of 9.", "n_positive": 3, "n_images": 9, "with_skull": {"n_positive": 2, "n_images": 9},
+            "sets": [{"ablation": "mean", "chosen_on": "low", "flipped": 0.5}],
+        },
+        "provenance": {"versions": {}, "seed": 0, "store_hash": "h"},
+    }  # fmt: skip
+
+
+def test_a_stage_wise_run_is_checked_on_its_labels_and_says_that_nothing_was_planned(results):
+    report = exploration_report(results)
+    assert report.model_check.state == "does its task"
+    assert report.verdicts["physical attribution"].word == "partly"
+    assert "no plan was registered before the run" in report.verdicts["physical attribution"].reasons
+    assert report.use_case.licences == {"model": "not stated", "data": "CC0"}
+    assert report.strict() == 1
+
+
+def test_labels_that_the_model_does_not_know_leave_its_task_unchecked(results):
+    results["images"]["labels"] = None
+    assert exploration_report(results).model_check.state == "not checked"
+
+
+def test_the_study_sorts_its_claims_and_says_what_it_does_not_address(results):
+    results["probes"][0]["attribute"] = "brain_area"
+    report = brain_mri_report(results)
+    assert {name: len(e.claims) for name, e in zip(report.verdicts, report.elements, strict=True)} == {
+        "localization": 0, "visual recognizability": 0, "physical attribution": 2, "model transparency": 2, "actionability": 0,
+    }  # fmt: skip
+    assert report.verdicts["actionability"].word == "not addressed"
+    assert report.model_check.claims[0].value == 12
+    assert all(evidence.limits for evidence in report.elements)
+
+
+def test_an_attribute_that_was_not_probed_is_planned_and_not_run(results):
+    reasons = brain_mri_report(results).verdicts["physical attribution"].reasons
+    assert "planned and not run: a quantity named beforehand can be read off" in reasons
+
+
+def test_an_untrained_model_is_not_interpreted(results):
+    results["model"]["trained"] = False
+    report = brain_mri_report(results)
+    assert {report.verdicts[name].word for name in report.use_case.needs} == {"not met"}
+
+
+def test_the_weaker_direction_and_replacement_decide_and_only_small_sets_count(results):
+    assert weakest_turn(results["experiment"]) == 0.6
+    assert drives(results).verdict == "met"
+    worse = copy.deepcopy(results)
+    worse["experiment"]["directions"][1]["curves"][0]["flipped"][1] = 0.2
+    assert weakest_turn(worse["experiment"]) == 0.2
+    assert drives(worse).verdict == "not met"
+
+
+@pytest.mark.parametrize(
+    ("word", "random", "verdict"),
+    [
+        ("no small set does", "no small set does", "not met"),
+        ("drives", "drives", "not met"),
+        ("not run", None, "inconclusive"),
+    ],
+)
+def test_the_experiments_conditions_and_random_directions_are_controls(results, word, random, verdict):
+    results["experiment"]["verdict"]["word"] = word
+    results["experiment"]["verdicts"] = {"random": {"word": random}} if random else {}
+    assert drives(results).verdict == verdict
+
+
+def test_features_that_follow_nothing_or_cannot_be_tested(results):
+    assert follows(results).verdict == "met"
+    results["matrix"]["tests"]["n_findings"] = 0
+    assert follows(results).verdict == "not met"
+    results["matrix"]["tests"]["best"]["p_corrected"] = None
+    assert follows(results).verdict == "inconclusive"
