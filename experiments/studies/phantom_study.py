@@ -1,0 +1,152 @@
+"""A study whose truth is known: plan first, explore on half of the patients, confirm once on the other half, report.
+
+The same steps serve diabetic retinopathy and breast cancer, phantoms and a user's own folder; what differs is the
+:class:`~experiments.studies.phantom_study_case.StudyCase`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.report import (
+    ModelCheck,
+    Plan,
+    Report,
+    check_classifier,
+    distance_check,
+    groups_hash,
+    open_confirmation,
+    register_plan,
+    write_report,
+)
+from experiments.run_directory import Run
+from experiments.studies import phantom_study_actions as actions
+from experiments.studies import phantom_study_attribution as attribution
+from experiments.studies import phantom_study_transparency as transparency
+from experiments.studies.phantom_study_answer import answer_lines
+from experiments.studies.phantom_study_bench import StudyBench
+from experiments.studies.phantom_study_case import StudyCase
+from experiments.studies.phantom_study_config import PhantomStudyConfig
+from experiments.studies.phantom_study_patients import study_patients
+from mechinterp.models.vision_model import VisionModel
+from mechinterp.progress import SILENT, Progress
+from mechinterp.provenance import versions
+from mechinterp.store.reader import ActivationStore
+from probes import pooled_activations
+
+
+def run_phantom_study(
+    case: StudyCase,
+    out: Path,
+    config: PhantomStudyConfig,
+    *,
+    download: bool = False,
+    progress: Progress = SILENT,
+) -> Report:
+    """Run a study into a folder and return its report.
+
+    Parameters
+    ----------
+    case
+        What is asked.
+    out
+        Folder of the run. Stages that are whole there, made with the same settings, are taken over.
+    config
+        Settings, fixed when the run starts.
+    download
+        Allow the network for missing weights.
+    progress
+        Sees every long step.
+
+    """
+    run = Run.create(out)
+    with run.stage("study", config=dataclasses.asdict(config)) as record:
+        bench = StudyBench(
+            case, config, run, studied_model(case, config, download=download, progress=progress),
+            study_patients(case, config, progress), progress,
+        )  # fmt: skip
+        register_plan(run.folder, study_plan(bench))
+        progress.note("exploring on the discovery patients")
+        explored = bench.captured(bench.patients.discovery, "discovery")
+        directions = attribution.choose(bench, explored)
+        threshold = actions.threshold_of(bench.margins(explored), bench.patients.discovery.positive)
+        circuits = transparency.choose(bench, transparency.trained_saes(bench, explored))
+        progress.note("opening the confirmation patients")
+        plan = open_confirmation(run.folder, bench.patients.confirmation.patients)
+        confirmed = bench.captured(bench.patients.confirmation, "confirmation")
+        found = (
+            attribution.confirm(bench, confirmed, directions),
+            transparency.confirm(bench, circuits),
+            actions.confirm(bench, confirmed, threshold),
+        )
+        evidence = {element.element: element for element in found}
+        check = _check(bench, explored, confirmed)
+        use_case = case.use_case(
+            bench.model.licence or "not stated", bench.patients.licence, truth_known=bench.patients.truth_known
+        )
+        report = Report(
+            use_case, plan, check, evidence, answer_lines(bench, check, evidence),
+            (*bench.model.notes, *bench.patients.notes), {}, _made_by(bench, explored),
+        )  # fmt: skip
+        write_report(run.folder, report)
+        record.update(report="report.json", model=bench.model.spec, weights_hash=bench.model.weights_hash)
+    return report
+
+
+def studied_model(
+    case: StudyCase, config: PhantomStudyConfig, *, download: bool = False, progress: Progress = SILENT
+) -> VisionModel:
+    """Return the model that is asked about: a user's own, the reference model, or one that is planted wrong."""
+    from mechinterp.models.loading import load_model
+
+    if config.model is not None:
+        return load_model(config.model, config.weights, download=download, seed=config.seed)
+    reference = case.trained(config.architecture, config.condition == "shortcut", progress)
+    if config.condition == "random-network":
+        return load_model(reference.spec, "random", seed=config.seed)
+    model = reference.model()
+    model.licence = model.licence or "Apache-2.0, trained here on phantoms"
+    return model
+
+
+def study_plan(bench: StudyBench) -> Plan:
+    """Return everything that will be tested, and on whom, before any image is looked at."""
+    known = bench.patients.truth_known
+    tests = (
+        *attribution.planned(bench.case, bench.config.sizes.n_random, truth_known=known),
+        *transparency.planned(),
+        *actions.planned(),
+    )
+    return Plan(
+        bench.case.name, tests, groups_hash(bench.patients.discovery.patients),
+        groups_hash(bench.patients.confirmation.patients),
+    )  # fmt: skip
+
+
+def _check(bench: StudyBench, explored: ActivationStore, confirmed: ActivationStore) -> ModelCheck:
+    side, last = bench.patients.confirmation, bench.sites[1]
+    positive = 1 / (1 + np.exp(-bench.margins(confirmed)))
+    outside = distance_check(
+        pooled_activations(explored, last), bench.patients.discovery.groups.tolist(), pooled_activations(confirmed, last),
+        what=f"mean activations of {last}", seed=bench.config.seed,
+    )  # fmt: skip
+    return check_classifier(
+        np.stack([1 - positive, positive], 1), side.positive.astype(np.int64), side.groups.tolist(),
+        task=f"{bench.case.target} against {bench.case.reference}, per image", trained=bench.model.trained,
+        out_of_distribution=outside, seed=bench.config.seed,
+    )  # fmt: skip
+
+
+def _made_by(bench: StudyBench, explored: ActivationStore) -> dict[str, Any]:
+    model = bench.model
+    return {
+        "model": {"spec": model.name, "weights_hash": model.weights_hash, "trained": model.trained},
+        "images": {"name": bench.patients.name, "store_hash": explored.hash},
+        "sites": list(bench.sites),
+        "config": dataclasses.asdict(bench.config),
+        "versions": versions(),
+    }

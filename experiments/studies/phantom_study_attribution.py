@@ -1,0 +1,180 @@
+"""Physical attribution: can the quantity be read, and does the answer follow it, against the true counterfactual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from experiments.report import ElementEvidence, PlannedTest
+from experiments.studies.phantom_study_bench import StudyBench
+from experiments.studies.phantom_study_case import ChangedQuantity, StudyCase
+from mechinterp.claims import Bound, Claim, Control
+from mechinterp.feature_encoder import Directions
+from mechinterp.images.image_set import MedicalImage
+from mechinterp.phantoms.phantom import PhantomImage
+from mechinterp.store.reader import ActivationStore
+from probes import fit_concept_vector, fit_probe, pixel_baseline, pooled_activations, validate_used
+from probes.concept_vectors import ConceptVector
+
+ELEMENT = "physical attribution"
+LEAST_R2 = Bound("at least", 0.5)
+LARGEST_P = 0.05
+MARGIN = 0.5
+"""Change of the answer [logits] per unit of a quantity that still counts as nothing."""
+MARKS = "burnt-in marks"
+READ = "the quantity can be read"
+
+
+@dataclass(frozen=True)
+class ChosenDirections:
+    """What was chosen on the discovery patients.
+
+    Parameters
+    ----------
+    probed_site
+        Where the named attribute was read best.
+    vectors
+        Direction of every quantity at the last site: what activations do when it grows.
+
+    """
+
+    probed_site: str
+    vectors: tuple[ConceptVector, ...]
+
+
+def planned(case: StudyCase, n_random: int, *, truth_known: bool) -> tuple[PlannedTest, ...]:
+    """Return the tests of this element."""
+    read = PlannedTest(
+        ELEMENT, READ,
+        f"ridge regression of {case.primary} on activations, mean over cells; site chosen on discovery patients, scored out of "
+        "fold on confirmation patients",
+        "R²", "R² of at least 0.5 over its whole interval, and p ≤ 0.05",
+        ("shuffled attribute", "pixel baseline", "untrained network", "control task"), LEAST_R2, LARGEST_P,
+    )  # fmt: skip
+    if not truth_known:
+        return (read,)
+    used = tuple(
+        PlannedTest(
+            ELEMENT, _used_name(q),
+            f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave, beside "
+            "the same images rendered with that much more of it",
+            "slope of the answer per mm²",
+            f"beyond ±{MARGIN:g} logits per mm², and 0.5 to 2 times the slope of the true counterfactual",
+            ("true counterfactual", f"{n_random} random directions of the same norm", "dose response",
+             "the direction follows the attribute", MARKS),
+        )
+        for q in case.quantities
+    )  # fmt: skip
+    return (read, *used)
+
+
+def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
+    """Choose the probe's site and every quantity's direction on the discovery patients."""
+    side, case = bench.patients.discovery, bench.case
+    values = side.images.attributes.column(_primary(bench))
+    scores = {}
+    for site in dict.fromkeys(bench.sites):
+        x = pooled_activations(store, site)
+        quick: dict[str, Any] = {"n_shuffles": 0, "n_control_tasks": 0, "code_length": False, "n_boot": 100}
+        scores[site] = fit_probe(
+            x, values, groups=side.groups, kind="continuous", seed=bench.config.seed, **quick
+        ).score
+    last = pooled_activations(store, bench.sites[1])
+    vectors = tuple(
+        fit_concept_vector(
+            last, side.images.attributes.column(q.parameter), estimator="pattern", name=q.parameter, unit="mm²",
+            site=bench.sites[1],
+        )
+        for q in (case.quantities if bench.patients.truth_known else ())
+    )  # fmt: skip
+    return ChosenDirections(max(scores, key=lambda site: scores[site]), vectors)
+
+
+def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections) -> ElementEvidence:
+    """Test what was chosen on the confirmation patients."""
+    claims = [_read(bench, store, chosen.probed_site)]
+    limits = ["Reading a quantity off the activations does not say that the model uses it."]
+    if bench.patients.truth_known:
+        rendered = bench.patients.confirmation.rendered(bench.config.sizes.steered)
+        calibration = bench.patients.discovery.rendered(bench.config.sizes.calibrated)
+        marks = {m: _mark_effect(bench, rendered, m) for m in bench.case.marks}
+        claims += [
+            _used(bench, vector, q, rendered, calibration, marks)
+            for vector, q in zip(chosen.vectors, bench.case.quantities, strict=True)
+        ]
+    else:
+        limits.append("Whether the model uses the quantity was not tested: a photograph has no true counterfactual.")
+    return ElementEvidence(ELEMENT, tuple(claims), tuple(limits))
+
+
+def _primary(bench: StudyBench) -> str:
+    return bench.config.attribute or bench.case.primary
+
+
+def _used_name(quantity: ChangedQuantity) -> str:
+    return f"the answer follows {quantity.label}"
+
+
+def _read(bench: StudyBench, store: ActivationStore, site: str) -> Claim:
+    side, name = bench.patients.confirmation, _primary(bench)
+    about, values = side.images.attributes[name], side.images.attributes.column(name)
+    untrained = bench.captured(side, "confirmation-untrained", bench.untrained)
+    found = fit_probe(
+        pooled_activations(store, site), values, groups=side.groups, kind="continuous", name=about.name, unit=about.unit,
+        site=site, baseline=pixel_baseline(side.images), untrained=pooled_activations(untrained, site),
+        n_shuffles=200, seed=bench.config.seed,
+    )  # fmt: skip
+    error = "" if found.mae is None else f", mean absolute error {found.mae:.3g} {about.unit}"
+    return Claim.measured(
+        f"{about.label} can be read off {site} for patients never seen: R² {found.score:.2f}{error}.",
+        "correlational", found.score, "R²", LEAST_R2, "R² of at least 0.5 over its whole interval, and p ≤ 0.05",
+        controls=found.controls, test=READ, interval=found.interval.ends,
+        interval_note=found.interval.reason or found.interval.warning, p_value=found.p_value, largest_p=LARGEST_P,
+        trained=bench.model.trained, numbers={"mean absolute error": found.mae},
+    )  # fmt: skip
+
+
+def _used(
+    bench: StudyBench, vector: ConceptVector, quantity: ChangedQuantity, rendered: Sequence[PhantomImage[Any]],
+    calibration: Sequence[PhantomImage[Any]], marks: dict[str, NDArray[np.float64]],
+) -> Claim:  # fmt: skip
+    encoder = Directions(
+        vector.site, torch.tensor(vector.direction, dtype=torch.float32)[None],
+        torch.tensor(vector.mean, dtype=torch.float32),
+    )  # fmt: skip
+    result = validate_used(
+        bench.model, encoder, 0, list(rendered), list(calibration), parameter=quantity.parameter, steps=quantity.steps,
+        objective=bench.objective, margin=MARGIN, n_random=bench.config.sizes.n_random, seed=bench.config.seed,
+        progress=bench.progress,
+    )  # fmt: skip
+    claim = result.claims[0]
+    worst = max(marks, key=lambda m: abs(float(marks[m].mean())))
+    moved, least = abs(float(marks[worst].mean())), abs(result.true_slope.mean) * quantity.steps[0]
+    control = Control(
+        MARKS, moved, bound=Bound("at most", least),
+        detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {quantity.steps[0]:g} mm² more by {least:.2f}",
+    )  # fmt: skip
+    return replace(
+        claim, test=_used_name(quantity), controls=(*claim.controls, control),
+        numbers={"true slope": result.true_slope.mean, "ratio": result.ratio, "smallest step": quantity.steps[0]},
+    )  # fmt: skip
+
+
+def _mark_effect(bench: StudyBench, rendered: Sequence[PhantomImage[Any]], mark: str) -> NDArray[np.float64]:
+    """Return what burning a mark in does to the answer of every image; images that bear it already lose it."""
+    changed = [p.counterfactual(**{mark: 1 - getattr(p.parameters, mark)}) for p in rendered]
+    sign = np.array([1 - 2 * getattr(p.parameters, mark) for p in rendered])
+    with torch.inference_mode():
+        answers = [
+            bench.objective(bench.model.logits(bench.model.prepare(
+                [MedicalImage("phantom", p.pixels, spacing_mm=p.spacing_mm) for p in images]
+            ))).double().cpu().numpy()
+            for images in (rendered, changed)
+        ]  # fmt: skip
+    moved: NDArray[np.float64] = sign * (answers[1] - answers[0])
+    return moved

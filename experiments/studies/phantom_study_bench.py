@@ -1,0 +1,88 @@
+"""What all parts of a study share: the model, its untrained twin, and what it did on either half of the patients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from experiments.analysis.sites import default_site
+from experiments.run_directory import Run
+from experiments.studies.phantom_study_case import StudyCase
+from experiments.studies.phantom_study_config import PhantomStudyConfig
+from experiments.studies.phantom_study_patients import Side, StudyPatients
+from mechinterp.capturing import CaptureConfig, capture
+from mechinterp.errors import ConfigError
+from mechinterp.models.vision_model import VisionModel
+from mechinterp.objectives import Objective, logit_difference
+from mechinterp.progress import Progress
+from mechinterp.store.reader import ActivationStore
+
+UNTRAINED_SEED = 1000
+
+
+@dataclass
+class StudyBench:
+    """A study while it runs."""
+
+    case: StudyCase
+    config: PhantomStudyConfig
+    run: Run
+    model: VisionModel
+    patients: StudyPatients
+    progress: Progress
+
+    @cached_property
+    def sites(self) -> tuple[str, str]:
+        """Where features are looked for, and the last site before the answer."""
+        if self.config.model is None:
+            return self.case.sites[self.config.architecture]
+        return default_site(self.model), _last_site(self.model)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The answer as one number: target's logit over the reference's."""
+        names = self.model.class_names
+        if self.case.target in names and self.case.reference in names:
+            return logit_difference(self.case.target, self.case.reference).resolve(self.model)
+        if len(names) != 2:
+            raise ConfigError(
+                f"the model answers {', '.join(list(names.values())[:6]) if isinstance(names, dict) else ', '.join(names[:6])}: a "
+                f"screening study needs '{self.case.target}' and '{self.case.reference}', or two classes of which the second is "
+                "the one asked about"
+            )
+        return logit_difference(1, 0).resolve(self.model)
+
+    @cached_property
+    def untrained(self) -> VisionModel:
+        """The same architecture with random weights: a control."""
+        from mechinterp.models.loading import load_model
+
+        names = tuple(self.model.class_names)
+        return load_model(self.model.spec, "random", class_names=names, seed=UNTRAINED_SEED + self.config.seed)
+
+    def captured(self, side: Side, name: str, model: VisionModel | None = None) -> ActivationStore:
+        """Run a model over one half of the patients; a store that is there already is taken over."""
+        sites = tuple(dict.fromkeys(self.sites))
+        settings = CaptureConfig(sites=sites, outputs=model is None)
+        return capture(
+            model or self.model, side.images, out=self.run.folder / "activations" / name, config=settings,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def margins(self, store: ActivationStore) -> Float[NDArray[np.float64], " image"]:
+        """Return the answer of every captured image."""
+        found: NDArray[np.float64] = self.objective(store.logits()).double().numpy()
+        return found
+
+
+def _last_site(model: VisionModel) -> str:
+    """Return the deepest site that has a grid: a CNN's last stage, a transformer's last block."""
+    with_grid = [
+        name for name, site in model.sites.items()
+        if site.grid is not None and (name.endswith(".hook_resid_post") or name.startswith("stages."))
+    ]  # fmt: skip
+    return with_grid[-1] if with_grid else default_site(model)

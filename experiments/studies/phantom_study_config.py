@@ -1,0 +1,96 @@
+"""Settings of the studies whose truth is known: fixed when one starts, and part of its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from mechinterp.errors import ConfigError, nearest
+
+Architecture = Literal["cnn", "vit"]
+Condition = Literal["as-it-is", "shortcut", "random-network", "shuffled-labels", "frozen-random-sae"]
+"""What is planted wrong, so that a reader can see the report say so; ``as-it-is`` plants nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomStudyConfig:
+    """What such a study does; every field is a flag of ``mechinterp study``."""
+
+    data: Annotated[
+        str | None, "folder of your own images, with metadata.csv (label, group) and masks/; default: rendered phantoms"
+    ] = None
+    model: Annotated[
+        str | None, "timm:NAME, hf:NAME_OR_DIR, onnx:FILE or py:FILE.py:FUNCTION; default: the reference model"
+    ] = None
+    weights: Annotated[str | None, "safetensors file or state dict; `random` asks for an untrained model"] = None
+    architecture: Annotated[Architecture, "which reference model, where --model names none"] = "cnn"
+    condition: Annotated[
+        Condition,
+        "plant something wrong, and see the report say so: a model that learnt a burnt-in mark, a random network, shuffled "
+        "labels, or a sparse autoencoder that was never trained",
+    ] = "as-it-is"
+    positive: Annotated[
+        str | None, "labels of --data that count as the class asked about, separated by commas, as 2,3,4 of five grades"
+    ] = None
+    attribute: Annotated[str | None, "the column of --data that is the physical quantity, as lesion_area_mm2"] = None
+    patients: Annotated[int, "phantom patients on either side: to explore on, and to confirm on"] = 400
+    k: Annotated[int, "features active per cell"] = 8
+    expansion: Annotated[int, "features per channel"] = 8
+    epochs: Annotated[int, "passes over the exploration patients' cells"] = 20
+    n_random: Annotated[int, "random directions, circuits and edits beside every result"] = 100
+    seed: Annotated[int, "decides every random choice"] = 0
+    quick: Annotated[bool, "a coarser version in minutes: fewer patients, epochs and random controls"] = False
+
+    def __post_init__(self) -> None:
+        if self.condition not in get_args(Condition):
+            raise ConfigError(f"condition is '{self.condition}': {nearest(self.condition, get_args(Condition))}")
+        if self.architecture not in get_args(Architecture):
+            raise ConfigError(
+                f"architecture is '{self.architecture}': {nearest(self.architecture, get_args(Architecture))}"
+            )
+        if self.patients < 20:
+            raise ConfigError(f"patients is {self.patients}: no interval can be given under 20 on either side")
+        if self.n_random < 20:
+            raise ConfigError(f"n_random is {self.n_random}: fewer than 20 cannot show anything at 0.05")
+        for name in ("k", "expansion", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.condition == "shortcut" and (self.data or self.model):
+            raise ConfigError("--condition shortcut trains a model on marked phantoms: leave out --data and --model")
+        if self.weights is not None and self.model is None:
+            raise ConfigError("--weights without --model: name the architecture that they belong to")
+
+    @property
+    def sizes(self) -> Sizes:
+        """How much is looked at."""
+        if not self.quick:
+            return Sizes(self.patients, self.epochs, self.n_random, 30, 60, 24, 80)
+        return Sizes(min(self.patients, 200), min(self.epochs, 10), min(self.n_random, 40), 16, 32, 16, 40)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much a study looks at.
+
+    Parameters
+    ----------
+    patients
+        On either side.
+    epochs
+        Of the autoencoder.
+    n_random
+        Random rivals of every result.
+    calibrated, steered
+        Phantoms that are rendered anew with a changed quantity: to calibrate on, and to test on.
+    circuit_found, circuit_tested
+        Images that the circuit is found and tested on.
+
+    """
+
+    patients: int
+    epochs: int
+    n_random: int
+    calibrated: int
+    steered: int
+    circuit_found: int
+    circuit_tested: int
