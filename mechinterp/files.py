@@ -17,6 +17,8 @@ from typing import Any
 from mechinterp.errors import DamagedFileError, DiskError
 
 TEMPORARY = ".tmp"
+# A file that grows is brought to the disk on the way, by its writer's thread, so that its end need not wait for all of it.
+_SYNC_EVERY = 8 << 20
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -68,13 +70,19 @@ class WholeFile:
         with _disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("wb", buffering=0)
+        self._unsynced = 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Append some bytes."""
         left = memoryview(data).cast("B")
         with _disk_errors(self.path):
             while left:  # the kernel writes less than it is given where the disk fills up or a signal comes
-                left = left[self._file.write(left) :]
+                written = self._file.write(left)
+                left = left[written:]
+                self._unsynced += written
+            if self._unsynced >= _SYNC_EVERY:
+                os.fsync(self._file.fileno())
+                self._unsynced = 0
 
     def commit(self) -> None:
         """Bring the file to the disk and then to its place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from mechinterp.store.statistics import SiteStatistics
 from mechinterp.store.storage import Sink, Storage
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+# Files of a shard that are brought to the disk at the same time.
+_COMMITTING = 8
 _CODES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
@@ -109,18 +112,23 @@ class ShardFiles:
     def finish(self) -> dict[str, Any]:
         """Bring every file to its place and return what the shard's receipt says."""
         assert len(self._images) == len(self._positions), "the batches are those of the shard"
-        files: dict[str, dict[str, Any]] = {}
         sites: dict[str, dict[str, Any]] = {}
-        for name, site in self._sites.items():
-            chosen = np.concatenate(self._chosen[name])
-            index = parquet_bytes(_index(self._images, self._positions, chosen, site))
-            files[f"{self._place(name)[: -len('safetensors')]}parquet"] = self._put_index(name, index)
-            files[self._place(name)] = self._tensors[name].finish()
-            sites[name] = self._moments[name].to_json()
-            if not self._plan.aligned:
-                sites[name]["rows_of_image"] = chosen.sum(1).tolist()
-        if self._logits is not None:
-            files[self._logits.name] = self._logits.finish()
+        waiting: dict[str, Future[dict[str, Any]]] = {}
+        # at once: each waits for the disk several times, and nothing is computed meanwhile
+        with ThreadPoolExecutor(max_workers=_COMMITTING) as disk:
+            for name in self._sites:
+                waiting[self._place(name)] = disk.submit(self._tensors[name].finish)
+            if self._logits is not None:
+                waiting[self._logits.name] = disk.submit(self._logits.finish)
+            for name, site in self._sites.items():
+                chosen = np.concatenate(self._chosen[name])
+                index = parquet_bytes(_index(self._images, self._positions, chosen, site))
+                place = f"{self._place(name).removesuffix('safetensors')}parquet"
+                waiting[place] = disk.submit(self._put, place, index)
+                sites[name] = self._moments[name].to_json()
+                if not self._plan.aligned:
+                    sites[name]["rows_of_image"] = chosen.sum(1).tolist()
+        files = {place: done.result() for place, done in waiting.items()}
         return {
             "shard": self.number,
             "first_image": self._positions.start,
@@ -138,8 +146,8 @@ class ShardFiles:
     def _place(self, site: str) -> str:
         return f"sites/{site_folder(site)}/{self.number:05d}.safetensors"
 
-    def _put_index(self, site: str, data: bytes) -> dict[str, Any]:
-        self._storage.write(f"{self._place(site)[: -len('safetensors')]}parquet", data)
+    def _put(self, place: str, data: bytes) -> dict[str, Any]:
+        self._storage.write(place, data)
         return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 

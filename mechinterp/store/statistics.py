@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.store.norms import NormCounts
-
-# Small enough for a piece in float64 to stay in the processor's cache while it is gone through several times.
-_PIECE = 512
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,16 @@ class SiteStatistics:
 
     @classmethod
     def of(cls, x: Float[Tensor, "row width"]) -> SiteStatistics:
-        """Return the moments of some tokens.
+        """Return the moments of some tokens, always the same for the same rows, however they were read."""
+        if len(x) == 0:
+            return cls.none(x.shape[1])
+        from mechinterp.store.moments import moments  # compiled code is slow to import
 
-        They are taken in pieces of a fixed number of rows and merged in order, so that a shard's float64 copy is never
-        held whole and the result does not depend on memory.
-        """
-        total, norms = cls.none(x.shape[1]), []
-        for piece in torch.split(x, _PIECE) if len(x) else ():
-            rows = piece.to(torch.float64, copy=True)
-            norms.append(torch.linalg.vector_norm(rows, dim=1))
-            mean = rows.mean(0)
-            total = total.merged(cls(len(rows), mean, rows.sub_(mean).square_().sum(0)))
-        return replace(total, norms=NormCounts.of(torch.cat(norms).cpu().numpy())) if norms else total
+        whole = x.cpu() if x.dtype in {torch.float32, torch.float64} else x.cpu().float()
+        rows = whole.contiguous().numpy()
+        mean, scatter, norms = np.empty(rows.shape[1]), np.empty(rows.shape[1]), np.empty(len(rows))
+        moments(rows, mean, scatter, norms)
+        return cls(len(rows), torch.from_numpy(mean), torch.from_numpy(scatter), NormCounts.of(norms))
 
     @classmethod
     def none(cls, width: int) -> SiteStatistics:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechinterp.store import statistics
+from mechinterp.store.moments import PIECE
 from mechinterp.store.statistics import SiteStatistics, merge
 
 
@@ -37,10 +37,19 @@ def test_neither_the_split_nor_a_shift_matters(sizes, shift, seed):
     check_equal(merge([SiteStatistics.of(p) for p in parts]), x)
 
 
-def test_rows_are_taken_in_pieces(monkeypatch):
-    monkeypatch.setattr(statistics, "_PIECE", 7)
-    x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)) * 100 + 3
+@pytest.mark.parametrize("rows", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7])
+def test_rows_are_taken_in_pieces(rows):
+    x = torch.randn(rows, 4, generator=torch.Generator().manual_seed(0)) * 100 + 3
     check_equal(SiteStatistics.of(x), x)
+    assert SiteStatistics.of(x[:, ::2]).mean.tolist() == pytest.approx(x[:, ::2].double().mean(0).tolist())
+
+
+def test_a_value_that_is_not_finite_reaches_its_own_unit_alone():
+    x = torch.ones(3, 2)
+    x[1, 0] = float("nan")
+    got = SiteStatistics.of(x)
+    assert got.mean.isnan().tolist() == [True, False]
+    assert got.scatter.isnan().tolist() == [True, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
