@@ -5,6 +5,8 @@ from .baselines import control_encoders as control_encoders
 from .baselines import metrics_table as metrics_table
 from .baselines import principal_components as principal_components
 from .baselines import random_sae as random_sae
+from .classical import classical_encoders as classical_encoders
+from .classical import trained_decoder as trained_decoder
 from .config import TrainSAEConfig as TrainSAEConfig
 from .explained_variance import ExplainedVariance as ExplainedVariance
 from .features import FeatureSummary as FeatureSummary

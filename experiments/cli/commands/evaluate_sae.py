@@ -16,6 +16,9 @@ def run(
     activations: ActivationsFlag,
     split: SplitFlag = None,
     seed: Annotated[int, typer.Option("--seed", help="of the random baseline")] = 0,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="measure on activations of another model or preparation too")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a sparse autoencoder on held-out images, beside baselines with as many active features.
@@ -28,17 +31,23 @@ def run(
     """
     from experiments.analysis.measurements import held_out
     from mechinterp.store.reader import ActivationStore
-    from sparse_autoencoders import SparseAutoencoder, control_encoders, evaluate_sae
+    from sparse_autoencoders import SparseAutoencoder, classical_encoders, control_encoders, evaluate_sae
+    from sparse_autoencoders.autoencoder import require_same_source
 
     store, loaded = ActivationStore.open(activations), SparseAutoencoder.load(sae)
+    require_same_source(loaded, store, allow_mismatch=allow_mismatch)
     train, test = held_out(store)
     chosen = test if split is None else store.where(split)
+    own = evaluate_sae(loaded, store, chosen, allow_mismatch=allow_mismatch)
+    # where the number of active features varies from token to token, baselines keep as many as it has in the mean
+    few = min(loaded.k or max(1, round(own.l0)), loaded.width)
     encoders = {
-        "sae": loaded,
-        **control_encoders(store, site=loaded.site, width=loaded.width, k=loaded.k or 32, images=train, seed=seed),
+        name: encoder
+        for make in (control_encoders, classical_encoders)
+        for name, encoder in make(store, site=loaded.site, width=loaded.width, k=few, images=train, seed=seed).items()
     }
-    rows = {
-        name: evaluate_sae(encoder, store, images=chosen).to_json()
+    rows = {"sae": own.to_json()} | {
+        name: evaluate_sae(encoder, store, chosen).to_json()
         for name, encoder in ConsoleProgress().track(list(encoders.items()), "evaluating", total=len(encoders))
     }
     names = [k for k, v in rows["sae"].items() if isinstance(v, (int, float))]
