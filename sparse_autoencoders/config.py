@@ -48,7 +48,7 @@ class TrainSAEConfig:
     init: Annotated[
         Initialisation,
         "where decoder and (tied) encoder start: the site's own units and their opposites, training tokens, at random; "
-        "auto takes the units where most activations are zero, else training tokens",
+        "auto takes the units where most activations are zero and the start explains anything, else training tokens",
     ] = "auto"
     aux: Annotated[float, "weight of the loss that revives dead features (topk, batchtopk, matryoshka)"] = 1.0
     dead_after: Annotated[float, "epochs of silence after which a feature counts as dead in training"] = 0.25

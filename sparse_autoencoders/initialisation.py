@@ -26,7 +26,7 @@ class Start:
     W_enc, W_dec
         Tied but for one scale of the encoder.
     explained_variance
-        Of the sample, with the `k` largest codes of each row.
+        Of the sample, with the `k` largest codes of each row, or `k` a row over the batch.
 
     """
 
@@ -42,6 +42,8 @@ def start(
     width: int,
     k: int,
     generator: torch.Generator,
+    *,
+    whole_batch: bool = False,
 ) -> Start:
     """Return the start of that name.
 
@@ -58,12 +60,15 @@ def start(
         Active features of a row.
     generator
         Decides what is drawn.
+    whole_batch
+        Whether the `k` features of a row are an average over the batch: rows of large norm then keep many times more, which
+        overshoot together, so the scale that suits them is another.
 
     """
     sample = sample[:_SAMPLE_ROWS]
-    begin, residual = _scaled(name, _directions(name, sample, width, generator), sample, k)
+    begin, residual = _scaled(name, _directions(name, sample, width, generator), sample, k, whole_batch)
     missing = width - len(begin.W_dec)
-    return _with_quiet(begin, residual, missing, generator) if missing else begin
+    return _with_quiet(begin, sample, residual, k, whole_batch, missing, generator) if missing else begin
 
 
 def suited(raw: Float[Tensor, "row d_in"]) -> Literal["neurons", "data"]:
@@ -94,30 +99,41 @@ def _directions(name: str, sample: Tensor, width: int, generator: torch.Generato
     return torch.nn.functional.normalize(drawn + 0.01 * torch.randn(width, d_in, generator=generator), dim=-1)
 
 
-def _scaled(name: str, W_dec: Tensor, sample: Tensor, k: int) -> tuple[Start, Tensor]:
+def _scaled(name: str, W_dec: Tensor, sample: Tensor, k: int, whole_batch: bool) -> tuple[Start, Tensor]:
     """Scale the tied encoder by the least-squares factor: overlapping directions would overshoot together.
 
     Returns the residuals of the sample too.
     """
-    hidden = sample @ W_dec.T
-    values, columns = hidden.topk(min(k, len(W_dec)), dim=-1)
-    reconstruction = torch.zeros_like(hidden).scatter_(-1, columns, values.relu()) @ W_dec
+    reconstruction = _codes(sample @ W_dec.T, k, whole_batch) @ W_dec
     scale = float((sample * reconstruction).sum() / reconstruction.square().sum().clamp_min(1e-12))
+    explained = _explained(sample, scale * reconstruction)
+    return Start(name, (scale * W_dec.T).contiguous(), W_dec, explained), sample - scale * reconstruction
+
+
+def _codes(hidden: Tensor, k: int, whole_batch: bool) -> Tensor:
+    """Keep the ReLU of the k largest of each row, or of k a row over all rows."""
+    k = min(k, hidden.shape[1])
+    if whole_batch:
+        least = hidden.flatten().kthvalue(hidden.numel() - k * len(hidden) + 1).values
+        return hidden.relu() * (hidden >= least)
+    values, columns = hidden.topk(k, dim=-1)
+    return torch.zeros_like(hidden).scatter_(-1, columns, values.relu())
+
+
+def _explained(x: Tensor, x_hat: Tensor) -> float:
     variance = ExplainedVariance()
-    variance.update(sample, scale * reconstruction)
-    return Start(name, (scale * W_dec.T).contiguous(), W_dec, variance.compute()), sample - scale * reconstruction
+    variance.update(x, x_hat)
+    return variance.compute()
 
 
-def _with_quiet(begin: Start, residual: Tensor, more: int, generator: torch.Generator) -> Start:
-    """Add latents at what the others leave over, with so small an encoder that they displace none of them at first."""
+def _with_quiet(
+    begin: Start, sample: Tensor, residual: Tensor, k: int, whole_batch: bool, more: int, generator: torch.Generator
+) -> Start:
+    """Add latents at what the others leave over, with so small an encoder that they seldom displace one of them at first."""
     directions = worst_residuals(residual, more, generator)
     quiet = QUIET * begin.W_enc.norm(dim=0).mean()
-    return Start(
-        begin.name,
-        torch.cat([begin.W_enc, quiet * directions.T], dim=1),
-        torch.cat([begin.W_dec, directions]),
-        begin.explained_variance,
-    )
+    W_enc, W_dec = torch.cat([begin.W_enc, quiet * directions.T], dim=1), torch.cat([begin.W_dec, directions])
+    return Start(begin.name, W_enc, W_dec, _explained(sample, _codes(sample @ W_enc, k, whole_batch) @ W_dec))
 
 
 def worst_residuals(

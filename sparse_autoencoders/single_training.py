@@ -106,7 +106,12 @@ class SingleTraining:
         raw = stream.sample(generator)
         init = suited(raw) if config.init == "auto" else config.init
         sample = stream.normalised(raw)
-        begin = start(init, sample, config.width(sample.shape[1]), config.k, generator)
+        whole_batch = config.arch in {"batchtopk", "matryoshka"}
+        width = config.width(sample.shape[1])
+        begin = start(init, sample, width, config.k, generator, whole_batch=whole_batch)
+        if config.init == "auto" and begin.explained_variance < 0:
+            # what the units leave over lies along one direction here, and the latents that start there overshoot together
+            begin = start("data", sample, width, config.k, generator, whole_batch=whole_batch)
         dead_after = max(1, round(config.dead_after * stream.steps_per_epoch))
         learner = make_learner(begin, config, dead_after, seed)
         average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}

@@ -69,3 +69,27 @@ def test_a_narrow_dictionary_of_neurons_takes_the_first(sample):
 def test_units_suit_a_site_behind_a_relu_and_tokens_any_other(sample):
     assert suited((sample - 1).relu()) == "neurons"
     assert suited(sample) == "data"
+
+
+def test_a_start_for_whole_batches_has_the_scale_that_suits_them(sample):
+    # rows of very different norm: over the batch the large ones keep many times k
+    stretched = sample * torch.linspace(0.05, 4, 500)[:, None]
+    made = start("data", stretched, 48, 3, torch.Generator().manual_seed(0), whole_batch=True)
+    hidden = stretched @ made.W_enc
+    least = hidden.flatten().topk(3 * 500).values[-1]
+    reconstruction = (hidden.relu() * (hidden >= least)) @ made.W_dec
+    errors = [float((stretched - s * reconstruction).square().sum()) for s in (0.9, 1.0, 1.1)]
+    assert errors[1] < min(errors[0], errors[2])
+    about_mean = (stretched - stretched.mean(0)).square().sum()
+    assert made.explained_variance == pytest.approx(1 - errors[1] / float(about_mean), abs=1e-5)
+    assert made.explained_variance >= -0.01
+    rows = begin("data", stretched, width=48, k=3)
+    assert rows.W_enc.norm() > 1.5 * made.W_enc.norm()
+
+
+def test_what_a_start_explains_counts_the_quiet_latents_too(sample):
+    made = begin("neurons", sample, width=40, k=3)
+    values, columns = (sample @ made.W_enc).topk(3, dim=-1)
+    codes = torch.zeros(500, 40).scatter(-1, columns, values.relu())
+    error = (sample - codes @ made.W_dec).square().sum() / (sample - sample.mean(0)).square().sum()
+    assert made.explained_variance == pytest.approx(1 - float(error), abs=1e-5)

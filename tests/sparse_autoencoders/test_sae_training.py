@@ -124,6 +124,29 @@ def test_features_that_start_where_there_is_nothing_are_started_anew():
     assert with_restarts["metrics"]["train"]["dead"] < 0.4
 
 
+def test_a_batchtopk_starts_with_a_reconstruction_and_not_with_its_multiple():
+    g = torch.Generator().manual_seed(0)
+    # one strong direction and rows of very different norm, as in a network's residual stream
+    acts = torch.randn(40, 30, 16, generator=g) * 0.2
+    acts[..., 0] += torch.randn(40, 30, generator=g).exp()
+    made = train_saes(MemoryStore(acts), arch="batchtopk", k=4, expansion=8, init="data", steps=3, batch_size=400)[0]
+    assert made.provenance["curve"]["explained_variance"][0] > 0
+
+
+def test_units_give_way_to_tokens_where_their_start_explains_nothing():
+    g = torch.Generator().manual_seed(0)
+    # most values are zero, and the rest lie along one direction: what the units leave over is that direction again and again
+    along = torch.nn.functional.normalize(torch.rand(96, generator=g), dim=0)
+    on = (torch.rand(40, 30, 1, generator=g) < 0.3) * (1 + torch.rand(40, 30, 1, generator=g))
+    store = MemoryStore(on * along + 0.0)
+    settings = {"k": 16, "expansion": 4, "steps": 2, "batch_size": 400}
+    units = train_saes(store, **settings, init="neurons")[0].provenance["start"]
+    chosen = train_saes(store, **settings)[0].provenance["start"]
+    assert units["explained_variance"] < 0
+    assert chosen["name"] == "data"
+    assert chosen["explained_variance"] > 0
+
+
 def test_progress_sees_every_step_and_nothing_is_printed(store, capsys):
     class Counting(Silent):
         steps = 0
