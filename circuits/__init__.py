@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.ablations import Ablation, counterfactual, mean, resample, towards, zero
+    from circuits.acting.edit_bill import EditBill
+    from circuits.acting.editing import EditedModel, edit
+    from circuits.acting.shortcuts import ShortcutSearch, find_shortcuts
     from circuits.attention import attention_patterns, rollout
     from circuits.bands import Band, two_bands
     from circuits.circuit import Circuit
@@ -32,6 +35,8 @@ _HOME = {
     "Band": "circuits.bands",
     "Circuit": "circuits.circuit",
     "Decomposition": "circuits.decomposition",
+    "EditBill": "circuits.acting.edit_bill",
+    "EditedModel": "circuits.acting.editing",
     "Effects": "circuits.node_results",
     "Faithfulness": "circuits.faithfulness",
     "FeatureEffects": "circuits.node_effects",
@@ -39,14 +44,17 @@ _HOME = {
     "FindConfig": "circuits.finding_config",
     "NodeSet": "circuits.nodes",
     "SetExperiment": "circuits.set_results",
+    "ShortcutSearch": "circuits.acting.shortcuts",
     "SetExperimentConfig": "circuits.set_experiment",
     "attention_patterns": "circuits.attention",
     "counterfactual": "circuits.ablations",
     "difference": "circuits.graph",
+    "edit": "circuits.acting.editing",
     "effects": "circuits.measuring",
     "feature_effects": "circuits.node_effects",
     "features": "circuits.nodes",
     "find_circuit": "circuits.finding",
+    "find_shortcuts": "circuits.acting.shortcuts",
     "heads": "circuits.nodes",
     "loss": "circuits.metrics",
     "mean": "circuits.ablations",
@@ -70,6 +78,8 @@ __all__ = [
     "Band",
     "Circuit",
     "Decomposition",
+    "EditBill",
+    "EditedModel",
     "Effects",
     "Faithfulness",
     "FeatureEffects",
@@ -78,13 +88,16 @@ __all__ = [
     "NodeSet",
     "SetExperiment",
     "SetExperimentConfig",
+    "ShortcutSearch",
     "attention_patterns",
     "counterfactual",
     "difference",
+    "edit",
     "effects",
     "feature_effects",
     "features",
     "find_circuit",
+    "find_shortcuts",
     "heads",
     "loss",
     "mean",

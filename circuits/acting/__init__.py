@@ -1,0 +1,1 @@
+"""Acting on what a circuit shows: find the shortcut, remove it, and measure what that changed."""
