@@ -297,7 +297,8 @@ def _identity(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[s
     with torch.no_grad():
         out = func(x.clone(), *args[1:], **kwargs) if args else func(**{**kwargs, "input": x.clone()})
         ratio = torch.where(x == 0, torch.zeros_like(out), out / torch.where(x == 0, torch.ones_like(x), x))
-    return x * ratio
+    passed: Tensor = x * ratio
+    return passed
 
 
 def _normalised(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -315,7 +316,7 @@ def _normalised(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict
     eps = given.get("eps")
     eps = (torch.finfo(x.dtype).eps if func is functional.rms_norm else 1e-5) if eps is None else eps
     spread = (centred.square().mean(axes, keepdim=True) + eps).rsqrt().detach()
-    out = (centred * spread).reshape(x.shape)
+    out: Tensor = (centred * spread).reshape(x.shape)
     shape = (1, -1, *(1,) * (x.dim() - 2)) if func is functional.group_norm else ()
     for name in ("weight", "bias"):
         factor = given.get(name)

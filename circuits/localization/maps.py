@@ -93,7 +93,7 @@ class RelevanceMaps:
         return map_figure(self, i, **settings)
 
 
-def linear_weights(points: Float[NDArray[np.float64], " point"], n: int) -> Float[NDArray[np.float64], "point cell"]:
+def linear_weights(points: Float[NDArray[Any], " point"], n: int) -> Float[NDArray[np.float64], "point cell"]:
     """Return the weights that interpolate `n` values linearly at points given in cells; constant beyond the ends."""
     at = np.clip(points, 0, n - 1)
     below = np.minimum(np.floor(at).astype(np.int64), max(n - 2, 0))

@@ -116,7 +116,8 @@ def localization_table(
     made: dict[str, tuple[RelevanceMaps, ImageScores, ImageScores]] = {}
     for name in progress.track(list(named), "maps and their scores"):
         found = [named[name](model, s.shown) for s in sets]
-        made[name] = (found[1], *(score_maps(m, s.lesions, s.parts) for m, s in zip(found, sets, strict=True)))
+        scored = [score_maps(m, s.lesions, s.parts) for m, s in zip(found, sets, strict=True)]
+        made[name] = (found[1], scored[0], scored[1])
     removed = _removed(explained, {n: m[0] for n, m in made.items()}, settings, progress)
     rows = {
         name: _row(
