@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report import (
+    ElementEvidence,
     ModelCheck,
     Plan,
     Report,
@@ -74,17 +75,21 @@ def run_phantom_study(
         explored = bench.captured(bench.patients.discovery, "discovery")
         directions = attribution.choose(bench, explored)
         threshold = actions.threshold_of(bench.margins(explored), bench.patients.discovery.positive)
-        circuits = transparency.choose(bench, transparency.trained_saes(bench, explored))
+        circuits = transparency.choose(bench, transparency.trained_sae(bench, explored))
         progress.note("opening the confirmation patients")
         plan = open_confirmation(run.folder, bench.patients.confirmation.patients)
         confirmed = bench.captured(bench.patients.confirmation, "confirmation")
-        found = (
-            attribution.confirm(bench, confirmed, directions),
-            transparency.confirm(bench, circuits),
-            actions.confirm(bench, confirmed, threshold),
-        )
-        evidence = {element.element: element for element in found}
         check = _check(bench, explored, confirmed)
+        found: tuple[ElementEvidence, ...] = ()
+        if check.state == "at chance":
+            progress.note("the model is at chance: it is not interpreted")
+        else:
+            found = (
+                attribution.confirm(bench, confirmed, directions),
+                transparency.confirm(bench, circuits),
+                actions.confirm(bench, confirmed, threshold),
+            )
+        evidence = {element.element: element for element in found}
         use_case = case.use_case(
             bench.model.licence or "not stated", bench.patients.licence, truth_known=bench.patients.truth_known
         )
@@ -117,7 +122,7 @@ def study_plan(bench: StudyBench) -> Plan:
     """Return everything that will be tested, and on whom, before any image is looked at."""
     known = bench.patients.truth_known
     tests = (
-        *attribution.planned(bench.case, bench.config.sizes.n_random, truth_known=known),
+        *attribution.planned(bench.case, bench.config.sizes.n_random, bench.primary, truth_known=known),
         *transparency.planned(),
         *actions.planned(),
     )

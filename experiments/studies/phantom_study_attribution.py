@@ -37,21 +37,23 @@ class ChosenDirections:
     Parameters
     ----------
     probed_site
-        Where the named attribute was read best.
+        Where the named attribute was read best; ``None`` where the images have no such attribute.
     vectors
         Direction of every quantity at the last site: what activations do when it grows.
 
     """
 
-    probed_site: str
+    probed_site: str | None
     vectors: tuple[ConceptVector, ...]
 
 
-def planned(case: StudyCase, n_random: int, *, truth_known: bool) -> tuple[PlannedTest, ...]:
-    """Return the tests of this element."""
+def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known: bool) -> tuple[PlannedTest, ...]:
+    """Return the tests of this element: none where the images have no measured quantity."""
+    if primary is None:
+        return ()
     read = PlannedTest(
         ELEMENT, READ,
-        f"ridge regression of {case.primary} on activations, mean over cells; site chosen on discovery patients, scored out of "
+        f"ridge regression of {primary} on activations, mean over cells; site chosen on discovery patients, scored out of "
         "fold on confirmation patients",
         "R²", "R² of at least 0.5 over its whole interval, and p ≤ 0.05",
         ("shuffled attribute", "pixel baseline", "untrained network", "control task"), LEAST_R2, LARGEST_P,
@@ -75,8 +77,10 @@ def planned(case: StudyCase, n_random: int, *, truth_known: bool) -> tuple[Plann
 
 def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
     """Choose the probe's site and every quantity's direction on the discovery patients."""
-    side, case = bench.patients.discovery, bench.case
-    values = side.images.attributes.column(_primary(bench))
+    side, case, primary = bench.patients.discovery, bench.case, bench.primary
+    if primary is None:
+        return ChosenDirections(None, ())
+    values = side.images.attributes.column(primary)
     scores = {}
     for site in dict.fromkeys(bench.sites):
         x = pooled_activations(store, site)
@@ -97,7 +101,11 @@ def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
 
 def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections) -> ElementEvidence:
     """Test what was chosen on the confirmation patients."""
-    claims = [_read(bench, store, chosen.probed_site)]
+    if chosen.probed_site is None or bench.primary is None:
+        return ElementEvidence(
+            ELEMENT, (), (f"The images have no column '{bench.case.primary}': nothing was measured.",)
+        )
+    claims = [_read(bench, store, chosen.probed_site, bench.primary)]
     limits = ["Reading a quantity off the activations does not say that the model uses it."]
     if bench.patients.truth_known:
         rendered = bench.patients.confirmation.rendered(bench.config.sizes.steered)
@@ -112,16 +120,12 @@ def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections)
     return ElementEvidence(ELEMENT, tuple(claims), tuple(limits))
 
 
-def _primary(bench: StudyBench) -> str:
-    return bench.config.attribute or bench.case.primary
-
-
 def _used_name(quantity: ChangedQuantity) -> str:
     return f"the answer follows {quantity.label}"
 
 
-def _read(bench: StudyBench, store: ActivationStore, site: str) -> Claim:
-    side, name = bench.patients.confirmation, _primary(bench)
+def _read(bench: StudyBench, store: ActivationStore, site: str, name: str) -> Claim:
+    side = bench.patients.confirmation
     about, values = side.images.attributes[name], side.images.attributes.column(name)
     untrained = bench.captured(side, "confirmation-untrained", bench.untrained)
     found = fit_probe(

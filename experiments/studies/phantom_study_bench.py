@@ -43,6 +43,14 @@ class StudyBench:
         return default_site(self.model), _last_site(self.model)
 
     @cached_property
+    def primary(self) -> str | None:
+        """The attribute that a probe must read; ``None`` where a user's folder has no such column and names no other."""
+        table = self.patients.discovery.images.attributes
+        if self.config.attribute is not None:
+            return table[self.config.attribute].name  # refuses an unknown one with the nearest names
+        return self.case.primary if self.case.primary in table.names else None
+
+    @cached_property
     def objective(self) -> Objective:
         """The answer as one number: target's logit over the reference's."""
         names = self.model.class_names
@@ -50,7 +58,7 @@ class StudyBench:
             return logit_difference(self.case.target, self.case.reference).resolve(self.model)
         if len(names) != 2:
             raise ConfigError(
-                f"the model answers {', '.join(list(names.values())[:6]) if isinstance(names, dict) else ', '.join(names[:6])}: a "
+                f"the model answers {', '.join(names[c] for c in range(min(6, len(names))))}: a "
                 f"screening study needs '{self.case.target}' and '{self.case.reference}', or two classes of which the second is "
                 "the one asked about"
             )

@@ -65,7 +65,7 @@ class PhantomStudyConfig:
         """How much is looked at."""
         if not self.quick:
             return Sizes(self.patients, self.epochs, self.n_random, 30, 60, 24, 80)
-        return Sizes(min(self.patients, 200), min(self.epochs, 10), min(self.n_random, 40), 16, 32, 16, 40)
+        return Sizes(min(self.patients, 200), min(self.epochs, 10), min(self.n_random, 40), 16, 32, 16, 30)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""dr-screening from the shell: planted right, and a network that was never trained. Claims are held against the phantoms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.cli import entry
+from experiments.report import read_report
+from experiments.report.report import Report
+
+pytestmark = pytest.mark.slow
+SMALL = ("--quick", "--patients", "60", "--epochs", "3", "--n-random", "20")
+
+
+def run(out: Path, *more: str) -> Report:
+    assert entry.run(["study", "dr-screening", "--out", str(out), *SMALL, *more, "--json"]) == 0
+    return read_report(out)
+
+
+@pytest.fixture(scope="module")
+def planted_right(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run(tmp_path_factory.mktemp("dr") / "run")
+
+
+def claims(report: Report, element: str) -> dict[str, Any]:
+    return {claim.test: claim for claim in report.evidence[element].claims}
+
+
+def test_a_good_model_does_its_task_and_follows_the_lesions_that_the_phantom_was_given(planted_right: Report) -> None:
+    assert planted_right.model_check.state == "does its task"
+    found = claims(planted_right, "physical attribution")
+    for lesion in ("exudate", "haemorrhage"):
+        claim = found[f"the answer follows {lesion} area"]
+        assert claim.strength == "ground-truth-verified"
+        # more lesion makes a phantom referable by rule, so both slopes are upwards
+        assert claim.value > 0
+        assert claim.numbers["true slope"] > 0
+
+
+def test_the_plan_was_written_before_the_confirmation_patients_were_opened(planted_right: Report) -> None:
+    record = planted_right.plan
+    assert record.registered is not None
+    assert record.opened is not None
+    assert record.registered <= record.opened
+    assert record.plan.discovery != record.plan.confirmation
+
+
+def test_marks_that_the_model_never_saw_do_not_move_it(planted_right: Report) -> None:
+    control = next(
+        c for c in claims(planted_right, "physical attribution")["the answer follows exudate area"].controls
+        if c.name == "burnt-in marks"
+    )  # fmt: skip
+    assert control.passed
+
+
+def test_an_element_without_a_method_is_not_addressed(planted_right: Report) -> None:
+    assert planted_right.verdicts["localization"].word == "not addressed"
+    assert planted_right.verdicts["visual recognizability"].word == "not addressed"
+
+
+def test_a_random_network_is_not_interpreted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run(tmp_path / "run", "--condition", "random-network")
+    assert {report.verdicts[name].word for name in report.use_case.needs} == {"not met"}
+    assert report.strict() == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["strict"] == 1
