@@ -108,6 +108,18 @@ def test_the_pages_are_there_and_name_no_address(study):
     assert "https://" not in shell
 
 
+def test_the_report_is_there_planned_before_the_run_and_not_met_strictly(study, capsys):
+    report = json.loads((study / "report.json").read_text())
+    assert report["plan"]["registered"]
+    assert [part["element"] for part in report["elements"] if part["n_tests"]] == [
+        "physical attribution",
+        "model transparency",
+    ]
+    assert entry.run(["report", str(study), "--strict"]) == 1
+    assert "0 of 3 needed elements are met" in capsys.readouterr().out
+    assert "Research use only" in (study / "report.html").read_text()
+
+
 def test_the_run_says_what_made_it(study):
     stages = json.loads((study / "run.json").read_text())["stages"]
     assert {"capture", "train-sae", "study"} <= set(stages)
@@ -132,6 +144,8 @@ def test_a_random_model_is_stamped_and_claims_nothing(tmp_path):
     assert found["model"]["trained"] is False
     assert all(c["verdict"] == "not met" for c in found["claims"])
     assert all(line.startswith("UNTRAINED") for line in found["answer"])
+    report = json.loads((out / "report.json").read_text())
+    assert {part["verdict"]["word"] for part in report["elements"] if part["needed"]} == {"not met"}
 
 
 @pytest.mark.parametrize(
