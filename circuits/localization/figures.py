@@ -69,7 +69,9 @@ def map_figure(
     )
     if truth:
         masks = shown.images.masks(i)
-        union = np.logical_or.reduce([masks[name] for name in truth if name in masks] or [np.zeros((height, width), bool)])
+        union = np.logical_or.reduce(
+            [masks[name] for name in truth if name in masks] or [np.zeros((height, width), bool)]
+        )
         x, y = outline(union)
         figure.add_scatter(
             x=x * across, y=y * down, mode="lines", line={"color": "#ffffff", "width": 1.5}, hoverinfo="skip",
@@ -114,9 +116,7 @@ def maps_figure(maps: Sequence[RelevanceMaps], i: int = 0, *, truth: Sequence[st
         pictures.append({**picture, "xref": f"x{axis}", "yref": f"y{axis}"})
         span = {"visible": False, "constrain": "domain"}
         grid.update_xaxes(range=drawn.layout.xaxis.range, **span, row=row + 1, col=column + 1)
-        grid.update_yaxes(
-            range=drawn.layout.yaxis.range, scaleanchor=f"x{axis}", **span, row=row + 1, col=column + 1
-        )
+        grid.update_yaxes(range=drawn.layout.yaxis.range, scaleanchor=f"x{axis}", **span, row=row + 1, col=column + 1)
     apply_theme(grid)
     grid.update_layout(
         images=pictures, width=280 * columns + 20, height=300 * rows + 20, margin={"l": 8, "r": 8, "t": 28, "b": 8}

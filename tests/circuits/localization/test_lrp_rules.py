@@ -63,6 +63,7 @@ def test_equals_zennit_on_a_cnn_of_modules(x, gamma, norm):
     )
     mine, outcome = relevance(module, x, LrpRules(conv_gamma=gamma, linear_gamma=gamma), pick=1)
     with Gradient(module, composite) as attributor:
+
         def start(output):
             return torch.stack([torch.zeros_like(output[:, 1]), output[:, 1], torch.zeros_like(output[:, 1])], 1)
 
@@ -74,7 +75,7 @@ def test_equals_zennit_on_a_cnn_of_modules(x, gamma, norm):
 def test_the_first_convolution_equals_zennits_box_rule(x):
     pytest.importorskip("zennit")
     from zennit.attribution import Gradient
-    from zennit.composites import LayerMapComposite, NameMapComposite, MixedComposite
+    from zennit.composites import LayerMapComposite, MixedComposite, NameMapComposite
     from zennit.rules import Epsilon, Pass, ZBox
 
     module = cnn()
@@ -96,7 +97,9 @@ def coefficients(function, *tensors):
     leaves = [t.clone().requires_grad_() for t in tensors]
     with RelevanceMode():
         output = function(*leaves)
-    return output.detach(), [t.detach() * g for t, g in zip(leaves, torch.autograd.grad(output.sum(), leaves), strict=True)]
+    return output.detach(), [
+        t.detach() * g for t, g in zip(leaves, torch.autograd.grad(output.sum(), leaves), strict=True)
+    ]
 
 
 def test_a_product_of_two_gives_each_half():
