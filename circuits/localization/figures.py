@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from circuits.localization.config import LEVELS
 from circuits.localization.maps import RelevanceMaps
 from mechinterp.errors import ConfigError, ImagesError
 from mechinterp.figures import COLOURS, apply_theme, as_text, image_with_overlay, picture_url
@@ -167,9 +168,51 @@ def outline(mask: Bool[NDArray[np.bool_], "height width"]) -> tuple[NDArray[np.f
     from skimage.measure import find_contours
 
     padded = np.pad(np.asarray(mask, dtype=float), 1)
-    found = sorted(find_contours(padded, 0.5), key=len, reverse=True)[:MOST_CONTOURS]
+    contours: list[NDArray[np.float64]] = find_contours(padded, 0.5)  # type: ignore[no-untyped-call, unused-ignore]
+    found = sorted(contours, key=len, reverse=True)[:MOST_CONTOURS]
     parts = [np.concatenate([c - 0.5, [[np.nan, np.nan]]]) for c in found]
     if not parts:
         return np.empty(0), np.empty(0)
     rows, columns = np.concatenate(parts).T
     return columns, rows
+
+
+def scores_figure(table: LocalizationTable) -> go.Figure:
+    """Return the main numbers with their intervals as a table; flagged methods say why."""
+    unit = table.rows[0].score("distance").unit
+    columns = [
+        "method",
+        "AUPRC",
+        "at tokens",
+        "at regions",
+        "pointing",
+        "Dice",
+        f"distance [{unit}]",
+        "deletion",
+        "flags",
+    ]
+    lines = []
+    for row in table.rows:
+        by = row.scores["auprc"]
+        deletion = row.faithfulness.get("deletion")
+        lines.append(
+            [
+                row.method,
+                *(by[level].text if level in by else "–" for level in LEVELS),
+                *(row.score(name, next(iter(row.scores[name]))).text for name in ("pointing", "dice", "distance")),
+                "–" if deletion is None else deletion.text,
+                "; ".join(row.flags) or "none",
+            ]
+        )
+    colours = [COLOURS["band"] if row.baseline else COLOURS["paper"] for row in table.rows]
+    figure = go.Figure(
+        go.Table(
+            columnwidth=[1.3, 1.3, 1.3, 1.3, 1.3, 1.3, 1.3, 1.3, 2.6],
+            header={"values": columns, "align": "left", "fill": {"color": COLOURS["grid"]}, "line": {"width": 0}},
+            cells={
+                "values": [[as_text(cell) for cell in column] for column in zip(*lines, strict=True)],
+                "align": "left", "fill": {"color": [colours]}, "line": {"color": COLOURS["grid"]}, "height": 46,
+            },
+        )
+    )  # fmt: skip
+    return apply_theme(figure).update_layout(height=70 + 58 * len(lines), margin={"l": 0, "r": 0, "t": 8, "b": 0})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
@@ -87,6 +89,17 @@ def spot_images(n=24, seed=0, prefix="p", spacing=(0.5, 0.5)):
         read_masks=lambda i: {"spot": masks[i], "nothing": np.zeros_like(masks[i])},
         name="spots",
     )
+
+
+@contextmanager
+def one_thread():
+    """Two threads of many workers wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def hooks(module):

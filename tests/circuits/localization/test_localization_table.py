@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from localization_models import spot_images, spot_model
+from localization_models import one_thread, spot_images, spot_model
 
 from circuits.localization import (
     LocalizationConfig,
@@ -22,6 +22,13 @@ from circuits.localization.tabulating import by_turns
 from mechinterp import logit
 from mechinterp.errors import ConfigError, ImagesError, LeakageError
 from mechinterp.statistics import Interval
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _alone():
+    with one_thread():
+        yield
+
 
 QUICK = LocalizationConfig(most_images=24, faithful_images=24, random_images=24, boot=200, steps=8, stages=2)
 

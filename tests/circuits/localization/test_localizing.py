@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from localization_models import SIZE, hooks, small_vit, spot_images, spot_model, vit_images
+from localization_models import SIZE, hooks, one_thread, small_vit, spot_images, spot_model, vit_images
 
 from circuits.localization import MapConfig, effect_maps, feature_maps, localize, show_images
 from circuits.localization.explained import blurred, default_site
@@ -16,6 +16,12 @@ from mechinterp.errors import ConfigError, ImagesError, ShapeError, SiteError
 from mechinterp.feature_encoder import Neurons
 from mechinterp.images.preparation import Preparation
 from mechinterp.token_grid import TokenGrid
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _alone():
+    with one_thread():
+        yield
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -2,12 +2,18 @@
 
 import pytest
 import torch
-from localization_models import small_vit, vit_images
+from localization_models import one_thread, small_vit, vit_images
 from torch import nn
 from torch.nn import functional
 
 from circuits.localization.lrp_rules import LrpRules, RelevanceMode
 from mechinterp.errors import ConfigError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _alone():
+    with one_thread():
+        yield
 
 
 def relevance(module, x, rules, bounds=None, pick=0):
@@ -63,11 +69,7 @@ def test_equals_zennit_on_a_cnn_of_modules(x, gamma, norm):
     )
     mine, outcome = relevance(module, x, LrpRules(conv_gamma=gamma, linear_gamma=gamma), pick=1)
     with Gradient(module, composite) as attributor:
-
-        def start(output):
-            return torch.stack([torch.zeros_like(output[:, 1]), output[:, 1], torch.zeros_like(output[:, 1])], 1)
-
-        _, theirs = attributor(x, start)
+        _, theirs = attributor(x, lambda output: output * torch.tensor([0.0, 1, 0]).double())
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
     assert outcome.shape == (4,)
 
@@ -179,7 +181,8 @@ def test_multi_head_attention_is_taken_apart():
     x = torch.randn(2, 5, 8).double()
     found, outcome = relevance(run, x, LrpRules(linear_gamma=0))
     torch.testing.assert_close(outcome, run(x)[:, 0].detach())
-    assert found.shape == x.shape and bool(found.abs().sum() > 0)
+    assert found.shape == x.shape
+    assert bool(found.abs().sum() > 0)
 
 
 def test_values_do_not_change_and_after_an_error_neither_does_anything_else():
@@ -188,9 +191,14 @@ def test_values_do_not_change_and_after_an_error_neither_does_anything_else():
     _, outcome = relevance(vit.module, x, LrpRules())
     torch.testing.assert_close(outcome, before[:, 0].detach())
     leaf = x.clone().requires_grad_()
-    with pytest.raises(RuntimeError, match="on purpose"), RelevanceMode():
-        vit.module(leaf)
-        raise RuntimeError("on purpose")
+
+    def break_off():
+        with RelevanceMode():
+            vit.module(leaf)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        break_off()
     assert torch.equal(vit.module(x), before)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from localization_models import spot_images, spot_model
+from localization_models import one_thread, spot_images, spot_model
 from sklearn.metrics import average_precision_score
 
 from circuits.localization.lesions import lesions_of
@@ -15,6 +15,12 @@ from circuits.localization.shown_images import show_images
 from mechinterp import logit
 from mechinterp.errors import ConfigError, ImagesError
 from mechinterp.token_grid import TokenGrid
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _alone():
+    with one_thread():
+        yield
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60))
