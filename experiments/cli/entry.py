@@ -31,6 +31,7 @@ COMMANDS = {
     "probe": "Read a physical attribute off a site with a linear probe and its controls.",
     "attributes": "Say which physical attribute each feature follows, in units.",
     "circuit": "Find which nodes and edges drive an answer, and test how faithful they are.",
+    "localize": "Say where in the image an answer comes from, and whether such maps can be believed.",
     "dashboard": "Show a run in the browser, or export pages that open from disk.",
     "report": "Say, element by element, whether a run makes its model interpretable; page, JSON and PDF.",
     "phantoms": "Render images with known truth, from physical parameters.",
