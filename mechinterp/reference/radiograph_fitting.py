@@ -92,7 +92,7 @@ def _fitted(
     batches = [
         batch
         for _ in range(recipe.epochs)
-        for batch in train[torch.randperm(len(train), generator=order)].split(size)
+        for batch in train[torch.randperm(len(train), generator=order)].split(size)  # type: ignore[no-untyped-call]
         if len(batch) == size
     ]
     schedule = torch.optim.lr_scheduler.OneCycleLR(

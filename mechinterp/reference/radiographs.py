@@ -109,7 +109,7 @@ def full_recipe(phantom: str, kind: Kind) -> RadiographRecipe:
     """
     if phantom not in _STUDIES:
         raise ConfigError(f"there is no reference model of '{phantom}': {nearest(phantom, ('fundus', *_STUDIES))}")
-    return RadiographRecipe(study=_STUDIES[phantom], training=_SCHEDULE[phantom][kind])
+    return RadiographRecipe(study=_STUDIES[phantom], training=_SCHEDULE[phantom][kind])  # type: ignore[arg-type]
 
 
 def train_radiograph_reference(

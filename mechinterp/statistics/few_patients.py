@@ -114,7 +114,7 @@ def score_interval(rho: float, n: int, level: float = 0.95) -> tuple[float, floa
 
     def end(side: int) -> float:
         def beyond(z: float) -> float:
-            return z - seen - side * reach * float(np.sqrt(1 + np.tanh(z) ** 2 / 2))
+            return z - seen - side * float(reach * np.sqrt(1 + np.tanh(z) ** 2 / 2))
 
         # the scatter lies between 1 and √1.5 of the smallest, so the end lies between these
         near, far = seen + side * reach, seen + side * reach * np.sqrt(1.5)
