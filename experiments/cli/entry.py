@@ -32,6 +32,8 @@ COMMANDS = {
     "attributes": "Say which physical attribute each feature follows, in units.",
     "circuit": "Find which nodes and edges drive an answer, and test how faithful they are.",
     "localize": "Say where in the image an answer comes from, and whether such maps can be believed.",
+    "shortcuts": "Find features whose use differs between two environments.",
+    "edit": "Remove a shortcut, and say what that wins and costs.",
     "dashboard": "Show a run in the browser, or export pages that open from disk.",
     "report": "Say, element by element, whether a run makes its model interpretable; page, JSON and PDF.",
     "phantoms": "Render images with known truth, from physical parameters.",

@@ -1,0 +1,219 @@
+"""A run's shortcuts, and an edit with its bill: opened from a store, written as JSON and one page each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.analysis.circuit_runs import _model_of, _prepared
+from experiments.analysis.stagewise import images_of
+from experiments.dashboard.single_page import Shown, write_single_page
+from experiments.run_directory import Run
+from mechinterp.errors import AttributeTableError, ConfigError, nearest
+from mechinterp.files import write_json
+from mechinterp.progress import SILENT, Progress
+from mechinterp.store.reader import ActivationStore
+
+if TYPE_CHECKING:
+    from circuits.acting.edit_bill import EditBill
+    from circuits.acting.editing import EditedModel, EditMethod
+    from circuits.acting.shortcuts import ShortcutSearch
+    from circuits.measuring import Method
+    from mechinterp.feature_encoder import FeatureEncoder
+    from mechinterp.images.image_set import ImageSet
+    from mechinterp.models.vision_model import VisionModel
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What a run was captured from: the model, its images as the store prepared them, and features of its sites."""
+
+    model: VisionModel
+    images: ImageSet
+    preparation: Any
+    encoders: tuple[FeatureEncoder, ...]
+
+    def prepared(self, rows: NDArray[np.int64]) -> Any:
+        """Return some images as the model's input."""
+        return _prepared(self.model, self.images.subset(rows.tolist()), self.preparation)
+
+    def patients(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the patients of some images; each image its own where nobody said."""
+        return rows if self.images.groups is None else np.asarray(self.images.groups)[rows]
+
+    def truth(self, rows: NDArray[np.int64], target: str, label: str | None) -> NDArray[np.bool_]:
+        """Return which images truly show the target: those of its label, which is the class's name unless told.
+
+        Raises
+        ------
+        ConfigError
+            If the images have no labels, or none has this one.
+
+        """
+        if self.images.labels is None:
+            raise ConfigError("the run's images have no labels: use of a feature is measured on the truth; give labels")
+        wanted = label or _name(self.model, target)
+        names = sorted({str(n) for n in self.images.labels})
+        if wanted not in names:
+            raise ConfigError(
+                f"no image is labelled '{wanted}': say with --label which label is the target ({', '.join(names)})"
+            )
+        found: NDArray[np.bool_] = np.asarray(self.images.labels)[rows] == wanted
+        return found
+
+    def column(self, flag: str, name: str) -> NDArray[np.float64]:
+        """Return an attribute by name; the nearest are named where there is none."""
+        table = self.images.attributes
+        if table is None or name not in table.names:
+            raise AttributeTableError(
+                f"{flag} '{name}' is no attribute of the images: {nearest(name, () if table is None else table.names)}"
+            )
+        return table.column(name)
+
+
+def open_run(run: Run, site: str | None) -> Opened:
+    """Open a run's model, images and features: the site's neurons, or the run's autoencoders (of several seeds the first).
+
+    Raises
+    ------
+    ConfigError
+        If the run holds no activations, or neither a site nor an autoencoder says where to look.
+
+    """
+    from mechinterp.feature_encoder import Neurons
+    from sparse_autoencoders import SparseAutoencoder
+
+    folder = run.folder / "activations"
+    if not (folder / "manifest.json").exists():
+        raise ConfigError(f"{run.folder} has no activations: mechinterp capture … --out {folder}")
+    store = ActivationStore.open(folder)
+    model = _model_of(store)
+    encoders: dict[str, FeatureEncoder] = {}
+    if site is not None:
+        encoders[site] = Neurons(site, model.site(site).width)
+    else:
+        for path in sorted((run.folder / "saes").glob("*/cfg.json")):
+            sae = SparseAutoencoder.load(path.parent)
+            encoders.setdefault(sae.site, sae)
+    if not encoders:
+        raise ConfigError(f"{run.folder} has no autoencoders: name a site whose neurons are looked at, --site")
+    return Opened(model, images_of(store), store.manifest.preparation, tuple(encoders.values()))
+
+
+def search_run(
+    opened: Opened, environment: str, target: str, *, label: str | None, split: str | None, most_images: int, method: Method, seed: int,
+    progress: Progress = SILENT,
+) -> ShortcutSearch:  # fmt: skip
+    """Search a run's images for features whose use differs by an attribute of two values, or between two splits."""
+    from circuits import find_shortcuts
+
+    images = opened.images
+    values: NDArray[Any]
+    if environment == "split" and images.splits is not None:
+        values = np.asarray(images.splits)
+        rows = np.arange(len(images))
+    else:
+        column = opened.column("--environment", environment)
+        rows = np.flatnonzero(np.isfinite(column) & _of_split(images, split))
+        values = np.array([f"{environment} {v:g}" for v in column])
+    if len(rows) > most_images:
+        rows = rows[np.linspace(0, len(rows) - 1, most_images).astype(int)]
+    return find_shortcuts(
+        opened.model, list(opened.encoders), opened.prepared(rows), environments=values[rows], target=_class(target),
+        labels=opened.truth(rows, target, label), groups=opened.patients(rows), method=method, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+
+
+def edit_run(
+    opened: Opened, shortcut: str, target: str, *, label: str | None, method: EditMethod, features: Sequence[int], sensitivity: float,
+    random: int, seed: int, progress: Progress = SILENT,
+) -> tuple[EditedModel, EditBill]:  # fmt: skip
+    """Edit a run's model on its validation images and bill the edit on its test images.
+
+    Raises
+    ------
+    ConfigError
+        If the images have no splits ``validation`` and ``test``.
+
+    """
+    from circuits import edit
+
+    column = opened.column("--shortcut", shortcut)
+    parts = {}
+    for split in ("validation", "test"):
+        parts[split] = np.flatnonzero(_of_split(opened.images, split) & np.isfinite(column))
+        if not len(parts[split]):
+            raise ConfigError(
+                f"the run's images have no split '{split}': an edit is chosen on validation and billed on test"
+            )
+
+    def known(rows: NDArray[np.int64]) -> dict[str, Any]:
+        truth = opened.truth(rows, target, label)
+        return {"shortcut": column[rows], "labels": truth, "groups": opened.patients(rows)}
+
+    edited = edit(
+        opened.model, opened.encoders[0], opened.prepared(parts["validation"]), target=_class(target), method=method,
+        features=features, sensitivity=sensitivity, seed=seed, progress=progress, **known(parts["validation"]),
+    )  # fmt: skip
+    table = opened.images.attributes
+    bill = edited.bill(
+        opened.prepared(parts["test"]), attributes=None if table is None else table.select(parts["test"]),
+        leave_out=(shortcut,), n_random=random, seed=seed, progress=progress, **known(parts["test"]),
+    )  # fmt: skip
+    return edited, bill
+
+
+def write_search(search: ShortcutSearch, out: Path) -> dict[str, str]:
+    """Write a search as JSON and as a page; return the files' names."""
+    write_json(out / "shortcuts.json", search.to_json())
+    claim = search.claim
+    lines = [
+        claim.statement,
+        f"Verdict: {claim.verdict}. {' '.join(claim.reasons)}",
+        *(c.detail for c in claim.controls),
+    ]
+    shown = Shown(
+        "Use in both environments", search.figure(), "A feature whose two marks lie apart is used differently."
+    )
+    write_single_page(out / "shortcuts.html", "Features whose use differs", lines, [shown])
+    return {name: str(out / name) for name in ("shortcuts.json", "shortcuts.html")}
+
+
+def write_bill(edited: EditedModel, bill: EditBill, out: Path) -> dict[str, str]:
+    """Write a bill, with what was tried, as JSON and as a page; return the files' names."""
+    write_json(out / "edit.json", {**bill.to_json(), "tried": [t.to_json() for t in edited.tried]})
+    claim = bill.claim
+    b, a = bill.before, bill.after
+    lines = [
+        claim.statement,
+        f"Verdict: {claim.verdict}. {' '.join(claim.reasons)}",
+        f"Sensitivity {b.sensitivity:.1%} → {a.sensitivity:.1%}, specificity {b.specificity:.1%} → {a.specificity:.1%} at the "
+        f"operating point; calibration error {b.calibration_error:.3f} → {a.calibration_error:.3f}.",
+        *(c.detail for c in claim.controls),
+    ]
+    shown = Shown("Loss of every class with and without the shortcut", bill.figure(), "Lower is better.")
+    write_single_page(out / "edit.html", f"Bill of the edit '{bill.method}'", lines, [shown])
+    return {name: str(out / name) for name in ("edit.json", "edit.html")}
+
+
+def _of_split(images: ImageSet, split: str | None) -> NDArray[np.bool_]:
+    if split is None:
+        return np.ones(len(images), dtype=bool)
+    found: NDArray[np.bool_] = np.array([s == split for s in images.splits or [""] * len(images)])
+    return found
+
+
+def _class(target: str) -> str | int:
+    return int(target) if target.isdigit() else target
+
+
+def _name(model: VisionModel, target: str) -> str:
+    from circuits.acting.decision import Decision
+
+    return Decision.of(model, _class(target)).name
