@@ -18,6 +18,7 @@ from .lrp_rules import (
     RelevanceMode as RelevanceMode,
 )
 from .maps import RelevanceMaps as RelevanceMaps
+from .node_relevance import node_relevance as node_relevance
 from .randomisation import (
     Randomisation as Randomisation,
     randomise as randomise,

@@ -103,7 +103,7 @@ def maps_figure(maps: Sequence[RelevanceMaps], i: int = 0, *, truth: Sequence[st
     rows = -(-len(maps) // columns)
     titles = [as_text(m.method) for m in maps]
     grid = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.06)
-    pictures = []
+    pictures, bar = [], []
     for k, one in enumerate(maps):
         drawn = map_figure(one, i, truth=truth)
         row, column = divmod(k, columns)
@@ -115,12 +115,19 @@ def maps_figure(maps: Sequence[RelevanceMaps], i: int = 0, *, truth: Sequence[st
         axis = "" if k == 0 else str(k + 1)
         picture = drawn.layout.images[0].to_plotly_json()
         pictures.append({**picture, "xref": f"x{axis}", "yref": f"y{axis}"})
+        if k == 0:  # one scale bar is enough: all pictures are of one image
+            bar = [drawn.layout.annotations[0].to_plotly_json()]
+            grid.update_layout(shapes=[shape.to_plotly_json() for shape in drawn.layout.shapes])
         span = {"visible": False, "constrain": "domain"}
         grid.update_xaxes(range=drawn.layout.xaxis.range, **span, row=row + 1, col=column + 1)
         grid.update_yaxes(range=drawn.layout.yaxis.range, scaleanchor=f"x{axis}", **span, row=row + 1, col=column + 1)
     apply_theme(grid)
     grid.update_layout(
-        images=pictures, width=280 * columns + 20, height=300 * rows + 20, margin={"l": 8, "r": 8, "t": 28, "b": 8}
+        annotations=[*grid.layout.annotations, *bar],
+        images=pictures,
+        width=280 * columns + 20,
+        height=300 * rows + 20,
+        margin={"l": 8, "r": 8, "t": 28, "b": 8},
     )
     return grid
 

@@ -147,7 +147,8 @@ def edges(explained: Explained, x: Tensor, numbers: Int[Tensor, " image"]) -> Ma
     from scipy.ndimage import sobel
 
     grey = x.mean(1).cpu().numpy()
-    return torch.from_numpy(np.hypot(sobel(grey, axis=1), sobel(grey, axis=2))).to(x)
+    # one by one: over a stack it would smooth across images
+    return torch.from_numpy(np.stack([np.hypot(sobel(g, axis=0), sobel(g, axis=1)) for g in grey])).to(x)
 
 
 def centre(explained: Explained, x: Tensor, numbers: Int[Tensor, " image"]) -> Maps:

@@ -53,7 +53,7 @@ def test_after_an_exception_no_hook_is_left(method):
     assert hooks(vit.module) == hooked
 
 
-@pytest.mark.parametrize("method", methods_for(small_vit()))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_batches_do_not_matter(method):
     vit, x = small_vit(), vit_images(5)
     whole, parts = (localize(vit, x, logit("a"), method, batch=b).values for b in (5, 2))
