@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.ablations import Ablation, counterfactual, mean, resample, towards, zero
+    from circuits.acting.deferring import Deferral, defer
     from circuits.acting.edit_bill import EditBill
     from circuits.acting.editing import EditedModel, edit
     from circuits.acting.shortcuts import ShortcutSearch, find_shortcuts
+    from circuits.acting.steering import Steered, steer
+    from circuits.acting.subgroup_effects import SubgroupEffect, subgroups
     from circuits.attention import attention_patterns, rollout
     from circuits.bands import Band, two_bands
     from circuits.circuit import Circuit
@@ -35,6 +38,7 @@ _HOME = {
     "Band": "circuits.bands",
     "Circuit": "circuits.circuit",
     "Decomposition": "circuits.decomposition",
+    "Deferral": "circuits.acting.deferring",
     "EditBill": "circuits.acting.edit_bill",
     "EditedModel": "circuits.acting.editing",
     "Effects": "circuits.node_results",
@@ -44,10 +48,13 @@ _HOME = {
     "FindConfig": "circuits.finding_config",
     "NodeSet": "circuits.nodes",
     "SetExperiment": "circuits.set_results",
-    "ShortcutSearch": "circuits.acting.shortcuts",
     "SetExperimentConfig": "circuits.set_experiment",
+    "ShortcutSearch": "circuits.acting.shortcuts",
+    "Steered": "circuits.acting.steering",
+    "SubgroupEffect": "circuits.acting.subgroup_effects",
     "attention_patterns": "circuits.attention",
     "counterfactual": "circuits.ablations",
+    "defer": "circuits.acting.deferring",
     "difference": "circuits.graph",
     "edit": "circuits.acting.editing",
     "effects": "circuits.measuring",
@@ -66,6 +73,8 @@ _HOME = {
     "residual_decompose": "circuits.decomposition",
     "rollout": "circuits.attention",
     "run_set_experiment": "circuits.set_experiment",
+    "steer": "circuits.acting.steering",
+    "subgroups": "circuits.acting.subgroup_effects",
     "towards": "circuits.ablations",
     "two_bands": "circuits.bands",
     "verdict": "circuits.set_verdict",
@@ -78,6 +87,7 @@ __all__ = [
     "Band",
     "Circuit",
     "Decomposition",
+    "Deferral",
     "EditBill",
     "EditedModel",
     "Effects",
@@ -89,8 +99,11 @@ __all__ = [
     "SetExperiment",
     "SetExperimentConfig",
     "ShortcutSearch",
+    "Steered",
+    "SubgroupEffect",
     "attention_patterns",
     "counterfactual",
+    "defer",
     "difference",
     "edit",
     "effects",
@@ -109,6 +122,8 @@ __all__ = [
     "residual_decompose",
     "rollout",
     "run_set_experiment",
+    "steer",
+    "subgroups",
     "towards",
     "two_bands",
     "verdict",

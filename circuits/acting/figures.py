@@ -11,6 +11,7 @@ from mechinterp.figures import COLOURS, apply_theme, class_colour
 if TYPE_CHECKING:
     from circuits.acting.edit_bill import EditBill
     from circuits.acting.shortcuts import ShortcutSearch
+    from circuits.acting.steering import Steered
 
 
 def use_figure(search: ShortcutSearch, n: int = 15) -> go.Figure:
@@ -59,4 +60,33 @@ def bill_figure(bill: EditBill) -> go.Figure:
             )  # fmt: skip
     figure.update_yaxes(title="loss [nats]", rangemode="tozero")
     figure.update_layout(barmode="group")
+    return apply_theme(figure)
+
+
+def dose_figure(steered: Steered) -> go.Figure:
+    """Draw the change of the log-odds over doses, with its interval and the range of random directions."""
+    order = sorted(range(len(steered.doses)), key=lambda k: steered.doses[k])
+    doses = [steered.doses[k] for k in order]
+    figure = go.Figure()
+    if len(steered.random):
+        grey = {"width": 0, "color": COLOURS["control"]}
+        for values, fill in ((steered.random.max(0), None), (steered.random.min(0), "tonexty")):
+            figure.add_scatter(
+                x=doses, y=[values[k] for k in order], mode="lines", line=grey, fill=fill, fillcolor="rgba(138,148,158,0.25)",
+                name="random directions of the same norm", showlegend=fill is not None, hoverinfo="skip",
+            )  # fmt: skip
+    ends = [steered.intervals[k].ends for k in order]
+    values = [float(steered.change[k]) for k in order]
+    figure.add_scatter(
+        x=doses, y=values, mode="lines+markers", name=f"feature {steered.feature}", line={"color": class_colour(0)},
+        error_y={
+            "type": "data", "symmetric": False,
+            "array": [0 if e is None else e[1] - v for e, v in zip(ends, values, strict=True)],
+            "arrayminus": [0 if e is None else v - e[0] for e, v in zip(ends, values, strict=True)],
+        },
+        customdata=[steered.off_data[k] for k in order],
+        hovertemplate="%{x:+g} SD: %{y:+.2f}<br>distance from the data: %{customdata:.2f} × usual<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(title="dose [standard deviations of the feature]")
+    figure.update_yaxes(title=f"change of the log-odds of {steered.target}")
     return apply_theme(figure)
