@@ -45,7 +45,7 @@ DR_SCREENING = StudyCase(
         "know how the answer comes about",
         "hand over the photographs that the model is unsure of",
     ),
-    needs=("physical attribution", "model transparency", "actionability"),
+    needs=("localization", "physical attribution", "model transparency", "actionability"),
     phantom="fundus",
     target="referable",
     reference="not referable",

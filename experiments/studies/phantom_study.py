@@ -27,6 +27,7 @@ from experiments.report import (
 from experiments.run_directory import Run
 from experiments.studies import phantom_study_actions as actions
 from experiments.studies import phantom_study_attribution as attribution
+from experiments.studies import phantom_study_localization as localization
 from experiments.studies import phantom_study_transparency as transparency
 from experiments.studies.phantom_study_answer import answer_lines
 from experiments.studies.phantom_study_bench import StudyBench
@@ -75,7 +76,7 @@ def run_phantom_study(
         explored = bench.captured(bench.patients.discovery, "discovery")
         directions = attribution.choose(bench, explored)
         threshold = actions.threshold_of(bench.margins(explored), bench.patients.discovery.positive)
-        circuits = transparency.choose(bench, transparency.trained_sae(bench, explored))
+        circuits = transparency.choose(bench, explored, transparency.trained_sae(bench, explored))
         progress.note("opening the confirmation patients")
         plan = open_confirmation(run.folder, bench.patients.confirmation.patients)
         confirmed = bench.captured(bench.patients.confirmation, "confirmation")
@@ -85,6 +86,7 @@ def run_phantom_study(
             progress.note("the model is at chance: it is not interpreted")
         else:
             found = (
+                localization.confirm(bench),
                 attribution.confirm(bench, confirmed, directions),
                 transparency.confirm(bench, circuits),
                 actions.confirm(bench, confirmed, threshold),
@@ -122,6 +124,7 @@ def study_plan(bench: StudyBench) -> Plan:
     """Return everything that will be tested, and on whom, before any image is looked at."""
     known = bench.patients.truth_known
     tests = (
+        *localization.planned(bench),
         *attribution.planned(bench.case, bench.config.sizes.n_random, bench.primary, truth_known=known),
         *transparency.planned(),
         *actions.planned(),

@@ -27,6 +27,7 @@ def _task(check: ModelCheck) -> str:
 def _element(evidence: ElementEvidence) -> str:
     held = [c for c in evidence.claims if c.verdict == "met"]
     said = f"{evidence.element.capitalize()}: {len(held)} of {len(evidence.claims)} claims hold."
-    if held:
+    if len(held) == len(evidence.claims):
         return f"{said} {held[-1].statement}"
-    return f"{said} {evidence.claims[0].test.capitalize()}: {'; '.join(evidence.claims[0].reasons)}."
+    first = next(c for c in evidence.claims if c.verdict != "met")
+    return f"{said} Not shown that {first.test}: {first.reasons[0]}."

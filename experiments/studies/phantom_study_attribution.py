@@ -163,9 +163,14 @@ def _used(
         MARKS, moved, bound=Bound("at most", least),
         detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {quantity.steps[0]:g} mm² more by {least:.2f}",
     )  # fmt: skip
+    true = result.true_slope.mean
     return replace(
         claim, test=_used_name(quantity), controls=(*claim.controls, control),
-        numbers={"true slope": result.true_slope.mean, "ratio": result.ratio, "smallest step": quantity.steps[0]},
+        statement=(
+            f"The answer follows {quantity.label}: {result.steered_slope.mean:+.2f} logits per mm² when activations are moved "
+            f"along its direction, {true:+.2f} when the image itself is rendered with more of it."
+        ),
+        numbers={"true slope": true, "ratio": result.ratio, "smallest step": quantity.steps[0]},
     )  # fmt: skip
 
 

@@ -64,8 +64,8 @@ class PhantomStudyConfig:
     def sizes(self) -> Sizes:
         """How much is looked at."""
         if not self.quick:
-            return Sizes(self.patients, self.epochs, self.n_random, 30, 60, 24, 80)
-        return Sizes(min(self.patients, 200), min(self.epochs, 10), min(self.n_random, 40), 16, 32, 16, 30)
+            return Sizes(self.patients, self.epochs, self.n_random, 30, 60, 24, 80, 60)
+        return Sizes(min(self.patients, 200), min(self.epochs, 10), min(self.n_random, 40), 16, 32, 16, 30, 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ class Sizes:
         Phantoms that are rendered anew with a changed quantity: to calibrate on, and to test on.
     circuit_found, circuit_tested
         Images that the circuit is found and tested on.
+    localized
+        Images with a lesion whose relevance maps are scored.
 
     """
 
@@ -94,3 +96,4 @@ class Sizes:
     steered: int
     circuit_found: int
     circuit_tested: int
+    localized: int

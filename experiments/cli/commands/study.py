@@ -96,7 +96,8 @@ def _phantom_study(name: str, out: Path, given: dict[str, Any], download: bool) 
     lines = [f"{element}: {verdict['word']}" for element, verdict in verdicts.items()]
     return {
         "out": str(out),
-        "page": str(out / "report.json"),
+        "page": str(out / "report.html"),
+        "results": str(out / "report.json"),
         "answer": [*report.answer, *lines],
         "verdicts": verdicts,
         "strict": report.strict(),

@@ -57,14 +57,43 @@ def test_marks_that_the_model_never_saw_do_not_move_it(planted_right: Report) ->
     assert control.passed
 
 
+def test_relevance_lies_on_the_lesions_that_were_rendered(planted_right: Report) -> None:
+    claim = claims(planted_right, "localization")["relevance maps find the lesions"]
+    assert claim.strength == "ground-truth-verified"
+    assert claim.value > 0
+
+
 def test_an_element_without_a_method_is_not_addressed(planted_right: Report) -> None:
-    assert planted_right.verdicts["localization"].word == "not addressed"
     assert planted_right.verdicts["visual recognizability"].word == "not addressed"
+
+
+def test_a_model_that_learnt_the_camera_tag_does_not_follow_lesions(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", "--condition", "shortcut")
+    assert report.verdicts["physical attribution"].word == "not met"
+    assert report.strict() == 1
+    if report.model_check.state == "does its task":
+        claim = claims(report, "physical attribution")["the answer follows exudate area"]
+        marks = next(c for c in claim.controls if c.name == "burnt-in marks")
+        assert marks.passed is False
+        assert "camera tag" in marks.detail
+
+
+def test_features_that_were_never_trained_carry_no_answer(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", "--condition", "frozen-random-sae")
+    assert report.verdicts["model transparency"].word == "not met"
+    assert report.strict() == 1
+
+
+def test_shuffled_labels_leave_nothing_to_interpret(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", "--condition", "shuffled-labels")
+    assert {report.verdicts[name].word for name in report.use_case.needs} <= {"not met", "not addressed"}
+    assert report.strict() == 1
 
 
 def test_a_random_network_is_not_interpreted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = run(tmp_path / "run", "--condition", "random-network")
-    assert {report.verdicts[name].word for name in report.use_case.needs} == {"not met"}
+    assert {report.verdicts[name].word for name in report.use_case.needs} <= {"not met", "not addressed"}
+    assert report.verdicts["physical attribution"].word == "not met"
     assert report.strict() == 1
     said = json.loads(capsys.readouterr().out)
     assert said["strict"] == 1
