@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.ablations import Ablation, counterfactual, mean, resample, towards, zero
+    from circuits.acting.counterfactuals import CounterfactualFeatures, counterfactual_features
     from circuits.acting.deferring import Deferral, defer
     from circuits.acting.edit_bill import EditBill
     from circuits.acting.editing import EditedModel, edit
+    from circuits.acting.model_differences import ModelDifference, diff_models
     from circuits.acting.shortcuts import ShortcutSearch, find_shortcuts
     from circuits.acting.steering import Steered, steer
     from circuits.acting.subgroup_effects import SubgroupEffect, subgroups
@@ -37,6 +39,7 @@ _HOME = {
     "Ablation": "circuits.ablations",
     "Band": "circuits.bands",
     "Circuit": "circuits.circuit",
+    "CounterfactualFeatures": "circuits.acting.counterfactuals",
     "Decomposition": "circuits.decomposition",
     "Deferral": "circuits.acting.deferring",
     "EditBill": "circuits.acting.edit_bill",
@@ -46,6 +49,7 @@ _HOME = {
     "FeatureEffects": "circuits.node_effects",
     "FeatureGraph": "circuits.graph",
     "FindConfig": "circuits.finding_config",
+    "ModelDifference": "circuits.acting.model_differences",
     "NodeSet": "circuits.nodes",
     "SetExperiment": "circuits.set_results",
     "SetExperimentConfig": "circuits.set_experiment",
@@ -54,7 +58,9 @@ _HOME = {
     "SubgroupEffect": "circuits.acting.subgroup_effects",
     "attention_patterns": "circuits.attention",
     "counterfactual": "circuits.ablations",
+    "counterfactual_features": "circuits.acting.counterfactuals",
     "defer": "circuits.acting.deferring",
+    "diff_models": "circuits.acting.model_differences",
     "difference": "circuits.graph",
     "edit": "circuits.acting.editing",
     "effects": "circuits.measuring",
@@ -86,6 +92,7 @@ __all__ = [
     "Ablation",
     "Band",
     "Circuit",
+    "CounterfactualFeatures",
     "Decomposition",
     "Deferral",
     "EditBill",
@@ -95,6 +102,7 @@ __all__ = [
     "FeatureEffects",
     "FeatureGraph",
     "FindConfig",
+    "ModelDifference",
     "NodeSet",
     "SetExperiment",
     "SetExperimentConfig",
@@ -103,7 +111,9 @@ __all__ = [
     "SubgroupEffect",
     "attention_patterns",
     "counterfactual",
+    "counterfactual_features",
     "defer",
+    "diff_models",
     "difference",
     "edit",
     "effects",
