@@ -51,3 +51,20 @@ def test_after_an_exception_no_hook_is_left():
         node_relevance(vit, x, failing, neurons(vit, "blocks.0.hook_resid_post"))
     assert hooks(vit.module) == 0
     assert torch.equal(vit.module(x), before)
+
+
+def test_a_circuits_map_shows_where_its_deepest_placed_nodes_act():
+    from circuits import find_circuit
+    from circuits.localization import circuit_maps
+
+    model, images = spot_model(), spot_images(8)
+    circuit = find_circuit(
+        model, show_images(model, images).x, metric=logit("spots"), sites=["stages.0", "stages.1"], ablation=zero()
+    )
+    maps = circuit_maps(circuit, images)
+    assert maps.method == "circuit"
+    assert "stages.1" in maps.note
+    # a cell of the second stage stands for two pixels: the peak lies in the spot or at its border
+    from scipy.ndimage import binary_dilation
+
+    assert all(binary_dilation(images.masks(i)["spot"])[maps.peak(i)] for i in range(8))
