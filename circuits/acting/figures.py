@@ -32,7 +32,7 @@ def use_figure(search: ShortcutSearch, n: int = 15) -> go.Figure:
             hovertemplate="%{y}: %{x:+.3f}<br>corrected p of the difference: %{customdata}<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": COLOURS["ink"], "width": 1})
-    figure.update_xaxes(title="log-odds of the truth when the feature is removed (below 0: it helped)")
+    figure.update_xaxes(title="change of the log-odds of the truth when the feature is removed (below 0: it helped)")
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_layout(height=120 + 26 * len(names))
     return apply_theme(figure)

@@ -67,7 +67,7 @@ def test_json_and_figure_show_both_environments():
     assert made["ranked"][0]["interval"]["n"] == 160
     figure = use_figure(search, 3)
     assert {t.name for t in figure.data if t.name} == {"north", "south"}
-    assert search.figure(1).layout.xaxis.title.text.startswith("log-odds of the truth")
+    assert search.figure(1).layout.xaxis.title.text.startswith("change of the log-odds of the truth")
 
 
 def test_what_cannot_be_searched_is_refused():
