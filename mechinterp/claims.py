@@ -99,6 +99,8 @@ class Control:
         In words, with numbers.
     bound
         What the value is held against.
+    measure
+        What the value is, where it is not the claim's own metric: such a control is not drawn on the claim's axis.
 
     """
 
@@ -107,6 +109,7 @@ class Control:
     passed: bool | None = None
     detail: str = ""
     bound: Bound | None = None
+    measure: str = ""
 
     def __post_init__(self) -> None:
         if self.bound is not None:
@@ -118,7 +121,11 @@ class Control:
         record: dict[str, Any] = {
             "name": self.name, "value": self.value, "passed": self.passed, "detail": self.detail
         }  # fmt: skip
-        return record if self.bound is None else {**record, "bound": self.bound.to_json()}
+        if self.bound is not None:
+            record["bound"] = self.bound.to_json()
+        if self.measure:
+            record["measure"] = self.measure
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Control:
@@ -126,7 +133,7 @@ class Control:
         bound = record.get("bound")
         return cls(
             record["name"], record["value"], record["passed"], record.get("detail", ""),
-            None if bound is None else Bound.from_json(bound),
+            None if bound is None else Bound.from_json(bound), record.get("measure", ""),
         )  # fmt: skip
 
 

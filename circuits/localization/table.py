@@ -17,6 +17,12 @@ from mechinterp.errors import ConfigError, nearest
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+METHOD_WORDS = {
+    "lrp": "LRP",
+    "grad-cam": "Grad-CAM",
+    "rollout": "attention rollout",
+    "integrated-gradients": "integrated gradients",
+}
 BASELINE_WORDS = {"edges": "edge detector", "centre": "centre prior", "random": "random map"}
 UNTRAINED = "the model is untrained"
 UNCHANGED = "does not change when the weights are made random"
@@ -184,7 +190,11 @@ class LocalizationTable:
         gain, auprc = row.gains[strongest], row.score("auprc")
         controls = [
             Control(
-                BASELINE_WORDS.get(name, name), _low(e), bound=Bound("at least", 0.0), detail=f"gain in AUPRC {e.text}"
+                BASELINE_WORDS.get(name, name),
+                _low(e),
+                bound=Bound("at least", 0.0),
+                detail=f"gain in AUPRC {e.text}",
+                measure="gain, lower end",
             )
             for name, e in row.gains.items()
         ]
@@ -192,22 +202,40 @@ class LocalizationTable:
             last = row.randomisation.cascade[-1].alike
             limit = Bound("at most", row.randomisation.limit)
             controls.append(
-                Control("randomised weights", _high(last), bound=limit, detail=f"rank correlation {last.text}")
+                Control(
+                    "randomised weights",
+                    _high(last),
+                    bound=limit,
+                    detail=f"rank correlation {last.text}",
+                    measure="likeness, upper end",
+                )
             )
         if row.labels is not None:
             limit = Bound("at most", row.randomisation.limit if row.randomisation else 0.5)
             at = row.labels.alike
-            controls.append(Control("shuffled labels", _high(at), bound=limit, detail=f"rank correlation {at.text}"))
+            controls.append(
+                Control(
+                    "shuffled labels",
+                    _high(at),
+                    bound=limit,
+                    detail=f"rank correlation {at.text}",
+                    measure="likeness, upper end",
+                )
+            )
         if row.deletion_gain is not None:
             e = row.deletion_gain
             controls.append(
                 Control(
-                    "random order of deletion", _low(e), bound=Bound("at least", 0.0), detail=f"gain {e.text} logits"
+                    "random order of deletion",
+                    _low(e),
+                    bound=Bound("at least", 0.0),
+                    detail=f"gain {e.text} logits",
+                    measure="gain in logits, lower end",
                 )
             )
         strength: Strength = "interventional" if row.deletion_gain is not None else "correlational"
         return Claim.measured(
-            f"Maps by {method} of {self.metric} find {' and '.join(self.truth)}: AUPRC {auprc.text}, "
+            f"Maps by {METHOD_WORDS.get(method, method)} of {self.metric} find {' and '.join(self.truth)}: AUPRC {auprc.text}, "
             f"{gain.text} above the {BASELINE_WORDS.get(strongest, strongest)}",
             "ground-truth-verified" if self.ground_truth else strength,
             gain.value,

@@ -15,7 +15,7 @@ CLAIM, CONTROL, CRITERION = "#00598c", "#a53f00", "#556270"
 def interval_plot(claim: Mapping[str, Any], path: str) -> Element | None:
     """Return the plot of a claim's JSON, or ``None`` where it has no value to draw.
 
-    Controls are drawn where they are measured in the claim's own metric, which their bound says.
+    Controls are drawn where they are measured in the claim's own metric and held against a bound.
 
     Parameters
     ----------
@@ -29,7 +29,9 @@ def interval_plot(claim: Mapping[str, Any], path: str) -> Element | None:
     if value is None:
         return None
     controls = [
-        (at, c) for at, c in enumerate(claim["controls"]) if c["value"] is not None and c.get("bound") is not None
+        (at, c)
+        for at, c in enumerate(claim["controls"])
+        if c["value"] is not None and c.get("bound") is not None and not c.get("measure")
     ]
     known: list[float] = [
         value,
