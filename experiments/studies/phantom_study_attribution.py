@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from experiments.report import ElementEvidence, PlannedTest
 from experiments.studies.phantom_study_bench import StudyBench
 from experiments.studies.phantom_study_case import ChangedQuantity, StudyCase
+from mechinterp.attributes.table import Attribute
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import Directions
 from mechinterp.images.image_set import MedicalImage
@@ -65,7 +66,7 @@ def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known:
             ELEMENT, _used_name(q),
             f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave, beside "
             "the same images rendered with that much more of it",
-            "slope of the answer per mm²",
+            "slope of the answer per mm², as a multiple of the true counterfactual's",
             f"beyond ±{MARGIN:g} logits per mm², and 0.5 to 2 times the slope of the true counterfactual",
             ("true counterfactual", f"{n_random} random directions of the same norm", "dose response",
              "the direction follows the attribute", MARKS),
@@ -135,7 +136,7 @@ def _read(bench: StudyBench, store: ActivationStore, site: str, name: str) -> Cl
     )  # fmt: skip
     error = "" if found.mae is None else f", mean absolute error {found.mae:.3g} {about.unit}"
     return Claim.measured(
-        f"{about.label} can be read off {site} for patients never seen: R² {found.score:.2f}{error}.",
+        f"{_plain(about)} can be read off {site} for patients never seen: R² {found.score:.2f}{error}.",
         "correlational", found.score, "R²", LEAST_R2, "R² of at least 0.5 over its whole interval, and p ≤ 0.05",
         controls=found.controls, test=READ, interval=found.interval.ends,
         interval_note=found.interval.reason or found.interval.warning, p_value=found.p_value, largest_p=LARGEST_P,
@@ -163,15 +164,24 @@ def _used(
         MARKS, moved, bound=Bound("at most", least),
         detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {quantity.steps[0]:g} mm² more by {least:.2f}",
     )  # fmt: skip
-    true = result.true_slope.mean
+    true, steered = result.true_slope.mean, result.steered_slope.mean
+    # after the last site the model may be linear: the steered slope is then the same for everybody, its ratio to the true is not
+    ratio, interval = result.ratio, result.ratio_interval
     return replace(
         claim, test=_used_name(quantity), controls=(*claim.controls, control),
         statement=(
-            f"The answer follows {quantity.label}: {result.steered_slope.mean:+.2f} logits per mm² when activations are moved "
-            f"along its direction, {true:+.2f} when the image itself is rendered with more of it."
+            f"The answer follows {quantity.label}: {steered:+.2f} logits per mm² when activations are moved along its direction, "
+            f"{true:+.2f} when the image itself is rendered with more of it."
         ),
-        numbers={"true slope": true, "ratio": result.ratio, "smallest step": quantity.steps[0]},
+        value=ratio if np.isfinite(ratio) else None, unit="times the true slope", interval=interval.ends,
+        interval_note=interval.reason or interval.warning,
+        numbers={"true slope": true, "steered slope": steered, "smallest step": quantity.steps[0]},
     )  # fmt: skip
+
+
+def _plain(about: Attribute) -> str:
+    """Return name and unit without saying the unit twice, as ``lesion_area_mm2`` does."""
+    return replace(about, name=about.name.removesuffix("_mm2").removesuffix("_mm")).label.capitalize()
 
 
 def _mark_effect(bench: StudyBench, rendered: Sequence[PhantomImage[Any]], mark: str) -> NDArray[np.float64]:

@@ -51,7 +51,7 @@ def confirm(bench: StudyBench) -> ElementEvidence:
         progress=bench.progress,
     )  # fmt: skip
     limits = (
-        f"One method ({METHOD}), named beforehand; `mechinterp localize` compares all of them.",
+        f"One method ({METHOD.upper()}), named beforehand; `mechinterp localize` compares all of them.",
         "A map that lies on the lesions does not say by which quantity they act.",
     )
     return ElementEvidence(ELEMENT, (table.claim(METHOD, test=FOUND),), limits)
