@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,9 @@ _WIDTHS = (1.0, 2.5, 4.5)
 _SHORT = 26
 
 
-def graph_figure(graph: FeatureGraph, *, most_edges: int = 200) -> go.Figure:
+def graph_figure(
+    graph: FeatureGraph, *, most_edges: int = 200, columns_named: Mapping[str, str] | None = None
+) -> go.Figure:
     """Draw a graph in layers, inputs on the left, the metric on the right.
 
     Parameters
@@ -37,6 +39,8 @@ def graph_figure(graph: FeatureGraph, *, most_edges: int = 200) -> go.Figure:
         The graph.
     most_edges
         How many edges to draw at most, the largest; the title says what is left out.
+    columns_named
+        Site → words under its column, for readers to whom a site's own name says nothing.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def graph_figure(graph: FeatureGraph, *, most_edges: int = 200) -> go.Figure:
     columns = list(dict.fromkeys(n.site for n in graph.nodes))
     figure.update_xaxes(
         tickvals=list(range(len(columns))),
-        ticktext=[as_text(c) if c != "metric" else "" for c in columns],
+        ticktext=[as_text((columns_named or {}).get(c, c)) if c != "metric" else "" for c in columns],
         showgrid=False,
         range=[-0.35, len(columns) - 0.45],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,59 @@ from mechinterp.store.reader import ActivationStore
 
 if TYPE_CHECKING:
     from circuits import Ablation, Circuit, Faithfulness, FindConfig
+    from circuits.inputs import Batch
     from mechinterp.images.image_set import ImageSet
     from mechinterp.models.vision_model import VisionModel
+    from sparse_autoencoders import SparseAutoencoder
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What a run holds for a circuit: the captured model and images, and the autoencoders.
+
+    Parameters
+    ----------
+    model, images
+        As they were captured.
+    saes
+        All of the run, in the order of their folders' names.
+    preparation
+        How images became the model's input.
+
+    """
+
+    model: VisionModel
+    images: ImageSet
+    saes: tuple[SparseAutoencoder, ...]
+    preparation: Any
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Return some images prepared, with their groups."""
+        from circuits.inputs import as_batch
+
+        prepared = _prepared(self.model, self.images.subset(list(rows)), self.preparation)
+        return as_batch(self.model, prepared, np.asarray(self.images.groups)[list(rows)])
+
+
+def opened_for_circuit(folder: Path) -> Opened:
+    """Open a run's model, images and autoencoders.
+
+    Raises
+    ------
+    ConfigError
+        If the run has no store.
+    HashMismatchError
+        If the model's weights are not those that were captured.
+
+    """
+    from sparse_autoencoders import SparseAutoencoder
+
+    store_folder = folder / "activations"
+    if not (store_folder / "manifest.json").exists():
+        raise ConfigError(f"{folder} has no activations: mechinterp capture … --out {store_folder}")
+    store = ActivationStore.open(store_folder)
+    saes = tuple(SparseAutoencoder.load(path.parent) for path in sorted((folder / "saes").glob("*/cfg.json")))
+    return Opened(_model_of(store), images_of(store), saes, store.manifest.preparation)
 
 
 def parsed_metric(text: str) -> Objective:
@@ -115,28 +167,18 @@ def find_in_run(
 
     """
     from circuits import find_circuit, measure_faithfulness
-    from circuits.inputs import as_batch
-    from sparse_autoencoders import SparseAutoencoder
 
-    folder = run.folder / "activations"
-    if not (folder / "manifest.json").exists():
-        raise ConfigError(f"{run.folder} has no activations: mechinterp capture … --out {folder}")
-    store = ActivationStore.open(folder)
-    model, images = _model_of(store), images_of(store)
+    opened = opened_for_circuit(run.folder)
+    model, images = opened.model, opened.images
     chosen = np.arange(len(images))
     if split is not None:
         chosen = np.array([i for i in chosen if images.splits and images.splits[i] == split], dtype=np.int64)
     if len(chosen) > most_images:
         chosen = chosen[np.linspace(0, len(chosen) - 1, most_images).astype(int)]
     found_on, tested_on = _halves(images, chosen)
-    saes = [SparseAutoencoder.load(path.parent) for path in sorted((run.folder / "saes").glob("*/cfg.json"))]
     # one set of nodes a site: of several seeds the first, and none where neurons were asked for
-    by_site = {sae.site: sae for sae in reversed(saes) if sae.site not in sites}
-    preparation = store.manifest.preparation
-    batches = [
-        as_batch(model, _prepared(model, images.subset(part.tolist()), preparation), np.asarray(images.groups)[part])
-        for part in (found_on, tested_on)
-    ]
+    by_site = {sae.site: sae for sae in reversed(opened.saes) if sae.site not in sites}
+    batches = [opened.batch(part.tolist()) for part in (found_on, tested_on)]
     objective = parsed_metric(metric)
     circuit = find_circuit(
         model, batches[0].x, metric=objective, saes=list(by_site.values()), sites=sites,
