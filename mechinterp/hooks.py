@@ -48,9 +48,12 @@ def hook_site(module: nn.Module, site: Site, visit: Visit) -> Handle:
     Raises
     ------
     SiteError
-        If the module has no such submodule, or (in the forward pass) the site hands over no tensor.
+        If the module has no such submodule, or (in the forward pass) the site hands over no tensor, or would be changed
+        where a skip connection carries the old value on.
 
     """
+    if site.bypassed:
+        visit = _only_read(site, visit)
     try:
         target = module.get_submodule(site.module)
         if site.take == "pattern":
@@ -74,6 +77,17 @@ def hook_site(module: nn.Module, site: Site, visit: Visit) -> Handle:
         return visit(raw) if next(calls, None) == site.call else None
 
     return _Handles(module.register_forward_pre_hook(start), _hook_module(target, site, visit_one))
+
+
+def _only_read(site: Site, visit: Visit) -> Visit:
+    def read(raw: Tensor) -> None:
+        if visit(raw) is not None:
+            raise SiteError(
+                f"site '{site.name}' can be read, not changed: a skip connection carries the stream past it; change "
+                f"hook_resid_pre, hook_attn_out or hook_resid_post of the block instead"
+            )
+
+    return read
 
 
 class _Handles:

@@ -82,6 +82,15 @@ class Site:
     scale: str | None = None
     source: Site | None = None
 
+    @property
+    def bypassed(self) -> bool:
+        """Whether a skip connection carries the stream past this place too: it can be read, but not changed.
+
+        Between attention and MLP the stream is an expression of the block's own code; what a hook reaches is the input of
+        the norm before the MLP, and a change there would leave the skip connection as it was.
+        """
+        return self.take == "input" and self.name.endswith("hook_resid_mid")
+
     def to_tokens(self, raw: Tensor) -> Float[Tensor, "batch token width"]:
         """View the raw tensor of this site as (batch, token, width); cells of a map in row-major order.
 

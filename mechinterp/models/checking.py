@@ -75,7 +75,8 @@ def _run_with_copies(model: VisionModel, x: Tensor, sites: Mapping[str, Site]) -
             if shape != stated:
                 wrong.append(f"{site.name}: {shape}, not {stated}")
             # what is inside an attention is put back by other arithmetic than its kernel's: it is looked at only
-            return None if site.take in {"pattern", "result"} or site.weight else _copy(site, acts_bnd, raw)
+            looked_at_only = site.take in {"pattern", "result"} or site.weight or site.bypassed
+            return None if looked_at_only else _copy(site, acts_bnd, raw)
 
         return visit
 

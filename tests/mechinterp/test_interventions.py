@@ -15,6 +15,7 @@ from mechinterp.capturing import run_with_cache
 from mechinterp.errors import ShapeError, SiteError
 from mechinterp.feature_encoder import Directions, Neurons
 from mechinterp.interventions import ablate, add, intervene, patch, replace_by_features
+from mechinterp.models.loading import load_model
 from mechinterp.models.vision_model import InputContract, VisionModel
 from mechinterp.sites import Site
 
@@ -304,3 +305,16 @@ def test_a_thousand_interventions_leave_no_hook_and_no_memory():
                 model.logits(x)
     assert tensors() == before
     assert hooks_of(model) == []
+
+
+def test_the_stream_between_attention_and_mlp_is_read_but_never_half_changed():
+    """A hook reaches the input of the second norm; the skip connection past it would keep the old value."""
+    model = load_model("timm:vit_tiny_patch16_224?depth=2", "random")
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    site = "blocks.0.hook_resid_mid"
+    before = model.logits(x)
+    assert run_with_cache(model, x, [site])[site].shape == (1, 197, 192)
+    refused = pytest.raises(SiteError, match=r"'blocks\.0\.hook_resid_mid' can be read, not changed.*hook_resid_post")
+    with refused, intervene(model, {site: ablate()}):
+        model.logits(x)
+    assert torch.equal(model.logits(x), before)
