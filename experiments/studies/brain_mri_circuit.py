@@ -28,18 +28,21 @@ if TYPE_CHECKING:
 STAGES_BEFORE = ("functional_1/block3_pool_1/MaxPool2d", "functional_1/block4_pool_1/MaxPool2d")
 """What the published classifier hands from its third and fourth stage to the next."""
 
+CARRIES = 0.8
+"""Least faithfulness, under every ablation, of a circuit that is said to carry the answer."""
+
 NO_ATTRIBUTE = "no attribute found"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrainCircuitConfig:
-    """How large the circuit's search and tests are."""
+    """How large the circuit's search and tests are: each node of a test costs the network one run per slice."""
 
-    found_on: int = 6
+    found_on: int = 4
     tested_on: int = 4
-    references: int = 6
-    edges: int = 24
-    max_nodes: int = 12
+    references: int = 4
+    edges: int = 12
+    max_nodes: int = 4
     random_circuits: int = 5
     stages: tuple[str, ...] = STAGES_BEFORE
     seed: int = 0
@@ -197,18 +200,22 @@ def sentences(
         f"On {len(slices['tested_on'])} held-out “{question['class']}” slices these {tested.edges} of {tested.possible:,} "
         f"possible edges alone restore this share of the difference to “{question['reference']}”: {shares}."
     )
-    left = (
+    errors = (
         f"The error node, what the autoencoder does not reconstruct, is the source of {tested.error_share:.0%} of the size of "
-        f"the edges drawn; without the circuit {_without(tested.under)} of the difference is still there."
+        "the edges drawn"
+        if any(n.kind == "error" for n in graph.nodes)
+        else "No edge drawn starts at the error node, which may still carry what the few largest edges do not"
     )
+    left = f"{errors}; without the circuit {_without(tested.under)} of the difference is still there."
+    carries = min(u.faithfulness.value for u in tested.under) >= CARRIES
     why = (
         f"Of the {len(features)} features drawn {confirmed or 'none'} follow{'s' if confirmed == 1 else ''} a measured quantity "
-        "on held-out slices, and all slices are of one head (n = 1, so no interval): the graph says which parts of the network "
-        f"the answer passes through in this head, "
+        f"on held-out slices, and all slices are of one head (n = 1, so no interval): "
         + (
-            "not that these quantities cause it in others."
-            if confirmed
-            else f"not why it is “{question['class']}” in terms of anatomy."
+            f"the graph says what the answer passes through in this head, not why another would be “{question['class']}”."
+            if carries
+            else f"the graph shows the largest single effects and is no explanation of “{question['class']}”, since it does not "
+            "carry the answer alone."
         )
     )
     return carried, left, why

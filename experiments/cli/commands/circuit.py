@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from circuits.finding_config import FindConfig
 from experiments.cli.console import ConsoleProgress, emit_table
 from experiments.cli.options import JsonFlag, SplitFlag, with_config
+
+if TYPE_CHECKING:
+    from experiments.run_directory import Run
 
 
 @with_config(FindConfig)
@@ -18,8 +21,13 @@ def run(
         Path, typer.Argument(metavar="RUN", help="a run folder: activations, and autoencoders if there are")
     ],
     metric: Annotated[
-        str, typer.Option("--metric", help="CLASS, difference:CLASS,OTHER or probability:CLASS; names or numbers")
-    ],
+        str | None,
+        typer.Option(
+            "--metric",
+            help="CLASS, difference:CLASS,OTHER or probability:CLASS; names or numbers; "
+            "without it, a run of the brain study gets its own circuit (minutes), other flags but --out and --json unused",
+        ),
+    ] = None,
     site: Annotated[
         list[str] | None, typer.Option("--site", help="make this site's neurons nodes; may be given several times")
     ] = None,
@@ -51,6 +59,9 @@ def run(
 
     found_run = Run.open(folder)
     target = out or folder / "circuit"
+    if metric is None:
+        _of_brain_study(found_run, target, as_json=as_json)
+        return
     config = FindConfig(**settings)
     with found_run.stage("circuit", metric=metric, ablation=ablation, **settings) as record:
         circuit, tested = find_in_run(
@@ -83,3 +94,16 @@ def run(
     title = f"{len(circuit.edges)} of {circuit.possible} edges drive {circuit.wiring.metric.name}{untrained}"
     columns = ["everything else", "faithfulness", "worst subgroup", "without it", "random circuits"]
     emit_table(summary, title, columns, rows, as_json=as_json)
+
+
+def _of_brain_study(run: Run, target: Path, *, as_json: bool) -> None:
+    from experiments.studies.brain_mri_circuit import find_brain_circuit, write_brain_circuit
+
+    with run.stage("circuit", metric="brain-mri") as record:
+        found = find_brain_circuit(run.folder, progress=ConsoleProgress())
+        page = write_brain_circuit(found, run.folder, target)
+        record.update(result=run.relative(target))
+    summary = {"sentences": found.sentences, "faithfulness": found.tested.to_json(), "page": str(page)}
+    emit_table(
+        summary, "Brain study: its circuit", ["what can be said"], [(s,) for s in found.sentences], as_json=as_json
+    )

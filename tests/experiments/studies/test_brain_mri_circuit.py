@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,8 @@ from circuits.ablations import mean
 from circuits.faithfulness import Faithfulness, Share, UnderAblation
 from circuits.graph import Effect, FeatureGraph, GraphEdge, GraphNode
 from circuits.inputs import no_interval
+from experiments.cli import entry
+from experiments.run_directory import Run
 from experiments.studies.brain_mri_circuit import (
     BrainCircuit,
     BrainCircuitConfig,
@@ -102,7 +106,18 @@ def test_the_sentences_say_the_numbers_and_that_there_is_one_head(graph, tested,
     assert "n = 1, so no interval" in why
     nothing = sentences(graph, tested, results, {"tested_on": [2]})[2]
     assert "none follow a measured quantity" in nothing
-    assert nothing.endswith("in terms of anatomy.")
+    assert nothing.endswith("since it does not carry the answer alone.")
+
+
+def test_only_a_circuit_that_carries_the_answer_is_said_to(graph, tested, results):
+    whole = Share(0.9, no_interval(), 0.1, {})
+    under = dataclasses.replace(tested.under[0], faithfulness=whole)
+    carrying = dataclasses.replace(tested, under=(under,))
+    assert "passes through in this head" in sentences(graph, carrying, results, {"tested_on": [2]})[2]
+    without_error = FeatureGraph(graph.nodes[:3], (), "m", 1.0)
+    assert sentences(without_error, tested, results, {"tested_on": [2]})[1].startswith(
+        "No edge drawn starts at the error"
+    )
 
 
 def test_the_page_holds_graph_sentences_and_slices(graph, tested, results, tmp_path):
@@ -117,3 +132,20 @@ def test_the_page_holds_graph_sentences_and_slices(graph, tested, results, tmp_p
     assert "channels, 1 stage before" in page
     assert read_json(tmp_path / "circuit" / "faithfulness.json")["slices"] == {"tested_on": [2]}
     assert FeatureGraph.load(tmp_path / "circuit" / "circuit.json") == found.graph
+
+
+def test_the_command_without_a_metric_asks_for_a_finished_study(tmp_path, capsys):
+    Run.create(tmp_path / "run")
+    assert entry.run(["circuit", str(tmp_path / "run")]) != 0
+    assert "has no results.json: run mechinterp study brain-mri" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_without_a_metric_writes_the_studys_circuit(graph, tested, results, tmp_path, capsys, monkeypatch):
+    Run.create(tmp_path / "run")
+    write_json(tmp_path / "run" / "results.json", results)
+    (tmp_path / "run" / "a.png").write_bytes(b"png")
+    found = BrainCircuit(named(graph, results), tested, {"tested_on": (2,)}, ("It carries 0.42.",))
+    monkeypatch.setattr("experiments.studies.brain_mri_circuit.find_brain_circuit", lambda *_, **__: found)
+    assert entry.run(["circuit", str(tmp_path / "run"), "--json"]) == 0
+    assert "It carries 0.42." in capsys.readouterr().out
+    assert (tmp_path / "run" / "circuit" / "circuit.html").exists()
