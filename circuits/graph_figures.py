@@ -25,7 +25,7 @@ _NODES = {
     "metric": ("star", COLOURS["ink"]),
 }
 _WIDTHS = (1.0, 2.5, 4.5)
-_SHORT = 26
+_SHORT = 32
 
 
 def graph_figure(

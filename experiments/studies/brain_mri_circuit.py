@@ -223,13 +223,13 @@ def sentences(
 
 def _carries(u: UnderAblation) -> str:
     low, high = (float(u.random.min()), float(u.random.max())) if len(u.random) else (float("nan"), float("nan"))
-    neurons = "" if u.neurons is None else f", as many edges between channels {u.neurons.value:.2f}"
-    beside = f"{len(u.random)} random circuits {low:.2f} to {high:.2f}" if len(u.random) else "no random circuits"
-    return f"{u.faithfulness.value:.2f} under {u.ablation.name} ({beside}{neurons})"
+    neurons = "" if u.neurons is None else f", as many edges between channels {u.neurons.value:z.2f}"
+    beside = f"{len(u.random)} random circuit(s) {low:z.2f} to {high:z.2f}" if len(u.random) else "no random circuits"
+    return f"{u.faithfulness.value:z.2f} under {u.ablation.name} ({beside}{neurons})"
 
 
 def _without(under: Sequence[UnderAblation]) -> str:
-    return ", ".join(f"{u.completeness.value:.2f} under {u.ablation.name}" for u in under)
+    return ", ".join(f"{u.completeness.value:z.2f} under {u.ablation.name}" for u in under)
 
 
 def write_brain_circuit(found: BrainCircuit, folder: Path, out: Path) -> Path:
@@ -262,7 +262,7 @@ def write_brain_circuit(found: BrainCircuit, folder: Path, out: Path) -> Path:
     graph, tested = (f.to_html(full_html=False, include_plotlyjs=(k == 0)) for k, f in enumerate(figures))
     said = "".join(f"<li>{html.escape(s)}</li>" for s in found.sentences)
     question = results["target"]
-    title = html.escape(f"What makes “{question['class']}” rather than “{question['reference']}” in this head")
+    title = html.escape(f"Circuit: “{question['class']}” against “{question['reference']}” in this head")
     pictures = "".join(_picture(n, results, folder) for n in found.graph.nodes if n.kind == "feature")
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'

@@ -99,7 +99,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
 def test_the_sentences_say_the_numbers_and_that_there_is_one_head(graph, tested, results):
     carried, left, why = sentences(named(graph, results), tested, results, {"tested_on": [2]})
     assert "4 of 1,000" in carried
-    assert "0.42 under mean (2 random circuits 0.01 to 0.03, as many edges between channels 0.20)" in carried
+    assert "0.42 under mean (2 random circuit(s) 0.01 to 0.03, as many edges between channels 0.20)" in carried
     assert "25%" in left
     assert "0.58 under mean" in left
     assert "Of the 2 features drawn 1 follows" in why
