@@ -262,8 +262,9 @@ def _uncounted(standing: Mapping[str, Any]) -> list[Node]:
 def _control(control: Mapping[str, Any], path: str) -> Element:
     text: list[Node] = [word(*PASSED[control["passed"]]), " ", _said(f"{path}/name", control["name"])]
     if control["value"] is not None:
-        measure = control.get("measure")
-        text += [": ", *([_said(f"{path}/measure", measure), " "] if measure else [])]
+        text.append(": ")
+        if control.get("measure"):
+            text += [_said(f"{path}/measure", control["measure"]), " "]
         text.append(_number(f"{path}/value", control["value"]))
     bound = control.get("bound")
     if bound:

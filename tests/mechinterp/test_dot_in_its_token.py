@@ -85,7 +85,9 @@ def check(name, case):
         grid = site.grid
         assert grid.cells == site.tokens - site.prefix_tokens
         changed = changed_cells(site, captured[site.name])
-        assert not (changed & ~touched(grid.boxes(), lit)).any(), f"{site.name}: a cell changed whose box does not hold the dot"
+        assert not (changed & ~touched(grid.boxes(), lit)).any(), (
+            f"{site.name}: a cell changed whose box does not hold the dot"
+        )
         if site_watched.claim != "within":
             boxes = grid.boxes()
             seeing = touched(boxes, bright)
