@@ -406,7 +406,7 @@ def _scripts(record: Mapping[str, Any]) -> str:
         f"draw({json.dumps(name)}, {json.dumps(figure).replace('<', chr(92) + 'u003c')});" for name, figure in figures
     )
     draw = (
-        "function draw(id, figure) { Plotly.newPlot(id, figure.data, figure.layout, {responsive: true, displaylogo: false})"
+        "function draw(id, figure) { Plotly.newPlot(id, figure.data, figure.layout, {responsive: true, displayModeBar: false})"
         ".then(function () { document.getElementById(id).dataset.drawn = 'yes'; }); }"
     )
     return f"<script>{get_plotlyjs()}</script><script>{draw}{calls}</script>"
