@@ -135,7 +135,7 @@ def _claim(bench: StudyBench, how: str, circuit: Circuit, under: UnderAblation, 
     nodes, edges = len(circuit.nodes), len(circuit.edges)
     return Claim.measured(
         f"{edges} of {circuit.possible} possible edges, between {nodes} nodes, restore {share.value:.2f} of the answer's change "
-        f"on patients they were not found on.",
+        f"on patients they were not found on, everything else under {how} replacement.",
         "interventional", share.value, "share restored", bound, f"at least {bound.threshold:g} over its whole interval",
         controls=(
             _below(RANDOM, highest, low, f"the best of {len(under.random)}"),
