@@ -10,6 +10,7 @@ from importlib.resources import files
 import jsonschema
 import made_report as made
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from experiments.dashboard.formatting import format_value
 from experiments.report import Report, read_report, write_report
@@ -19,6 +20,7 @@ from experiments.report.pdf import find_chromium, print_pdf
 from mechinterp.claims import Claim, Control
 from mechinterp.errors import ConfigError, DamagedFileError
 
+AXE = {"resultTypes": ["violations"], "preload": False}
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 NAMED_CONSTANTS = {"95 % interval over patients"}
@@ -168,27 +170,14 @@ def test_it_prints_to_a_pdf(tmp_path):
     assert len(made_pdf.read_bytes()) > 20_000
 
 
-@pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed")
+@pytest.mark.browser
 @pytest.mark.slow
-def test_in_a_browser_without_network_it_has_no_fault_that_axe_calls_serious(tmp_path):
-    from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import sync_playwright
-
+def test_in_a_browser_without_network_it_has_no_fault_that_axe_calls_serious(tab, tmp_path):
     write_report(tmp_path, made.report(figures=(made.figure(),)))
-    problems, asked = [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        context.set_offline(True)
-        tab = context.new_page()
-        tab.on("console", lambda m: problems.append(m.text) if m.type in {"error", "warning"} else None)
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto((tmp_path / "report.html").as_uri())
-        tab.wait_for_selector("#figure-0-0[data-drawn=yes]")
-        assert tab.locator(".verdicts tbody tr").last.bounding_box()["y"] < 900
-        faults = [v for v in Axe().run(tab).response["violations"] if v["impact"] in {"serious", "critical"}]
-        browser.close()
-    assert faults == []
-    assert problems == []
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    tab.page.goto((tmp_path / "report.html").as_uri())
+    tab.page.wait_for_selector("#figure-0-0[data-drawn=yes]")
+    assert tab.page.locator(".verdicts tbody tr").last.bounding_box()["y"] < 900
+    found = Axe().run(tab.page, options=AXE).response["violations"]
+    assert [v for v in found if v["impact"] in {"serious", "critical"}] == []
+    assert tab.problems == []
+    assert [url for url in tab.requested if not url.startswith(("file:", "data:", "blob:"))] == []
