@@ -94,7 +94,7 @@ class Neurons:
 
     def encode(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows feature"]:
         """Return `x` itself."""
-        _check_width(x, self.d_in, self.site)
+        check_width(x, self.d_in, self.site)
         return x
 
     def decode(self, z: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows d_in"]:
@@ -163,7 +163,7 @@ class Directions:
 
     def encode(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows feature"]:
         """Return the projections of ``x - mean``."""
-        _check_width(x, self.d_in, self.site)
+        check_width(x, self.d_in, self.site)
         return (x - self.mean.to(x)) @ self.unit_directions.to(x).T
 
     def decode(self, z: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows d_in"]:
@@ -172,7 +172,8 @@ class Directions:
         return z @ self.unit_directions.to(z) + self.mean.to(z)
 
 
-def _check_width(x: Tensor, d_in: int, site: str) -> None:
+def check_width(x: Tensor, d_in: int, site: str) -> None:
+    """Raise :class:`ShapeError` for activations that are not as wide as what reads them."""
     if x.shape[-1] != d_in:
         raise ShapeError(
             f"activations are {x.shape[-1]} wide, the features of site '{site}' read {d_in}: capture that site"

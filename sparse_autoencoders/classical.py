@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp.errors import ShapeError
-from mechinterp.feature_encoder import FeatureEncoder
+from mechinterp.feature_encoder import Directions, FeatureEncoder, check_width
 from sparse_autoencoders.autoencoder import SparseAutoencoder, only_site
 from sparse_autoencoders.baselines import LargestOf, random_sae
 from sparse_autoencoders.metrics import training_images
@@ -30,19 +30,15 @@ _RIDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class LinearCodes:
-    """Codes that are read by one matrix and decoded by another, about an offset: ICA.
+class LinearCodes(Directions):
+    """Directions whose codes are not their projections: read by a matrix of their own (ICA), or fitted (NMF).
 
     Parameters
     ----------
-    site, kind
-        Name of the site; what it is.
+    site, unit_directions, mean, kind
+        As of :class:`~mechinterp.feature_encoder.Directions`; `mean` is what is subtracted, whatever it is called there.
     reading
-        ``codes = (x - offset) @ reading``.
-    unit_directions
-        Unit vectors; ``x = offset + codes @ unit_directions``.
-    offset
-        What is subtracted before.
+        ``codes = (x - mean) @ reading``.
     positive
         Codes are instead the non-negative ones that reconstruct best (NMF), found by accelerated projected gradient [1]_.
 
@@ -52,51 +48,28 @@ class LinearCodes:
 
     """
 
-    site: str
-    kind: str
-    reading: Float[Tensor, "d_in feature"]
-    unit_directions: Float[Tensor, "feature d_in"]
-    offset: Float[Tensor, " d_in"]
-    positive: bool = False
-
-    @property
-    def d_in(self) -> int:
-        """Width of the site."""
-        return int(self.unit_directions.shape[1])
-
-    @property
-    def width(self) -> int:
-        """Number of components."""
-        return int(self.unit_directions.shape[0])
-
-    @property
-    def directions(self) -> Float[Tensor, "feature d_in"]:
-        """The unit vectors."""
-        return self.unit_directions
+    reading: Float[Tensor, "d_in feature"] = field(kw_only=True)
+    positive: bool = field(default=False, kw_only=True)
 
     @property
     def weights_hash(self) -> str:
         """Hash of everything that decides the codes."""
-        digest = hashlib.sha256(f"{self.kind} {self.site} {self.positive}".encode())
-        for tensor in (self.reading, self.unit_directions, self.offset):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        digest = hashlib.sha256(f"{super().weights_hash} {self.positive}".encode())
+        digest.update(self.reading.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def encode(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows feature"]:
         """Return the codes of some tokens."""
-        if x.shape[-1] != self.d_in:
-            raise ShapeError(f"activations are {x.shape[-1]} wide, the {self.kind} of '{self.site}' reads {self.d_in}")
-        z = (x - self.offset) @ self.reading
-        return self._non_negative(x - self.offset, z.clamp_min(0)) if self.positive else z
-
-    def decode(self, z: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows d_in"]:
-        """Return the activation that the codes stand for."""
-        return z @ self.unit_directions + self.offset
+        check_width(x, self.d_in, self.site)
+        away = x - self.mean.to(x)
+        z = away @ self.reading.to(x)
+        return self._non_negative(away, z.clamp_min(0)) if self.positive else z
 
     def _non_negative(self, x: Tensor, z: Tensor) -> Tensor:
-        gram = self.unit_directions @ self.unit_directions.T
+        rows = self.unit_directions.to(x)
+        gram = rows @ rows.T
         step = 1 / float(torch.linalg.matrix_norm(gram, 2))
-        along = x @ self.unit_directions.T
+        along = x @ rows.T
         ahead, t = z, 1.0
         for _ in range(_STEPS):
             new = (ahead - step * (ahead @ gram - along)).clamp_min(0)
@@ -238,7 +211,7 @@ def _unit(
     norms = np.linalg.norm(rows, axis=1)
     norms = np.where(norms > 0, norms, 1.0)
     read, unit = (torch.from_numpy(np.ascontiguousarray(m)).float() for m in (reading * norms, rows / norms[:, None]))
-    return LinearCodes(site, kind, read, unit, offset.float(), positive)
+    return LinearCodes(site, unit, offset.float(), kind, reading=read, positive=positive)
 
 
 def _sample(store: ActivationStore, site: str, images: NDArray[np.int64], seed: int) -> Float[Tensor, "row width"]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from circuits.inputs import no_interval
@@ -87,6 +89,10 @@ def subgroups(
             own = values[rows, node]
             interval = no_interval()
             if effects.batch is not None:
-                interval = effects.batch.interval(lambda k, own=own: float(own[k].mean()), rows, n_boot, seed)  # type: ignore[misc]
+                interval = effects.batch.interval(partial(_mean_of, own), rows, n_boot, seed)
             found.append(SubgroupEffect(effects.nodes[node], str(name), len(rows), float(own.mean()), interval))
     return tuple(found)
+
+
+def _mean_of(values: Float[NDArray[np.float64], " image"], rows: Int[NDArray[np.int64], " drawn"]) -> float:
+    return float(values[rows].mean())

@@ -47,7 +47,7 @@ class MapConfig:
         for name in ("steps", "rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        self.rules  # noqa: B018  a gamma that cannot be meant is refused here
+        _ = self.rules  # refuses a gamma that cannot be meant
 
     @property
     def rules(self) -> LrpRules:

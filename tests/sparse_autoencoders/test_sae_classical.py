@@ -59,7 +59,7 @@ def test_codes_of_nmf_are_the_best_non_negative_ones():
     g = torch.Generator().manual_seed(0)
     rows = torch.nn.functional.normalize(torch.rand(5, 8, generator=g), dim=1)
     x = torch.rand(20, 8, generator=g)
-    ours = LinearCodes("site", "nmf", torch.linalg.pinv(rows), rows, torch.zeros(8), positive=True)
+    ours = LinearCodes("site", rows, torch.zeros(8), "nmf", reading=torch.linalg.pinv(rows), positive=True)
     best = np.stack([nnls(rows.T.double().numpy(), row)[0] for row in x.double().numpy()])
     error = (ours.decode(ours.encode(x)) - x).square().sum()
     assert (ours.encode(x) >= 0).all()
