@@ -6,15 +6,15 @@ Every piece of text that holds a number carries, as ``data-path``, the JSON poin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files as package_files
 from typing import Any
 
-from experiments.dashboard.formatting import format_value
 from experiments.dashboard.html_text import to_html
 from experiments.dashboard.markup import Element, Node, element, word
 from experiments.dashboard.page import FeatureTable, FigureBlock, Tone
+from experiments.report.addressed_text import facts_list, interval, items, joined, listed, number, pointer, said
 from experiments.report.interval_plot import interval_plot
 
 TONES: dict[str, Tone] = {
@@ -42,7 +42,7 @@ def report_page(record: Mapping[str, Any]) -> str:
 
     """
     parts = [
-        element("p", element("strong", _said("/notice", record["notice"])), css="banner", role="note"),
+        element("p", element("strong", said("/notice", record["notice"])), css="banner", role="note"),
         *_head(record),
         *_model_check(record["model_check"]),
         *(node for at, part in enumerate(record["elements"]) for node in _element(part, f"/elements/{at}")),
@@ -68,30 +68,15 @@ def _no_leaf(_: FigureBlock | FeatureTable) -> Element:
     raise TypeError("a report's page holds plain elements only")
 
 
-def _said(path: str, text: str, tag: str = "span", css: str = "") -> Element:
-    """Return text that stands as such in the JSON."""
-    return Element(tag, {**({"class": css} if css else {}), "data-path": path}, (text,))
-
-
-def _number(path: str, value: float | None, form: Any = "number") -> Element:
-    """Return a number of the JSON as it is read."""
-    return Element("span", {"data-path": path, "data-form": form}, (format_value(value, form),))
-
-
-def _listed(path: str, texts: Sequence[str], css: str) -> list[Node]:
-    items = [_said(f"{path}/{at}", text, "li") for at, text in enumerate(texts)]
-    return [element("ul", *items, css=css)] if items else []
-
-
 def _head(record: Mapping[str, Any]) -> list[Node]:
     case = record["use_case"]
-    lines = [_said(f"/answer/{at}", line, "li") for at, line in enumerate(record["answer"])]
+    lines = [said(f"/answer/{at}", line, "li") for at, line in enumerate(record["answer"])]
     return [
-        _said("/use_case/title", case["title"], "h1"),
+        said("/use_case/title", case["title"], "h1"),
         _verdict_table(record),
         element(
             "section",
-            element("p", _said("/use_case/question", case["question"]), css="question"),
+            element("p", said("/use_case/question", case["question"]), css="question"),
             element("ol", *lines, css="answer-lines"),
             css="answer",
             aria_label="Question and answer",
@@ -120,8 +105,8 @@ def _verdict_table(record: Mapping[str, Any]) -> Element:
         )  # fmt: skip
     names = ("Element", "Verdict", "Needed here", "Strength of what holds", "Evidence")
     caption = element(
-        "caption", _number("/summary/n_needed_met", summary["n_needed_met"], "integer"), " of ",
-        _number("/summary/n_needed", summary["n_needed"], "integer"),
+        "caption", number("/summary/n_needed_met", summary["n_needed_met"], "integer"), " of ",
+        number("/summary/n_needed", summary["n_needed"], "integer"),
         " elements that this use needs are met.",
     )  # fmt: skip
     head = element("tr", *(element("th", name, scope="col") for name in names))
@@ -133,8 +118,8 @@ def _planned(part: Mapping[str, Any], path: str, state: str) -> list[Node]:
     """Return how many of an element's tests hold, or why none was counted."""
     if state == "at chance" or not part["n_tests"]:
         reasons = part["verdict"]["reasons"]
-        return [_said(f"{path}/verdict/reasons/0", reasons[0])] if reasons else ["–"]
-    held, planned = (_number(f"{path}/{key}", part[key], "integer") for key in ("n_held", "n_tests"))
+        return [said(f"{path}/verdict/reasons/0", reasons[0])] if reasons else ["–"]
+    held, planned = (number(f"{path}/{key}", part[key], "integer") for key in ("n_held", "n_tests"))
     return [held, " of ", planned, " planned tests hold"]
 
 
@@ -142,20 +127,20 @@ def _model_check(check: Mapping[str, Any]) -> list[Node]:
     path = "/model_check"
     ood = check["out_of_distribution"]
     facts = [
-        (check["metric"], _number(f"{path}/value", check["value"])),
-        ("95 % interval over patients", _interval(check, path)),
-        ("chance", _number(f"{path}/chance", check["chance"])),
-        ("images", _number(f"{path}/n_images", check["n_images"], "integer")),
-        ("patients", _number(f"{path}/n_groups", check["n_groups"], "integer")),
-        ("calibration error", _number(f"{path}/calibration_error", check["calibration_error"])),
-        ("Brier score", _number(f"{path}/brier", check["brier"])),
-        ("Brier score of the observed frequency", _number(f"{path}/brier_reference", check["brier_reference"])),
+        (check["metric"], number(f"{path}/value", check["value"])),
+        ("95 % interval over patients", interval(check, path)),
+        ("chance", number(f"{path}/chance", check["chance"])),
+        ("images", number(f"{path}/n_images", check["n_images"], "integer")),
+        ("patients", number(f"{path}/n_groups", check["n_groups"], "integer")),
+        ("calibration error", number(f"{path}/calibration_error", check["calibration_error"])),
+        ("Brier score", number(f"{path}/brier", check["brier"])),
+        ("Brier score of the observed frequency", number(f"{path}/brier_reference", check["brier_reference"])),
     ]
     if ood is not None:
         facts.append(
             (
                 "images outside what it knows",
-                _number(f"{path}/out_of_distribution/share_outside", ood["share_outside"], "percent"),
+                number(f"{path}/out_of_distribution/share_outside", ood["share_outside"], "percent"),
             )
         )
     shown: list[Node] = [
@@ -164,14 +149,14 @@ def _model_check(check: Mapping[str, Any]) -> list[Node]:
             "p",
             word(check["state"], TONES[check["state"]]),
             " ",
-            _said(f"{path}/task", check["task"]),
+            said(f"{path}/task", check["task"]),
             css="section-verdict",
         ),
-        *_listed(f"{path}/reasons", check["reasons"], "reasons"),
-        _facts(facts),
+        *listed(f"{path}/reasons", check["reasons"], "reasons"),
+        facts_list(facts),
     ]
     if ood is not None and ood["detail"]:
-        shown.append(element("p", _said(f"{path}/out_of_distribution/detail", ood["detail"]), css="text muted"))
+        shown.append(element("p", said(f"{path}/out_of_distribution/detail", ood["detail"]), css="text muted"))
     return [*shown, *(_claim(claim, f"{path}/claims/{at}") for at, claim in enumerate(check["claims"]))]
 
 
@@ -185,21 +170,21 @@ def _element(part: Mapping[str, Any], path: str) -> list[Node]:
             element("span", "needed for this use" if part["needed"] else "not needed for this use", css="stamp"),
             css="section-verdict",
         ),
-        *_listed(f"{path}/verdict/reasons", verdict["reasons"], "reasons"),
+        *listed(f"{path}/verdict/reasons", verdict["reasons"], "reasons"),
     ]  # fmt: skip
     for i, seen in enumerate(verdict["smallest_visible"]):
         where = f"{path}/verdict/smallest_visible/{i}"
         shown.append(
             element(
-                "p", _said(f"{where}/test", seen["test"]), ": the smallest value that this study would have told from its criterion is ",
-                _number(f"{where}/value", seen["value"]), f" {seen['unit']}.", css="text caution",
+                "p", said(f"{where}/test", seen["test"]), ": the smallest value that this study would have told from its criterion is ",
+                number(f"{where}/value", seen["value"]), f" {seen['unit']}.", css="text caution",
             )
         )  # fmt: skip
     shown += [_claim(claim, f"{path}/claims/{i}") for i, claim in enumerate(part["claims"])]
     for i, figure in enumerate(part["figures"]):
         shown += [
-            _said(f"{path}/figures/{i}/heading", figure["heading"], "h3"),
-            element("p", _said(f"{path}/figures/{i}/text", figure["text"]), css="text muted"),
+            said(f"{path}/figures/{i}/heading", figure["heading"], "h3"),
+            element("p", said(f"{path}/figures/{i}/text", figure["text"]), css="text muted"),
             element(
                 "div",
                 css="plot",
@@ -209,7 +194,7 @@ def _element(part: Mapping[str, Any], path: str) -> list[Node]:
             ),
         ]
     if part["limits"]:
-        shown += [element("h3", "Limits"), *_listed(f"{path}/limits", part["limits"], "limits")]
+        shown += [element("h3", "Limits"), *listed(f"{path}/limits", part["limits"], "limits")]
     return [
         *shown,
         element("p", element("strong", "In the paper, as we read it: "), definition["paper"], css="definition"),
@@ -234,21 +219,21 @@ def _claim(claim: Mapping[str, Any], path: str) -> Element:
             element("span", claim["strength"], css="stamp"),
             *_uncounted(standing),
         ),
-        element("p", _said(f"{path}/statement", claim["statement"]), css="statement"),
+        element("p", said(f"{path}/statement", claim["statement"]), css="statement"),
     ]
     plot = interval_plot(claim, path)
     parts += [plot] if plot else []
     facts: list[tuple[str, Node]] = [
-        (claim["unit"] or "value", _number(f"{path}/value", claim["value"])),
-        ("95 % interval over patients", _interval(claim, path)),
+        (claim["unit"] or "value", number(f"{path}/value", claim["value"])),
+        ("95 % interval over patients", interval(claim, path)),
     ]
     if claim["p_value"] is not None:
-        facts.append(("corrected p", _number(f"{path}/p_value", claim["p_value"], "p")))
+        facts.append(("corrected p", number(f"{path}/p_value", claim["p_value"], "p")))
     criterion = element(
-        "p", element("strong", "Criterion: "), _said(f"{path}/criterion", claim["criterion"]), css="text muted"
+        "p", element("strong", "Criterion: "), said(f"{path}/criterion", claim["criterion"]), css="text muted"
     )
-    parts += [_facts(facts), criterion]
-    parts += _listed(where, standing["reasons"], "reasons")
+    parts += [facts_list(facts), criterion]
+    parts += listed(where, standing["reasons"], "reasons")
     rows = [_control(control, f"{path}/controls/{at}") for at, control in enumerate(claim["controls"])]
     if rows:
         parts += [element("p", "Controls", css="label"), element("ul", *rows, css="controls")]
@@ -260,48 +245,34 @@ def _uncounted(standing: Mapping[str, Any]) -> list[Node]:
 
 
 def _control(control: Mapping[str, Any], path: str) -> Element:
-    text: list[Node] = [word(*PASSED[control["passed"]]), " ", _said(f"{path}/name", control["name"])]
+    text: list[Node] = [word(*PASSED[control["passed"]]), " ", said(f"{path}/name", control["name"])]
     if control["value"] is not None:
         text.append(": ")
         if control.get("measure"):
-            text += [_said(f"{path}/measure", control["measure"]), " "]
-        text.append(_number(f"{path}/value", control["value"]))
+            text += [said(f"{path}/measure", control["measure"]), " "]
+        text.append(number(f"{path}/value", control["value"]))
     bound = control.get("bound")
     if bound:
-        text += [f" (must be {bound['side']} ", _number(f"{path}/bound/threshold", bound["threshold"]), ")"]
+        text += [f" (must be {bound['side']} ", number(f"{path}/bound/threshold", bound["threshold"]), ")"]
     if control["detail"]:
-        text += [". ", _said(f"{path}/detail", control["detail"], css="detail")]
+        text += [". ", said(f"{path}/detail", control["detail"], css="detail")]
     return element("li", *text)
-
-
-def _interval(part: Mapping[str, Any], path: str) -> Element:
-    if part["interval"] is None:
-        return _said(f"{path}/interval_note", part["interval_note"] or "none")
-    low, high = (_number(f"{path}/interval/{at}", end) for at, end in enumerate(part["interval"]))
-    note: list[Node] = (
-        [" (", _said(f"{path}/interval_note", part["interval_note"]), ")"] if part["interval_note"] else []
-    )
-    return element("span", low, " to ", high, *note)
-
-
-def _facts(items: Sequence[tuple[str, Node]]) -> Element:
-    return element("dl", *(element("div", element("dt", k), element("dd", v)) for k, v in items), css="facts")
 
 
 def _plan(plan: Mapping[str, Any]) -> list[Node]:
     facts: list[tuple[str, Node]] = [
-        ("hash of the plan", _said("/plan/hash", plan["hash"], css="hash")),
-        ("registered", _said("/plan/registered", plan["registered"] or "no: no plan was written before the run")),
-        ("confirmation patients opened", _said("/plan/opened", plan["opened"] or "–")),
+        ("hash of the plan", said("/plan/hash", plan["hash"], css="hash")),
+        ("registered", said("/plan/registered", plan["registered"] or "no: no plan was written before the run")),
+        ("confirmation patients opened", said("/plan/opened", plan["opened"] or "–")),
     ]
     rows = []
     for at, test in enumerate(plan["tests"]):
-        cells = [_said(f"/plan/tests/{at}/{key}", test[key]) for key in ("element", "method", "criterion")]
-        controls = element("ul", *_items(f"/plan/tests/{at}/controls", test["controls"]), css="limits")
+        cells = [said(f"/plan/tests/{at}/{key}", test[key]) for key in ("element", "method", "criterion")]
+        controls = element("ul", *items(f"/plan/tests/{at}/controls", test["controls"]), css="limits")
         rows.append(
             element(
                 "tr",
-                element("th", _said(f"/plan/tests/{at}/name", test["name"]), scope="row"),
+                element("th", said(f"/plan/tests/{at}/name", test["name"]), scope="row"),
                 *(element("td", c) for c in cells),
                 element("td", controls),
             )
@@ -316,13 +287,13 @@ def _plan(plan: Mapping[str, Any]) -> list[Node]:
         element("tbody", *rows),
         css="table",
     )
-    shown: list[Node] = [element("h2", "The plan"), _facts(facts)]
+    shown: list[Node] = [element("h2", "The plan"), facts_list(facts)]
     if plan["note"]:
-        shown.append(element("p", _said("/plan/note", plan["note"]), css="text"))
+        shown.append(element("p", said("/plan/note", plan["note"]), css="text"))
     if plan["deviations"]:
         shown += [
             element("h3", "Deviations from the plan"),
-            *_listed("/plan/deviations", plan["deviations"], "reasons"),
+            *listed("/plan/deviations", plan["deviations"], "reasons"),
         ]
     return [
         *shown,
@@ -330,31 +301,27 @@ def _plan(plan: Mapping[str, Any]) -> list[Node]:
     ]
 
 
-def _items(path: str, texts: Sequence[str]) -> list[Node]:
-    return [_said(f"{path}/{at}", text, "li") for at, text in enumerate(texts)]
-
-
 def _last(record: Mapping[str, Any]) -> list[Node]:
     case = record["use_case"]
     use = [
-        (key.replace("_", " "), _said(f"/use_case/{key}", case[key])) for key in ("task", "intended_user", "decision")
+        (key.replace("_", " "), said(f"/use_case/{key}", case[key])) for key in ("task", "intended_user", "decision")
     ]
     legal = [
-        (f"licence of the {key}", _said(f"/use_case/licences/{key}", text)) for key, text in case["licences"].items()
+        (f"licence of the {key}", said(f"/use_case/licences/{key}", text)) for key, text in case["licences"].items()
     ]
     shown: list[Node] = [
         element("h2", "Use and licences"),
         *(element("p", element("strong", f"{name}: "), text, css="text") for name, text in [*use, *legal]),
     ]
     if record["limits"]:
-        shown += [element("h2", "Limits of the study"), *_listed("/limits", record["limits"], "limits")]
+        shown += [element("h2", "Limits of the study"), *listed("/limits", record["limits"], "limits")]
     if record["unbacked"]:
         paths = [
             element(
                 "li",
-                _said(f"/unbacked/{at}/path", seen["path"]),
+                said(f"/unbacked/{at}/path", seen["path"]),
                 ": ",
-                *_joined(seen["numerals"], f"/unbacked/{at}/numerals"),
+                *joined(seen["numerals"], f"/unbacked/{at}/numerals"),
             )
             for at, seen in enumerate(record["unbacked"])
         ]
@@ -366,28 +333,17 @@ def _last(record: Mapping[str, Any]) -> list[Node]:
         ]
     made: list[tuple[str, Node]] = []
     for key, value in record["provenance"].items():
-        at = f"/provenance/{_pointer(key)}"
+        at = f"/provenance/{pointer(key)}"
         if isinstance(value, Mapping):
-            made += [(str(k), _said(f"{at}/{_pointer(k)}", str(v))) for k, v in value.items()]
+            made += [(str(k), said(f"{at}/{pointer(k)}", str(v))) for k, v in value.items()]
         else:
-            made.append((str(key), _said(at, str(value), css="hash")))
+            made.append((str(key), said(at, str(value), css="hash")))
     return [
         *shown,
         element("h2", "How it was made"),
-        _facts(made),
-        element("p", "The five elements are those of ", _said("/citation", record["citation"]), css="text muted"),
+        facts_list(made),
+        element("p", "The five elements are those of ", said("/citation", record["citation"]), css="text muted"),
     ]
-
-
-def _pointer(key: object) -> str:
-    return str(key).replace("~", "~0").replace("/", "~1")
-
-
-def _joined(texts: Sequence[str], path: str) -> list[Node]:
-    nodes: list[Node] = []
-    for at, text in enumerate(texts):
-        nodes += [", "] * bool(at) + [_said(f"{path}/{at}", text)]
-    return nodes
 
 
 def _scripts(record: Mapping[str, Any]) -> str:
