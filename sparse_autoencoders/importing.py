@@ -6,7 +6,7 @@ instead is refused, with what to save in its place.
 
 from __future__ import annotations
 
-import pickle
+import pickle  # for the error alone, which torch.load raises
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args

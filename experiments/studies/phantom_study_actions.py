@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from experiments.report import ElementEvidence, PlannedTest
@@ -48,6 +48,13 @@ def threshold_of(margins: Float[NDArray[np.float64], " image"], positive: Bool[N
     return float((sorted_margins[k - 1] + sorted_margins[k]) / 2)
 
 
+def handed_over(
+    margins: Float[NDArray[np.float64], " image"], threshold: float, share: float = SHARE
+) -> Int[NDArray[np.int64], " chosen"]:
+    """Return the images whose answers lie nearest to the threshold."""
+    return np.argsort(np.abs(margins - threshold), kind="stable")[: round(share * len(margins))]
+
+
 def spared(
     margins: Float[NDArray[np.float64], " image"], positive: Bool[NDArray[np.bool_], " image"], threshold: float,
     share: float = SHARE,
@@ -56,7 +63,7 @@ def spared(
     wrong = (margins > threshold) != positive
     if not wrong.any():
         return float("nan")
-    handed = np.argsort(np.abs(margins - threshold), kind="stable")[: round(share * len(margins))]
+    handed = handed_over(margins, threshold, share)
     return float(wrong[handed].sum() / wrong.sum() - len(handed) / len(margins))
 
 
@@ -69,12 +76,13 @@ def confirm(bench: StudyBench, store: ActivationStore, threshold: float) -> Elem
     )
     random = np.random.default_rng(bench.config.seed)
     wrong = (margins > threshold) != side.positive
-    n = round(SHARE * len(wrong))
+    handed = handed_over(margins, threshold)
+    n = len(handed)
     drawn = np.array([
         wrong[random.permutation(len(wrong))[:n]].sum() / max(1, wrong.sum()) - n / len(wrong) for _ in range(1000)
     ])  # fmt: skip
     highest = float(np.quantile(drawn, 0.95))
-    kept = float((wrong.sum() - _handed(wrong, margins, threshold)) / max(1, len(wrong) - n))
+    kept = float((wrong.sum() - wrong[handed].sum()) / max(1, len(wrong) - n))
     error = float(wrong.mean())
     claim = Claim.measured(
         f"Handing the {SHARE:.0%} least sure images to a person lowers the error from {error:.1%} to {kept:.1%} of those left.",
@@ -89,8 +97,3 @@ def confirm(bench: StudyBench, store: ActivationStore, threshold: float) -> Elem
         "No edit of the model was made in this study.",
     )
     return ElementEvidence(ELEMENT, (claim,), limits)
-
-
-def _handed(wrong: NDArray[np.bool_], margins: NDArray[np.float64], threshold: float) -> int:
-    handed = np.argsort(np.abs(margins - threshold), kind="stable")[: round(SHARE * len(margins))]
-    return int(wrong[handed].sum())

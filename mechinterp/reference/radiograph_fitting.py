@@ -50,7 +50,7 @@ class SupervisedRadiograph(nn.Module):
             maps = self.network.forward_features(x)
             logits, cells = self.network.forward_head(maps[-1]), maps[2].flatten(2).transpose(1, 2)
         else:
-            tokens = self.network.forward_features(x)  # type: ignore[operator]
+            tokens = self.network.forward_features(x)  # type: ignore[operator]  # of any nn.Module, torch says Tensor | Module
             logits = self.network.forward_head(tokens)  # type: ignore[operator]
             cells = tokens[:, self.network.num_prefix_tokens :]
         return logits, self.readout(cells).transpose(1, 2).unflatten(2, self.grid)
