@@ -115,7 +115,7 @@ class _Watching(TorchFunctionMode):  # type: ignore[no-untyped-call, unused-igno
         kwargs = kwargs or {}
         if func is functional.multi_head_attention_forward:
             with self:  # functions called in here would not be watched otherwise
-                taken_apart = _multi_head_attention(*args, **kwargs)
+                taken_apart = attention_taken_apart(*args, **kwargs)
             return func(*args, **kwargs) if taken_apart is None else taken_apart
         if self._linears and func is functional.linear:
             return self._linear(*args, **kwargs)
@@ -184,7 +184,7 @@ def attention_pattern(
     return torch.softmax(scores, dim=-1)
 
 
-def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None] | None:
+def attention_taken_apart(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None] | None:
     """Compute ``functional.multi_head_attention_forward`` from its parts, (batch, token, width) throughout.
 
     ``None`` for what no image encoder's block does: attention between different tensors, extra keys, padding masks.

@@ -42,7 +42,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from mechinterp.attention import _multi_head_attention, attention_arguments, attention_pattern
+from mechinterp.attention import attention_arguments, attention_pattern, attention_taken_apart
 from mechinterp.errors import ConfigError, SiteError
 
 AttentionRule = Literal["attnlrp", "constant"]
@@ -142,7 +142,7 @@ class RelevanceMode(TorchFunctionMode):
             return self._attention(args, kwargs)
         if func is functional.multi_head_attention_forward:
             with self:  # functions called in here would not be changed otherwise
-                taken_apart = _multi_head_attention(*args, **kwargs)
+                taken_apart = attention_taken_apart(*args, **kwargs)
             if taken_apart is None:
                 raise SiteError("this model's MultiheadAttention masks or mixes tensors: relevance has no rule for it")
             return taken_apart

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.analysis.circuit_runs import _model_of, _prepared
+from experiments.analysis.circuit_runs import model_of_run, prepared_images
 from experiments.analysis.stagewise import images_of
 from experiments.dashboard.single_page import Shown, write_single_page
 from experiments.run_directory import Run
@@ -40,7 +40,7 @@ class Opened:
 
     def prepared(self, rows: NDArray[np.int64]) -> Any:
         """Return some images as the model's input."""
-        return _prepared(self.model, self.images.subset(rows.tolist()), self.preparation)
+        return prepared_images(self.model, self.images.subset(rows.tolist()), self.preparation)
 
     def patients(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the patients of some images; each image its own where nobody said."""
@@ -92,7 +92,7 @@ def open_run(run: Run, site: str | None) -> Opened:
     if not (folder / "manifest.json").exists():
         raise ConfigError(f"{run.folder} has no activations: mechinterp capture … --out {folder}")
     store = ActivationStore.open(folder)
-    model = _model_of(store)
+    model = model_of_run(store)
     encoders: dict[str, FeatureEncoder] = {}
     if site is not None:
         encoders[site] = Neurons(site, model.site(site).width)

@@ -50,7 +50,7 @@ class Opened:
         """Return some images prepared, with their groups."""
         from circuits.inputs import as_batch
 
-        prepared = _prepared(self.model, self.images.subset(list(rows)), self.preparation)
+        prepared = prepared_images(self.model, self.images.subset(list(rows)), self.preparation)
         return as_batch(self.model, prepared, np.asarray(self.images.groups)[list(rows)])
 
 
@@ -72,7 +72,7 @@ def opened_for_circuit(folder: Path) -> Opened:
         raise ConfigError(f"{folder} has no activations: mechinterp capture … --out {store_folder}")
     store = ActivationStore.open(store_folder)
     saes = tuple(SparseAutoencoder.load(path.parent) for path in sorted((folder / "saes").glob("*/cfg.json")))
-    return Opened(_model_of(store), images_of(store), saes, store.manifest.preparation)
+    return Opened(model_of_run(store), images_of(store), saes, store.manifest.preparation)
 
 
 def parsed_metric(text: str) -> Objective:
@@ -214,7 +214,8 @@ def write_circuit(circuit: Circuit, tested: Faithfulness, out: Path) -> dict[str
     return {name: str(out / name) for name in ("circuit.json", "circuit.graphml", "faithfulness.json", "circuit.html")}
 
 
-def _model_of(store: ActivationStore) -> VisionModel:
+def model_of_run(store: ActivationStore) -> VisionModel:
+    """Load the model that a store was captured from, and refuse another one in its place."""
     from mechinterp.models.loading import load_model
 
     made = store.manifest.model
@@ -227,7 +228,8 @@ def _model_of(store: ActivationStore) -> VisionModel:
     return model
 
 
-def _prepared(model: VisionModel, images: ImageSet, preparation: Any) -> Any:
+def prepared_images(model: VisionModel, images: ImageSet, preparation: Any) -> Any:
+    """Return all images of a set as the model's input, prepared as the store's were."""
     from mechinterp.images.preparation import Preparation
 
     return model.prepare([images[i] for i in range(len(images))], Preparation(**preparation))
