@@ -131,7 +131,7 @@ def edge_effects(
     found = []
     for i, source in enumerate(wiring.layers):
         for target in [*wiring.layers[i + 1 :], None]:
-            if not _connected(wiring, base, other, i, target, first):
+            if not connected(wiring, base, other, i, target, first):
                 continue
             pair = _Pair(
                 wiring, base, other, i, target, nodes.of(source), [] if target is None else nodes.of(target), first
@@ -148,7 +148,7 @@ def between(wiring: Wiring, base: State, i: int, target: NodeSet | None) -> dict
     return {site: base.acts[site] for site in wiring.sites[i + 1 : stop]}
 
 
-def _connected(wiring: Wiring, base: State, other: State, i: int, target: NodeSet | None, first: int) -> bool:
+def connected(wiring: Wiring, base: State, other: State, i: int, target: NodeSet | None, first: int) -> bool:
     """Say whether changing a whole site moves the target directly, on any image."""
     site = wiring.sites[i]
     with torch.no_grad():

@@ -1,12 +1,6 @@
 r"""How much of the metric a circuit explains alone, beside random circuits of its size and the neuron-basis circuit.
 
-With :math:`m` the metric of the whole model, :math:`m_C` with the circuit's edges alone and :math:`m_\emptyset` with none,
-over the images :math:`i`:
-
-.. math:: F(C) = \frac{\sum_i (m_{C,i} - m_{\emptyset,i}) (m_i - m_{\emptyset,i})}{\sum_i (m_i - m_{\emptyset,i})^2}
-
-1 when the circuit restores every image's metric, 0 when it restores nothing. The usual ratio of means [1]_ has no value
-where other images' activations are put in place, since they leave the mean where it is. *Completeness* is :math:`F` of
+What a circuit restores is :math:`F` of :mod:`circuits.shares`. *Completeness* is :math:`F` of
 everything but the circuit: 0 when nothing of the metric is left without it. *Minimality* of an edge is by how much :math:`F`
 falls when it is taken away.
 
@@ -35,43 +29,12 @@ from circuits.corrupting import corrupted_batches
 from circuits.edges import METRIC
 from circuits.inputs import Batch
 from circuits.running_alone import CircuitRunner
+from circuits.shares import Rows, Share, restored
 from mechinterp.errors import ConfigError
 from mechinterp.progress import SILENT, Progress
-from mechinterp.statistics import Interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-
-@dataclass(frozen=True, eq=False)
-class Share:
-    """Faithfulness of one circuit: over all images, with an interval over patients, and over parts of them.
-
-    Parameters
-    ----------
-    value
-        :math:`F` over all images.
-    interval
-        Over patients.
-    unexplained
-        Mean squared error of the circuit's metric, as a share of the whole change's: a circuit can restore the right
-        amount on average and the wrong amount on every image.
-    subgroups
-        :math:`F` within each.
-
-    """
-
-    value: float
-    interval: Interval
-    unexplained: float
-    subgroups: Mapping[str, float]
-
-    @property
-    def worst(self) -> tuple[str, float]:
-        """The subgroup that is farthest from 1; the whole where there are none."""
-        if not self.subgroups:
-            return "all images", self.value
-        return max(self.subgroups.items(), key=lambda item: abs(item[1] - 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +87,10 @@ class UnderAblation:
         return {
             "ablation": self.ablation.name,
             "puts": self.ablation.sentence,
-            "faithfulness": _share_json(f),
-            "completeness": _share_json(c),
+            "faithfulness": f.to_json(),
+            "completeness": c.to_json(),
             "random": {"n": len(self.random), "interval": list(self.random_interval)},
-            "neurons": None if self.neurons is None else _share_json(self.neurons),
+            "neurons": None if self.neurons is None else self.neurons.to_json(),
             "least_minimality": min(self.minimality.values(), default=None),
             "curve": {str(n): v for n, v in sorted(self.curve.items())},
             "area": self.area,
@@ -300,19 +263,8 @@ class _Measured:
         return torch.cat(runs).double().cpu().numpy()
 
     def _share(self, values: NDArray[np.float64], none: NDArray[np.float64] | None = None) -> Share:
-        base = self.none if none is None else none
-
-        def of(rows: NDArray[np.int64]) -> float:
-            return restored(values[rows], self.whole[rows], base[rows])
-
-        every = np.arange(len(values))
-        interval = self.batch.interval(of, self.rows, self.circuit.boot, self.circuit.seed)
-        names = [] if self.subgroups is None else sorted(set(self.subgroups))
-        labels = np.array([] if self.subgroups is None else list(self.subgroups))
-        parts = {name: of(every[labels[self.rows] == name]) for name in names}
-        spread = float(np.square(self.whole - base).sum())
-        unexplained = float(np.square(values - self.whole).sum() / spread) if spread else float("nan")
-        return Share(of(every), interval, unexplained, parts)
+        base, c = self.none if none is None else none, self.circuit
+        return Rows(self.batch, self.rows, self.whole, base, self.subgroups, c.boot, c.seed).share(values)
 
     def all(
         self, randoms: int, neuron_circuit: Circuit | None, minimality: bool, sizes: Sequence[int]
@@ -344,17 +296,6 @@ class _Measured:
             without,
             curve,
         )
-
-
-def restored(
-    values: Float[NDArray[np.float64], " image"],
-    whole: Float[NDArray[np.float64], " image"],
-    none: Float[NDArray[np.float64], " image"],
-) -> float:
-    """Return the share of the metric's change that is restored: least squares through the origin; NaN where none changes."""
-    full = whole - none
-    square = float(full @ full)
-    return float((values - none) @ full / square) if square > 0 else float("nan")
 
 
 def prune(
@@ -395,15 +336,3 @@ def _usual(own: Ablation) -> list[Ablation]:
 
     usual = [zero(), mean(), resample(1)]
     return usual if own.name in {a.name for a in usual} else [*usual, own]
-
-
-def _share_json(share: Share) -> dict[str, Any]:
-    name, value = share.worst
-    return {
-        "value": share.value,
-        "interval": None if share.interval.low is None else [share.interval.low, share.interval.high],
-        "interval_note": share.interval.reason,
-        "unexplained": share.unexplained,
-        "worst_subgroup": {"name": name, "value": value},
-        "subgroups": dict(share.subgroups),
-    }
