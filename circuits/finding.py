@@ -44,6 +44,7 @@ def find_circuit(
     ablation: Ablation | None = None,
     groups: Sequence[Any] | NDArray[Any] | None = None,
     attributes: Mapping[tuple[str, int], tuple[str, str]] | None = None,
+    among: Mapping[str, Sequence[int]] | None = None,
     config: FindConfig | None = None,
     progress: Progress = SILENT,
 ) -> Circuit:
@@ -74,6 +75,8 @@ def find_circuit(
         Patient of each image, for intervals; an :class:`~mechinterp.images.image_set.ImageSet` has its own.
     attributes
         (site, feature) → attribute and unit, shown on the nodes.
+    among
+        Site → the only nodes between which edges are looked for; by default those of largest effect.
     config
         How it is found.
     progress
@@ -101,7 +104,7 @@ def find_circuit(
     layers = [*(features(sae) for sae in saes), *nodes, *(neurons(model, site) for site in sites)]
     measured = as_metric(metric, model)
     wiring = Wiring(model, layers or default_nodes(model), measured, batch.x, config.frozen)
-    found = _Scores(wiring, batch, other, ablation, config)
+    found = _Scores(wiring, batch, other, ablation, config, among)
     found.measure(progress)
     circuit = Circuit(
         wiring, batch, other, ablation, config.seed, tuple(found.kept()), found.possible, found.scale, found.node_effects(),
@@ -152,6 +155,7 @@ class _Scores:
     reference: Tensor | None
     ablation: Ablation
     config: FindConfig
+    among: Mapping[str, Sequence[int]] | None = None
     scale: float = 0.0
     possible: int = 0
     edges: dict[Edge, ScoredEdge] = field(default_factory=dict)
@@ -200,7 +204,7 @@ class _Scores:
             for layer in self.wiring.layers
             if len(layer) > self.config.max_nodes
         }
-        return Chosen(chosen)
+        return Chosen(chosen if self.among is None else self.among)
 
     def _collect(self, parts: dict[str, list[Any]], sizes: Sequence[int], chosen: Chosen) -> None:
         pairs = {(e.source, e.target) for ways in parts.values() for batch in ways for e in batch}
