@@ -5,6 +5,7 @@ import torch
 from small_models import both_runs, one_thread, planted_wiring, small_images, small_vit
 
 from circuits.ablations import mean, resample, zero
+from circuits.direct_rerun import direct_rerun
 from circuits.metrics import as_metric
 from circuits.node_circuits import (
     NodeCircuitRunner,
@@ -18,6 +19,7 @@ from circuits.nodes import features, neurons
 from circuits.running_alone import CircuitRunner
 from circuits.wiring import Wiring
 from mechinterp import logit
+from mechinterp.errors import ConfigError
 from mechinterp.feature_encoder import Directions
 
 SITES = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.1.hook_resid_post")
@@ -61,6 +63,20 @@ def test_all_nodes_restore_the_metric_and_none_is_the_run_with_all_replaced():
     some = {SITES[0]: (1, 5), SITES[2]: (0, 1, 2)}
     others = {layer.site: [n for n in range(len(layer)) if n not in some.get(layer.site, ())] for layer in w.layers}
     assert torch.allclose(runner.metric(some, complement=True), runner.metric(others), atol=1e-12)
+
+
+@pytest.mark.parametrize("ablation", [zero(), mean(), resample(1)], ids=lambda a: a.name)
+def test_the_plain_run_with_an_edit_at_every_site_agrees(ablation):
+    x, w = vit_wiring()
+    b = both_runs(w, x, ablation)
+    for kept in ({SITES[0]: (0, 5), SITES[1]: (1,), SITES[2]: (0, 4, 5)}, {SITES[0]: (1, 2)}, {}):
+        assert torch.allclose(direct_rerun(w, b, kept), NodeCircuitRunner(w, b).metric(kept), atol=1e-10)
+
+
+def test_the_plain_run_refuses_nodes_it_cannot_put_together():
+    x, w = vit_wiring(error=False)
+    with pytest.raises(ConfigError, match="has nodes of several features or no error node"):
+        direct_rerun(w, both_runs(w, x, zero()), {})
 
 
 def test_what_is_no_node_stays_as_it_is():
