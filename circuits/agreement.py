@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.ablations import Ablation, mean
+from circuits.frozen import LIVE, Frozen
 from circuits.measuring import Method, effects
 from circuits.metrics import Measurable
 from circuits.nodes import NodeSet
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import SILENT, Progress
 from mechinterp.statistics import spearman
+
+if TYPE_CHECKING:
+    from circuits.circuit import Circuit
 
 LEAST = 0.9
 """Rank correlation below which a site is named."""
@@ -67,6 +71,7 @@ def agreement(
     reference: Float[Tensor, "reference channel height width"] | None = None,
     method: Method = "attribution",
     ablation: Ablation | None = None,
+    freeze: frozenset[Frozen] = LIVE,
     most_nodes: int = 32,
     steps: int = 8,
     rows: int = 64,
@@ -77,7 +82,7 @@ def agreement(
 
     Parameters
     ----------
-    metric, nodes, model, images, reference, ablation
+    metric, nodes, model, images, reference, ablation, freeze
         As for :func:`circuits.effects`.
     method
         What is compared with exact effects.
@@ -94,7 +99,8 @@ def agreement(
     """
     found = []
     settings: dict[str, Any] = {
-        "model": model, "images": images, "reference": reference, "ablation": ablation or mean(), "batch": 8, "rows": rows,
+        "model": model, "images": images, "reference": reference, "ablation": ablation or mean(), "freeze": freeze,
+        "batch": 8, "rows": rows,
     }  # fmt: skip
     for layer in nodes:
         # a node that no image tells apart from what replaces it has no effect by any method, and would count as agreement
@@ -111,6 +117,35 @@ def agreement(
         rho = float(spearman(*pair)[0, 0]) if all(np.ptp(p) > 0 for p in pair) else float("nan")
         found.append(Agreement(layer.site, method, exact.ablation.name, rho, len(columns), len(images)))
     return tuple(found)
+
+
+def agreement_of(
+    circuit: Circuit, *, images: int = 4, most_nodes: int = 24, progress: Progress = SILENT
+) -> tuple[Agreement, ...]:
+    """Compare the method that a circuit was found by with exact effects, on some of its images.
+
+    Effects of nodes are attributions where edges were run exactly.
+
+    Parameters
+    ----------
+    circuit
+        What was found.
+    images
+        How many of its images; at least two.
+    most_nodes
+        Nodes of a site.
+    progress
+        Told of every site.
+
+    """
+    wiring, reference = circuit.wiring, circuit.reference
+    method: Method = "integrated" if circuit.claim.get("method") == "integrated" else "attribution"
+    paired = reference is not None and circuit.ablation.paired
+    return agreement(
+        wiring.metric, wiring.layers, model=wiring.model, images=circuit.batch.x[:images],
+        reference=reference[:images] if paired and reference is not None else reference, method=method,
+        ablation=circuit.ablation, freeze=wiring.freeze, most_nodes=most_nodes, seed=circuit.seed, progress=progress,
+    )  # fmt: skip
 
 
 def some_of(layer: NodeSet, nodes: Sequence[int]) -> NodeSet:

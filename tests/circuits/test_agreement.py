@@ -5,8 +5,8 @@ import pytest
 import torch
 from small_models import one_thread, planted_wiring, small_images, small_vit
 
-from circuits import effects, heads, mean, neurons, resample, zero
-from circuits.agreement import Agreement, agreement, agreement_sentence, some_of
+from circuits import FindConfig, effects, find_circuit, heads, mean, neurons, resample, zero
+from circuits.agreement import Agreement, agreement, agreement_of, agreement_sentence, some_of
 from circuits.nodes import features
 from mechinterp import logit
 from mechinterp.feature_encoder import Directions
@@ -53,6 +53,16 @@ def test_some_nodes_of_a_set_are_the_same_nodes():
     some = some_of(heads(vit, "blocks.0.attn.hook_z", 2), [1])
     assert some.members == ((4, 5, 6, 7),)
     assert some.names == ("blocks.0 head 1",)
+
+
+def test_a_circuits_own_method_is_held_against_exact_effects():
+    planted, shown, w = planted_wiring("cnn")
+    config = FindConfig(method="eap-ig", steps=2, discovery="top-n", top=20, boot=100)
+    circuit = find_circuit(planted.model, shown.x, metric=logit(1), sites=list(w.sites), config=config)
+    found = agreement_of(circuit, images=3, most_nodes=5)
+    assert [a.site for a in found] == list(w.sites)
+    assert {a.method for a in found} == {"integrated"}
+    assert all(a.images == 3 and a.nodes <= 5 for a in found)
 
 
 def test_the_sentence_names_the_sites_that_fall_short():
