@@ -23,7 +23,7 @@ from probes.pooling import Pooling, TokenStore, patients_of, pooled_activations
 from probes.reading import read_attribute
 from probes.results import ProbeResult
 from probes.rivals import against
-from probes.score_intervals import score_interval
+from probes.score_intervals import reading_interval, score_interval
 from probes.scores import METRICS, ProbeKind, Reading, rank_correlation
 from probes.shuffles import compare_by_groups, compare_by_shifts
 
@@ -148,10 +148,10 @@ def fit_probe(
     x = np.asarray(activations, dtype=np.float64)[kept]
     reading = read_attribute(x, y, outer, kind, name)
 
+    are_patients = units_are_patients and order is None
+
     def over_patients(statistic: Callable[[NDArray[np.int64]], float]) -> Interval:
-        return score_interval(
-            statistic, unit_of, kind, n_boot, seed, units_are_patients=units_are_patients and order is None
-        )
+        return score_interval(statistic, unit_of, kind, n_boot, seed, units_are_patients=are_patients)
 
     controls: list[Control] = []
     test = described = None
@@ -187,7 +187,7 @@ def fit_probe(
         spearman=float("nan") if kind == "categorical" else float(rank_correlation(y[:, None], reading.predicted)[0]),
         mae=error[0],
         mae_of_mean=error[1],
-        interval=over_patients(reading.score_of),
+        interval=reading_interval(reading, unit_of, n_boot, seed, units_are_patients=are_patients),
         p_value=test.p_value if test else None,
         smallest_p=test.smallest_p if test else 1.0,
         p_scheme=test.scheme if test else "",

@@ -9,13 +9,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechinterp.statistics.bootstrap import Interval, bootstrap_groups
-from probes.scores import ProbeKind
+from probes.scores import ProbeKind, Reading
 
 METHODS: dict[ProbeKind, Literal["bca", "jackknife"]] = {
     # the draws of an R² are skewed: at 12 to 60 patients their 95 % intervals hold the truth in 93 % only
     "continuous": "jackknife", "binary": "bca", "ordinal": "bca", "categorical": "bca",
 }  # fmt: skip
 """By the kind of attribute; the evidence page counts how often each covers."""
+
+
+def reading_interval(
+    reading: Reading,
+    groups: Sequence[Any] | NDArray[Any],
+    n_boot: int = 2000,
+    seed: int = 0,
+    *,
+    units_are_patients: bool = True,
+) -> Interval:
+    """Interval of a reading's score over patients.
+
+    Parameters
+    ----------
+    reading
+        Out-of-fold predictions.
+    groups
+        Patient of each image.
+    n_boot, seed
+        Of the draws, where there are any.
+    units_are_patients
+        False where the groups are parts of one subject.
+
+    """
+    return score_interval(reading.score_of, groups, reading.kind, n_boot, seed, units_are_patients=units_are_patients)
 
 
 def score_interval(
@@ -27,7 +52,7 @@ def score_interval(
     *,
     units_are_patients: bool = True,
 ) -> Interval:
-    """Interval of a score, or of the difference of two, over patients.
+    """Interval of any number that is made of scores, such as the difference of two, over patients.
 
     Parameters
     ----------

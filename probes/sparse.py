@@ -20,7 +20,7 @@ from probes.folds import Folds, make_folds
 from probes.linear import kind_of
 from probes.pooling import Pooling, TokenStore, patients_of, pooled_features
 from probes.reading import classified, read_new
-from probes.score_intervals import score_interval
+from probes.score_intervals import reading_interval
 from probes.scores import METRICS, ProbeKind, Reading
 
 Values = NDArray[np.float64]
@@ -147,7 +147,7 @@ def fit_sparse_probe(
     return SparseProbe(
         name, unit, METRICS[kind], encoder, ks,
         tuple(float(r.scores()[0]) for r in readings),
-        tuple(score_interval(r.score_of, units, kind, n_boot, seed) for r in readings),
+        tuple(reading_interval(r, units, n_boot, seed) for r in readings),
         float(everything.scores()[0]),
         tuple(tuple(tuple(int(f) for f in order[:k]) for order in ranked) for k in ks),
     )  # fmt: skip
