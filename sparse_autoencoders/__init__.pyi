@@ -38,5 +38,16 @@ from .purity import attribute_purity as attribute_purity
 from .purity import label_purity as label_purity
 from .purity import strongest_images as strongest_images
 from .spatial_coherence import SpatialCoherence as SpatialCoherence
+from .crosscoder import Crosscoder as Crosscoder
+from .joint_format import load_trained as load_trained
+from .joint_metrics import evaluate_crosscoder as evaluate_crosscoder
+from .joint_metrics import evaluate_transcoder as evaluate_transcoder
+from .joint_metrics import linear_map as linear_map
+from .joint_training import crosscoder_sweep as crosscoder_sweep
+from .joint_training import train_crosscoders as train_crosscoders
+from .joint_training import train_transcoders as train_transcoders
+from .joint_training import transcoder_sweep as transcoder_sweep
+from .transcoder import Transcoder as Transcoder
+from .transcoder_splicing import transcoder_loss_recovered as transcoder_loss_recovered
 from .importing import export_sae as export_sae
 from .importing import import_sae as import_sae

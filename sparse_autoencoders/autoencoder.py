@@ -116,13 +116,7 @@ class SparseAutoencoder:
             If `x` is of another width.
 
         """
-        hidden = self.preactivations(x)
-        if self.architecture == "topk":
-            values, columns = hidden.topk(self.k or 1, dim=-1, sorted=False)
-            return torch.zeros_like(hidden).scatter_(-1, columns, values.relu())
-        if self.threshold is not None:
-            return hidden.relu() * (hidden > self.threshold.to(hidden))
-        return hidden.relu()
+        return activated(self.preactivations(x), self.k if self.architecture == "topk" else None, self.threshold)
 
     def encode_sparse(
         self, x: Float[Tensor, "*rows d_in"], k: int | None = None
@@ -166,6 +160,18 @@ class SparseAutoencoder:
     def _tensors(self) -> dict[str, Tensor]:
         named = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
         return named if self.threshold is None else {**named, "threshold": self.threshold}
+
+
+def activated(
+    hidden: Float[Tensor, "*rows feature"], k: int | None, threshold: Float[Tensor, " feature"] | None
+) -> Float[Tensor, "*rows feature"]:
+    """Return the ReLU of the `k` largest pre-activations of a row, of those above their threshold, or of all."""
+    if k is not None:
+        values, columns = hidden.topk(k, dim=-1, sorted=False)
+        return torch.zeros_like(hidden).scatter_(-1, columns, values.relu())
+    if threshold is not None:
+        return hidden.relu() * (hidden > threshold.to(hidden))
+    return hidden.relu()
 
 
 def require_same_source(encoder: FeatureEncoder, store: ActivationStore, *, allow_mismatch: bool = False) -> None:

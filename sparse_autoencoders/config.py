@@ -56,6 +56,7 @@ class TrainSAEConfig:
         int, "times that silent features start anew at the worst reconstructed tokens: after the first, second, … epoch"
     ] = 4
     sparsity: Annotated[float, "weight of the L1 penalty (standard, gated) or of the distance to k (jumprelu)"] = 1.0
+    skip: Annotated[bool, "give a transcoder a linear path of its own beside the features"] = False
     device: Annotated[str, "where to train: cpu, cuda, cuda:1, …"] = "cpu"
 
     def __post_init__(self) -> None:

@@ -71,6 +71,39 @@ def start(
     return _with_quiet(begin, sample, residual, k, whole_batch, missing, generator) if missing else begin
 
 
+def paired_start(
+    read: Float[Tensor, "row d_in"],
+    wanted: Float[Tensor, "row d_out"],
+    width: int,
+    k: int,
+    generator: torch.Generator,
+    *,
+    whole_batch: bool = False,
+) -> Start:
+    """Return the start of a transcoder: each feature reads along a token's input and writes along the same token's output.
+
+    Parameters
+    ----------
+    read, wanted
+        The same training tokens at both sites, each in the scale it is trained in.
+    width, k, generator, whole_batch
+        As for :func:`start`.
+
+    """
+    read, wanted = read[:_SAMPLE_ROWS], wanted[:_SAMPLE_ROWS]
+    drawn = torch.randint(len(read), (width,), generator=generator)
+    rows, W_dec = (
+        torch.nn.functional.normalize(
+            part[drawn] + 0.01 * torch.randn(width, part.shape[1], generator=generator), dim=-1
+        )
+        for part in (read, wanted)
+    )
+    reconstruction = _codes(read @ rows.T, k, whole_batch) @ W_dec
+    scale = float((wanted * reconstruction).sum() / reconstruction.square().sum().clamp_min(1e-12))
+    scale = max(scale, 1e-3)  # a start that explains nothing must still be heard
+    return Start("data", (scale * rows.T).contiguous(), W_dec, _explained(wanted, scale * reconstruction))
+
+
 def suited(raw: Float[Tensor, "row d_in"]) -> Literal["neurons", "data"]:
     """Return the start that suits a site: ``neurons`` where most values are exactly zero, else ``data``.
 
@@ -140,9 +173,25 @@ def worst_residuals(
     residual: Float[Tensor, "row d_in"], n: int, generator: torch.Generator
 ) -> Float[Tensor, "feature d_in"]:
     """Return `n` unit directions of residuals, drawn with probability proportional to their squared norm."""
+    return _unit(residual[_worst_rows(residual, n, generator)], generator)
+
+
+def worst_pairs(
+    read: Float[Tensor, "row d_in"], residual: Float[Tensor, "row d_out"], n: int, generator: torch.Generator
+) -> Float[Tensor, "feature d_in+d_out"]:
+    """Return `n` pairs of unit directions side by side: what a row reads, and what is left over of it."""
+    rows = _worst_rows(residual, n, generator)
+    return torch.cat([_unit(part[rows], generator) for part in (read, residual)], dim=1)
+
+
+def _worst_rows(residual: Tensor, n: int, generator: torch.Generator) -> Tensor:
     weights = residual.square().sum(-1)
     if not float(weights.sum()) > 0:
         weights = torch.ones_like(weights)
-    drawn = residual[torch.multinomial(weights, n, replacement=True, generator=generator)]
+    return torch.multinomial(weights, n, replacement=True, generator=generator)
+
+
+def _unit(drawn: Tensor, generator: torch.Generator) -> Tensor:
+    # a row drawn twice must not give two equal directions
     noise = 1e-3 * drawn.norm(dim=-1, keepdim=True).clamp_min(1e-3) / drawn.shape[-1] ** 0.5
     return torch.nn.functional.normalize(drawn + noise * torch.randn(drawn.shape, generator=generator), dim=-1)

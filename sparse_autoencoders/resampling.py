@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparse_autoencoders.initialisation import QUIET, worst_residuals
+from sparse_autoencoders.initialisation import QUIET, worst_pairs, worst_residuals
 from sparse_autoencoders.learner import Learner
 
 
@@ -21,6 +21,8 @@ def restart_silent(
     silent: Bool[Tensor, " feature"],
     sample: Float[Tensor, "row d_in"],
     generator: torch.Generator,
+    *,
+    read_width: int | None = None,
 ) -> int:
     """Point silent features at what the others leave over, and forget what Adam knew of them.
 
@@ -36,6 +38,8 @@ def restart_silent(
         Normalised training tokens.
     generator
         Decides which rows are drawn.
+    read_width
+        Of a transcoder: how wide what it reads is, which stands before what it writes.
 
     Returns
     -------
@@ -46,6 +50,11 @@ def restart_silent(
     n = int(silent.sum())
     if n == 0 or n == len(silent):
         return 0
-    residual = sample - learner.reconstruct(sample)
-    learner.restart(silent, worst_residuals(residual, n, generator), QUIET)
+    reconstructed = learner.reconstruct(sample)
+    if read_width is None:
+        directions = worst_residuals(sample - reconstructed, n, generator)
+    else:
+        read, wanted = sample[:, :read_width], sample[:, read_width:]
+        directions = worst_pairs(read, wanted - reconstructed, n, generator)
+    learner.restart(silent, directions, QUIET)
     return n

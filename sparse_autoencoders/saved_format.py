@@ -48,39 +48,63 @@ def save(sae: SparseAutoencoder, folder: Path) -> Path:
         If the disk is full or the folder cannot be written.
 
     """
-    tensors = {name: t.detach().cpu().float().contiguous() for name, t in sae._tensors().items()}
-    write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))
     config: dict[str, Any] = {
         "architecture": sae.architecture,
         "d_in": sae.d_in,
         "d_sae": sae.width,
-        "dtype": "float32",
-        "device": "cpu",
         "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": {
-            "model_name": sae.provenance.get("model", {}).get("spec"),
-            "hook_name": sae.site,
-            "sae_lens_training_version": sae.provenance.get("versions", {}).get("sae-lens"),
-        },
     }
     if sae.architecture == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
-    write_json(folder / CONFIG, config)
-    write_json(
-        folder / OURS,
-        {
-            **sae.provenance,
-            "format_version": FORMAT_VERSION,
-            "site": sae.site,
-            "architecture": sae.architecture,
-            "d_in": sae.d_in,
-            "width": sae.width,
-            "sae_weights_hash": sae.weights_hash,
-            "files": {name: sha256_file(folder / name) for name in (WEIGHTS, CONFIG)},
+    ours = {
+        "site": sae.site,
+        "architecture": sae.architecture,
+        "d_in": sae.d_in,
+        "width": sae.width,
+        "sae_weights_hash": sae.weights_hash,
+    }
+    return write_folder(folder, sae._tensors(), config, ours, sae.provenance)
+
+
+def write_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Write the three files, ours last.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    tensors
+        Weights, by the names that SAELens gives them.
+    config
+        What SAELens wants to know beside what holds of all that is saved here.
+    ours
+        What the weights are, for our own reading; its ``site`` is SAELens' ``hook_name``.
+    provenance
+        Where they come from.
+
+    """
+    plain = {name: t.detach().cpu().float().contiguous() for name, t in tensors.items()}
+    write_atomically(folder / WEIGHTS, lambda path: save_file(plain, path))
+    common = {
+        "dtype": "float32",
+        "device": "cpu",
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {
+            "model_name": provenance.get("model", {}).get("spec"),
+            "hook_name": ours["site"],
+            "sae_lens_training_version": provenance.get("versions", {}).get("sae-lens"),
         },
-    )
+    }
+    write_json(folder / CONFIG, {**common, **config})
+    files = {name: sha256_file(folder / name) for name in (WEIGHTS, CONFIG)}
+    write_json(folder / OURS, {**provenance, "format_version": FORMAT_VERSION, **ours, "files": files})
     return folder
 
 
@@ -102,6 +126,27 @@ def load(folder: Path, *, site: str | None = None) -> SparseAutoencoder:
         If a file is cut short, altered, or lacks a part.
 
     """
+    config, tensors, provenance = read_folder(folder)
+    name = site or provenance.get("site") or config.get("metadata", {}).get("hook_name") or config.get("hook_name")
+    if not name:
+        raise ConfigError(f"{folder} does not say which site it reads: name it with site=")
+    try:
+        return _folded(name, config, tensors, provenance)
+    except KeyError as error:
+        raise DamagedFileError(f"{folder} lacks {error}: it was cut short or is no SAE of this format") from error
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Return a folder's config, weights and provenance, checked against the checksums where it has some.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds nothing of the kind.
+    DamagedFileError
+        If a file is cut short or altered.
+
+    """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ConfigError(
@@ -118,13 +163,7 @@ def load(folder: Path, *, site: str | None = None) -> SparseAutoencoder:
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise DamagedFileError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
-    name = site or provenance.get("site") or config.get("metadata", {}).get("hook_name") or config.get("hook_name")
-    if not name:
-        raise ConfigError(f"{folder} does not say which site it reads: name it with site=")
-    try:
-        return _folded(name, config, tensors, provenance)
-    except KeyError as error:
-        raise DamagedFileError(f"{folder} lacks {error}: it was cut short or is no SAE of this format") from error
+    return config, tensors, provenance
 
 
 def _folded(
@@ -132,6 +171,8 @@ def _folded(
 ) -> SparseAutoencoder:
     """Bring SAELens' variants to one form: bias taken off the input, unit decoder rows."""
     architecture = config["architecture"]
+    if architecture.endswith(("transcoder", "crosscoder")):
+        raise ConfigError(f"a saved {architecture.replace('_', ' ')} is no SAE of one site: evaluate-sae reads it")
     if architecture not in {"topk", "jumprelu", "standard"}:
         raise ConfigError(
             f"a saved SAE of architecture '{architecture}' cannot be read: save it as topk, jumprelu or standard"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from sparse_autoencoders.autoencoder import SparseAutoencoder
 from sparse_autoencoders.calibration import threshold_for_l0
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.explained_variance import ExplainedVariance
-from sparse_autoencoders.initialisation import Start, start, suited
-from sparse_autoencoders.learner import Learner, copy_into
+from sparse_autoencoders.initialisation import Start, paired_start, start, suited
+from sparse_autoencoders.learner import Learner, LearntWeights, copy_into
 from sparse_autoencoders.metrics import evaluate_sae
 from sparse_autoencoders.resampling import restart_silent
 from sparse_autoencoders.schedules import active_features, learning_rate
@@ -26,10 +27,32 @@ _CURVE_POINTS = 200
 _RESTART_ROWS = 1 << 12
 
 
-def make_learner(begin: Start, config: TrainSAEConfig, dead_after: int, seed: int) -> Learner:
+class Thresholded(Protocol):
+    """What has a threshold for each feature and says what the features see before it."""
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        ...
+
+    def preactivations(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows feature"]:
+        """Return what the latents see before any is set to zero."""
+        ...
+
+
+_T = TypeVar("_T", bound=Thresholded)
+
+
+def make_learner(
+    begin: Start, config: TrainSAEConfig, dead_after: int, seed: int, *, read_width: int | None = None
+) -> Learner:
     """Return what takes the steps: sparse kernels on the CPU for the TopK family, SAELens' classes for all else."""
     from sparse_autoencoders.sparse_learner import ARCHITECTURES, SparseLearner
 
+    if read_width is not None:
+        from sparse_autoencoders.transcoder_learner import TranscoderLearner
+
+        return TranscoderLearner(begin, config, dead_after)
     if config.arch in ARCHITECTURES and config.device == "cpu":
         return SparseLearner(begin, config, dead_after)
     from sparse_autoencoders.saelens import SAELensLearner
@@ -104,16 +127,10 @@ class SingleTraining:
         """Return one before its first step."""
         generator = torch.Generator().manual_seed(seed)
         raw = stream.sample(generator)
-        init = suited(raw) if config.init == "auto" else config.init
         sample = stream.normalised(raw)
-        whole_batch = config.arch in {"batchtopk", "matryoshka"}
-        width = config.width(sample.shape[1])
-        begin = start(init, sample, width, config.k, generator, whole_batch=whole_batch)
-        if config.init == "auto" and begin.explained_variance < 0:
-            # what the units leave over lies along one direction here, and the latents that start there overshoot together
-            begin = start("data", sample, width, config.k, generator, whole_batch=whole_batch)
+        begin = _begun(raw, sample, stream, config, generator)
         dead_after = max(1, round(config.dead_after * stream.steps_per_epoch))
-        learner = make_learner(begin, config, dead_after, seed)
+        learner = make_learner(begin, config, dead_after, seed, read_width=stream.read_width)
         average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}
         curve: dict[str, list[float]] = {n: [] for n in ("step", "loss", "explained_variance", "l0", "dead")}
         kept = sample[:_RESTART_ROWS]
@@ -144,21 +161,25 @@ class SingleTraining:
         # none in the second half: a restarted feature needs time to learn
         if within == 0 and epoch <= config.restarts and 2 * (step + 1) <= steps:
             silent = self.learner.silent_for >= stream.steps_per_epoch
-            self.standing.restarted += restart_silent(self.learner, silent, self.sample, self.generator)
+            self.standing.restarted += restart_silent(
+                self.learner, silent, self.sample, self.generator, read_width=stream.read_width
+            )
         if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
-            # the scaled activations have a mean squared norm of d_in about their mean
+            # the scaled activations have a mean squared norm of their width about their mean
             dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())
-            explained = 1 - result.squared_error / x.shape[1]
+            explained = 1 - result.squared_error / (x.shape[1] - (stream.read_width or 0))
             seen = {
                 "step": step + 1, "loss": result.loss, "explained_variance": explained, "l0": result.l0, "dead": dead,
             }  # fmt: skip
             for name, value in seen.items():
                 self.curve[name].append(value)
 
-    def look_at_held_out(self, rows: Float[Tensor, "row width"], step: int, patience_steps: int) -> None:
+    def look_at_held_out(
+        self, rows: Float[Tensor, "row width"], wanted: Float[Tensor, "row wanted"], step: int, patience_steps: int
+    ) -> None:
         """Keep the best weights so far; stop where none came for too long."""
         variance = ExplainedVariance()
-        variance.update(rows, self.learner.reconstruct(rows))
+        variance.update(wanted, self.learner.reconstruct(rows))
         explained, standing = variance.compute(), self.standing
         if standing.best_variance is None or explained > standing.best_variance:
             standing.best_variance, standing.best_step = explained, step
@@ -168,15 +189,34 @@ class SingleTraining:
 
     def finished(self, stream: TrainingStream) -> SparseAutoencoder:
         """Return the autoencoder, its threshold calibrated where it needs one, measured on the training images."""
-        from mechinterp.provenance import versions
+        learnt = self.learnt().unfolded(stream.mean, float(stream.scale))
+        sae = self.calibrated(
+            SparseAutoencoder(stream.site, provenance=self.provenance(stream), **vars(learnt)), stream
+        )
+        metrics = evaluate_sae(sae, stream.store, stream.images)
+        return replace(sae, provenance={**sae.provenance, "metrics": {"train": metrics.to_json()}})
 
+    def learnt(self) -> LearntWeights:
+        """Return the weights that are saved, in the scale of training: the best seen, the average, or the last."""
         chosen = self.best or self.average
         if chosen:
             copy_into(self.learner.trained(), chosen)
             self.learner.refresh()
-        learnt = self.learner.learnt().unfolded(stream.mean, stream.scale)
+        return self.learner.learnt()
+
+    def calibrated(self, made: _T, stream: TrainingStream) -> _T:
+        """Set the threshold of what was chosen over a batch so that its L0 on the training tokens is k."""
+        if self.config.arch not in {"batchtopk", "matryoshka"}:
+            return made
+        threshold = threshold_for_l0(_preactivations(made, stream), self.config.k)
+        return replace(made, threshold=torch.full((made.width,), threshold))  # type: ignore[type-var]
+
+    def provenance(self, stream: TrainingStream) -> dict[str, Any]:
+        """Return where the autoencoder comes from, all but its metrics."""
+        from mechinterp.provenance import versions
+
         manifest = stream.store.manifest
-        provenance = {
+        return {
             "model": {
                 "spec": manifest.model_spec,
                 "weights_hash": manifest.weights_hash,
@@ -193,11 +233,6 @@ class SingleTraining:
             "curve": self.curve,
             "versions": versions(),
         }
-        sae = SparseAutoencoder(stream.site, provenance=provenance, **vars(learnt))
-        if self.config.arch in {"batchtopk", "matryoshka"}:
-            sae = _calibrated(sae, stream, self.config.k)
-        metrics = evaluate_sae(sae, stream.store, stream.images)
-        return replace(sae, provenance={**sae.provenance, "metrics": {"train": metrics.to_json()}})
 
     def record(self) -> dict[str, Any]:
         """Return what a checkpoint holds of it beside tensors."""
@@ -221,8 +256,25 @@ class SingleTraining:
         self.generator.set_state(tensors["generator"])
 
 
-def _calibrated(sae: SparseAutoencoder, stream: TrainingStream, k: int) -> SparseAutoencoder:
-    """Set the threshold of what was chosen over a batch so that its L0 on the training tokens is k."""
-    hidden = (sae.preactivations(stream.store.rows(stream.site, [int(i)])) for i in stream.images)
-    threshold = threshold_for_l0(hidden, k)
-    return replace(sae, threshold=torch.full((sae.width,), threshold))
+def _begun(
+    raw: Tensor, sample: Tensor, stream: TrainingStream, config: TrainSAEConfig, generator: torch.Generator
+) -> Start:
+    """Return the start that the settings ask for, from tokens as they are and as training sees them."""
+    width = config.width(stream.widths[0])
+    whole_batch = config.arch in {"batchtopk", "matryoshka"}
+    if stream.read_width is not None:
+        read = sample[:, : stream.read_width]
+        return paired_start(read, stream.wanted(sample), width, config.k, generator, whole_batch=whole_batch)
+    init = suited(raw) if config.init == "auto" else config.init
+    begin = start(init, sample, width, config.k, generator, whole_batch=whole_batch)
+    if config.init == "auto" and begin.explained_variance < 0:
+        # what the units leave over lies along one direction here, and the latents that start there overshoot together
+        begin = start("data", sample, width, config.k, generator, whole_batch=whole_batch)
+    return begin
+
+
+def _preactivations(made: Thresholded, stream: TrainingStream) -> Iterable[Float[Tensor, "row feature"]]:
+    """Yield what the features see of the training images, one after another."""
+    for image in stream.images:
+        rows = stream.raw([int(image)])
+        yield made.preactivations(rows if stream.read_width is None else rows[:, : stream.read_width])

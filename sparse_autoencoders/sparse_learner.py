@@ -25,20 +25,26 @@ class SparseLearner:
         How to train; its architecture is one of :data:`ARCHITECTURES`.
     dead_after
         Steps of silence after which a feature is dead.
+    weights
+        What a step changes; by default an autoencoder's, from `begin`.
+    step
+        Which step.
 
     """
 
-    def __init__(self, begin: Start, config: TrainSAEConfig, dead_after: int) -> None:
-        width, d_in = begin.W_dec.shape
-        weights = Weights(
-            begin.W_enc.t().contiguous().clone(),
-            torch.zeros(width),
-            begin.W_dec.contiguous().clone(),
-            torch.zeros(d_in),
-        )
+    def __init__(
+        self,
+        begin: Start,
+        config: TrainSAEConfig,
+        dead_after: int,
+        *,
+        weights: Weights | None = None,
+        step: type[SparseStep] = SparseStep,
+    ) -> None:
+        width = len(begin.W_dec)
         self.arch, self.dead_after = config.arch, dead_after
-        self._step = SparseStep(
-            weights,
+        self._step = step(
+            weights or weights_of(begin),
             config.k,
             whole_batch=config.arch != "topk",
             prefixes=prefixes_of(config, width) if config.arch == "matryoshka" else None,
@@ -63,9 +69,12 @@ class SparseLearner:
 
     def restart(self, silent: Bool[Tensor, " feature"], directions: Float[Tensor, "silent d_in"], quiet: float) -> None:
         """Point some features elsewhere."""
+        self._point(silent, directions, directions, quiet)
+
+    def _point(self, silent: Tensor, reads: Tensor, writes: Tensor, quiet: float) -> None:
         step, w = self._step, self._step.weights
-        w.decoder[silent] = directions
-        w.encoder[silent] = quiet * w.encoder[~silent].norm(dim=1).mean() * directions
+        w.decoder[silent] = writes
+        w.encoder[silent] = quiet * w.encoder[~silent].norm(dim=1).mean() * reads
         w.bias[silent] = 0
         for name in ("encoder", "decoder", "bias"):
             step.first[name][silent] = 0
@@ -117,6 +126,14 @@ class SparseLearner:
         step.steps = int(state["steps"])
         step.select.remembered = None if bool(state["guess"].isnan()) else float(state["guess"])
         step.coarse.refresh()
+
+
+def weights_of(begin: Start) -> Weights:
+    """Return copies of a start's weights, with biases of zero."""
+    width, d_out = begin.W_dec.shape
+    return Weights(
+        begin.W_enc.t().contiguous().clone(), torch.zeros(width), begin.W_dec.contiguous().clone(), torch.zeros(d_out)
+    )
 
 
 def prefixes_of(config: TrainSAEConfig, width: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -53,6 +53,17 @@ class TrainingStatus:
 
 
 Watch = Callable[[TrainingStatus], None]
+
+
+class Saved(Protocol):
+    """What a training ends with."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Save into a folder."""
+        ...
+
+
+_S = TypeVar("_S", bound=Saved)
 
 
 def train_saes(
@@ -139,6 +150,20 @@ def train_sweep(
         As :func:`train_saes` does, and if two configs cannot share a stream.
 
     """
+    first = shared_by(configs)
+    stream = TrainingStream.of(store, only_site(store, site), images, first)
+    return train_on(stream, configs, SingleTraining.finished, out=out, progress=progress, watch=watch)
+
+
+def shared_by(configs: dict[str, TrainSAEConfig]) -> TrainSAEConfig:
+    """Return one of several settings that can share a stream.
+
+    Raises
+    ------
+    ConfigError
+        If they cannot, or a device is not there.
+
+    """
     first, *others = configs.values()
     for other in others:
         for name in _SHARED:
@@ -149,9 +174,28 @@ def train_sweep(
                 )
     for config in configs.values():
         _check_device(config.device)
-    stream = TrainingStream.of(store, only_site(store, site), images, first)
-    for config in others:
-        config.width(store.width(stream.site))
+    return first
+
+
+def train_on(
+    stream: TrainingStream,
+    configs: dict[str, TrainSAEConfig],
+    finish: Callable[[SingleTraining, TrainingStream], _S],
+    *,
+    out: str | Path | None,
+    progress: Progress,
+    watch: Watch | None,
+) -> list[_S]:
+    """Train one for each setting and seed on a stream, and return and save what `finish` makes of each training.
+
+    Raises
+    ------
+    ConfigError, DiskError
+        If k does not fit the site, a checkpoint is of another training, the disk is full.
+
+    """
+    for config in configs.values():
+        config.width(stream.widths[0])
     trainings = [
         SingleTraining.begun(f"{name}/seed-{seed}".lstrip("/"), stream, config, seed)
         for name, config in configs.items()
@@ -161,10 +205,10 @@ def train_sweep(
     _Loop(stream, trainings, folder, progress, watch).run()
     finished = []
     for training in trainings:
-        sae = training.finished(stream)
+        made = finish(training, stream)
         if folder is not None:
-            sae.save(folder / training.name)
-        finished.append(sae)
+            made.save(folder / training.name)
+        finished.append(made)
     if folder is not None:
         remove_checkpoint(folder / FOLDER)
     return finished
@@ -225,7 +269,7 @@ class _Loop:
             if patience and step % stream.steps_per_epoch == 0:
                 for training in trainings:
                     if not training.standing.stopped:
-                        training.look_at_held_out(held_out, step, patience)
+                        training.look_at_held_out(held_out, stream.wanted(held_out), step, patience)
                 if all(training.standing.stopped for training in trainings):
                     self.progress.note(f"stopped after {step} of {stream.steps} steps: held-out tokens gain no more")
                     break
@@ -262,7 +306,13 @@ class _Loop:
             training["config"].pop("seeds")  # type: ignore[attr-defined]
         images = [self.stream.images.tolist(), self.stream.held_out.tolist()]
         return sha256_json(
-            {"trainings": settings, "store": self.stream.store.hash, "site": self.stream.site, "images": images}
+            {
+                "trainings": settings,
+                "store": self.stream.store.hash,
+                "sites": self.stream.sites,
+                "images": images,
+                "read_width": self.stream.read_width,
+            }
         )
 
     def _go_on(self) -> int:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.cli.console import ConsoleProgress, emit_table
 from experiments.cli.options import ActivationsFlag, JsonFlag, SplitFlag
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mechinterp.store.reader import ActivationStore
+    from sparse_autoencoders.joint_format import Trained
+
 
 def run(
-    sae: Annotated[Path, typer.Argument(help="folder of an autoencoder, as `mechinterp train-sae` writes it")],
+    sae: Annotated[
+        Path,
+        typer.Argument(help="folder of an autoencoder, transcoder or crosscoder, as `mechinterp train-sae` writes it"),
+    ],
     activations: ActivationsFlag,
     split: SplitFlag = None,
     seed: Annotated[int, typer.Option("--seed", help="of the random baseline")] = 0,
@@ -23,7 +33,8 @@ def run(
 ) -> None:
     """Measure a sparse autoencoder on held-out images, beside baselines with as many active features.
 
-    Measured on the split named, on `test` where there is one, else on all images (and said so).
+    Measured on the split named, on `test` where there is one, else on all images (and said so). Of a transcoder, what counts is the
+    site that it writes, beside the best linear map; of a crosscoder, each site has a column.
 
     [bold]Example[/bold]
 
@@ -31,13 +42,46 @@ def run(
     """
     from experiments.analysis.measurements import held_out
     from mechinterp.store.reader import ActivationStore
-    from sparse_autoencoders import SparseAutoencoder, classical_encoders, control_encoders, evaluate_sae
-    from sparse_autoencoders.autoencoder import require_same_source
+    from sparse_autoencoders.joint_format import load_trained
 
-    store, loaded = ActivationStore.open(activations), SparseAutoencoder.load(sae)
-    require_same_source(loaded, store, allow_mismatch=allow_mismatch)
+    store, loaded = ActivationStore.open(activations), load_trained(sae)
     train, test = held_out(store)
     chosen = test if split is None else store.where(split)
+    site, rows = _measured(loaded, store, train, chosen, seed, allow_mismatch)
+    first = next(iter(rows.values()))
+    names = [k for k, v in first.items() if isinstance(v, (int, float))]
+    emit_table(
+        {"sae": str(sae), "images": len(chosen), "metrics": rows},
+        f"{site}, {len(chosen)} images" + ("" if len(chosen) < len(store) else " (all: no split is held out)"),
+        ["", *rows],
+        [(n.replace("_", " "), *(_shown(row.get(n)) for row in rows.values())) for n in names],
+        as_json=as_json,
+    )
+
+
+def _measured(
+    loaded: Trained,
+    store: ActivationStore,
+    train: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    seed: int,
+    allow_mismatch: bool,
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return what was measured at, and the metrics of what was loaded and of its controls."""
+    from sparse_autoencoders import Crosscoder, Transcoder, classical_encoders, control_encoders, evaluate_sae
+    from sparse_autoencoders.autoencoder import require_same_source
+    from sparse_autoencoders.joint_metrics import evaluate_crosscoder, evaluate_transcoder, linear_map
+
+    if isinstance(loaded, Crosscoder):
+        found = evaluate_crosscoder(loaded, store, chosen, allow_mismatch=allow_mismatch)
+        return ", ".join(loaded.sites), {name: metrics.to_json() for name, metrics in found.items()}
+    if isinstance(loaded, Transcoder):
+        written = evaluate_transcoder(loaded, store, chosen, allow_mismatch=allow_mismatch)
+        linear = linear_map(store, loaded.site, loaded.to_site, train)
+        control = evaluate_transcoder(linear, store, chosen).to_json()
+        shared = {name: control[name] for name in ("explained_variance", "norm_explained", "norm_ratio", "cosine")}
+        return f"{loaded.site} to {loaded.to_site}", {"transcoder": written.to_json(), "best linear map": shared}
+    require_same_source(loaded, store, allow_mismatch=allow_mismatch)
     own = evaluate_sae(loaded, store, chosen, allow_mismatch=allow_mismatch)
     # where the number of active features varies from token to token, baselines keep as many as it has in the mean
     few = min(loaded.k or max(1, round(own.l0)), loaded.width)
@@ -50,14 +94,7 @@ def run(
         name: evaluate_sae(encoder, store, chosen).to_json()
         for name, encoder in ConsoleProgress().track(list(encoders.items()), "evaluating", total=len(encoders))
     }
-    names = [k for k, v in rows["sae"].items() if isinstance(v, (int, float))]
-    emit_table(
-        {"sae": str(sae), "images": len(chosen), "metrics": rows},
-        f"{loaded.site}, {len(chosen)} images" + ("" if len(chosen) < len(store) else " (all: no split is held out)"),
-        ["", *rows],
-        [(n.replace("_", " "), *(_shown(row.get(n)) for row in rows.values())) for n in names],
-        as_json=as_json,
-    )
+    return loaded.site, rows
 
 
 def _shown(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -14,12 +14,25 @@ from experiments.cli.options import ActivationsFlag, JsonFlag, SiteFlag, SplitFl
 from mechinterp.errors import ConfigError, nearest
 from sparse_autoencoders.config import TrainSAEConfig
 
+if TYPE_CHECKING:
+    from mechinterp.store.reader import ActivationStore
+
 
 @with_config(TrainSAEConfig)
 def run(
     activations: ActivationsFlag,
     out: Annotated[Path, typer.Option("--out", help="folder for the autoencoders, one sub-folder each")],
     site: SiteFlag = None,
+    to_site: Annotated[
+        str | None,
+        typer.Option(
+            "--to-site", help="train transcoders: from --site to this one, as from an MLP's input to its output"
+        ),
+    ] = None,
+    sites: Annotated[
+        str | None,
+        typer.Option("--sites", help="train crosscoders: one dictionary for these sites, separated by commas"),
+    ] = None,
     split: SplitFlag = None,
     sweep: Annotated[
         list[str] | None,
@@ -31,7 +44,7 @@ def run(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train sparse autoencoders on a store.
+    """Train sparse autoencoders, transcoders or crosscoders on a store.
 
     They train on the split named, on `train` where there is one, else on all images. A training that was interrupted goes on where
     it was when the same command is given again. Look at OUT/training.html while it runs. What is saved loads with
@@ -44,25 +57,58 @@ def run(
       mechinterp train-sae --activations runs/a/activations --site stages.3 --seeds 0,1,2 --out runs/a/saes
 
       mechinterp train-sae --activations runs/a/activations --arch batchtopk --sweep k=16,32,64 --out runs/a/saes
+
+      mechinterp train-sae --activations runs/a/activations --site blocks.2.norm2 --to-site blocks.2.hook_mlp_out --arch batchtopk
+      --out runs/a/transcoders
+
+      mechinterp train-sae --activations runs/a/activations --sites blocks.1.hook_resid_post,blocks.2.hook_resid_post
+      --out runs/a/crosscoders
     """
     from experiments.dashboard.training_page import TrainingPage
     from experiments.run_directory import Run
     from mechinterp.store.reader import ActivationStore
-    from sparse_autoencoders import train_sweep
 
+    if sites is not None and (site is not None or to_site is not None):
+        raise ConfigError("--sites trains crosscoders and takes neither --site nor --to-site: leave them out")
     configs, progress = swept(TrainSAEConfig(**settings), sweep or []), ConsoleProgress()
+    if to_site is None and any(config.skip for config in configs.values()):
+        raise ConfigError("--skip is for transcoders: name the site that is written with --to-site")
     store = ActivationStore.open(activations)
     images = None if split is None else store.where(split)
     page = TrainingPage(out)
     with Run.create(out.parent).stage(
         "train-sae", activations=str(activations), config=settings, sweep=sweep
     ) as record:
-        trained = train_sweep(store, configs, site=site, images=images, out=out, progress=progress, watch=page.write)
+        common = {"images": images, "out": out, "progress": progress, "watch": page.write}
+        width, read = _trained(store, configs, site, to_site, sites, common)
         names = [f"{name}/seed-{seed}".lstrip("/") for name, config in configs.items() for seed in config.seeds]
         folders = [str(out / name) for name in names]
         record.update(saes=[Run(out.parent).relative(f) for f in folders])
     progress.note(f"training curves: {page.path}")
-    emit({"saes": folders, "width": trained[0].width, "site": trained[0].site}, "\n".join(folders), as_json=as_json)
+    emit({"saes": folders, "width": width, "site": read}, "\n".join(folders), as_json=as_json)
+
+
+def _trained(
+    store: ActivationStore,
+    configs: dict[str, TrainSAEConfig],
+    site: str | None,
+    to_site: str | None,
+    sites: str | None,
+    common: dict[str, Any],
+) -> tuple[int, str]:
+    """Train what the sites ask for; return the number of features and what they read, in words."""
+    from sparse_autoencoders import crosscoder_sweep, train_sweep, transcoder_sweep
+    from sparse_autoencoders.autoencoder import only_site
+
+    if sites is not None:
+        names = [name.strip() for name in sites.split(",") if name.strip()]
+        return crosscoder_sweep(store, configs, sites=names, **common)[0].width, ", ".join(names)
+    read = only_site(store, site) if to_site is None or site is not None else None
+    if to_site is None:
+        return train_sweep(store, configs, site=read, **common)[0].width, str(read)
+    if read is None:
+        raise ConfigError(f"--to-site {to_site} says what is written: name what is read with --site")
+    return transcoder_sweep(store, configs, site=read, to_site=to_site, **common)[0].width, f"{read} to {to_site}"
 
 
 def swept(config: TrainSAEConfig, sweeps: list[str]) -> dict[str, TrainSAEConfig]:
