@@ -36,6 +36,7 @@ COMMANDS = {
     "edit": "Remove a shortcut, and say what that wins and costs.",
     "dashboard": "Show a run in the browser, or export pages that open from disk.",
     "report": "Say, element by element, whether a run makes its model interpretable; page, JSON and PDF.",
+    "compare": "Show the reports of several runs side by side: studies, models, conditions.",
     "phantoms": "Render images with known truth, from physical parameters.",
     "train-reference": "Train a small reference model on phantoms.",
     "sites": "List the places of a model that can be captured.",

@@ -49,22 +49,24 @@ def report_page(record: Mapping[str, Any]) -> str:
         *_plan(record["plan"]),
         *_last(record),
     ]
-    body = to_html(element("main", element("article", *parts, css="page report")), _no_leaf)
+    body = to_html(element("main", element("article", *parts, css="page report")), no_leaf)
     title = escape(record["use_case"]["title"])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{title} – report</title><link rel="icon" href="data:,"><style>{_styles()}</style></head>'
+        f'<title>{title} – report</title><link rel="icon" href="data:,"><style>{page_styles()}</style></head>'
         f"<body>{body}{_scripts(record)}</body></html>\n"
     )
 
 
-def _styles() -> str:
+def page_styles() -> str:
+    """Return the styles of every page of reports."""
     ours = package_files("experiments.report").joinpath("assets/report.css").read_text(encoding="utf-8")
     return package_files("experiments.dashboard").joinpath("assets/style.css").read_text(encoding="utf-8") + ours
 
 
-def _no_leaf(_: FigureBlock | FeatureTable) -> Element:
+def no_leaf(_: FigureBlock | FeatureTable) -> Element:
+    """Refuse what a dashboard draws in its own way: reports hold plain elements only."""
     raise TypeError("a report's page holds plain elements only")
 
 

@@ -1,0 +1,145 @@
+"""Several reports side by side: the same elements and the same tests, run by run, as plain JSON.
+
+Nothing is computed anew: verdicts follow from each report's own claims and plan. What the runs share, and what they do
+not, is said beside them, because a difference between two numbers means little where model and patients both differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.report.elements import CITATION, ELEMENTS
+from experiments.report.report import NOTICE, Report
+from mechinterp.errors import ConfigError
+
+FORMAT_VERSION = 1
+
+
+def run_names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return a short name for each run: its folder's, with as many parents as it takes to tell them apart.
+
+    Raises
+    ------
+    ConfigError
+        If a run is given twice, or only one.
+
+    """
+    paths = [folder.resolve() for folder in folders]
+    if len(paths) < 2:
+        raise ConfigError("one run cannot be compared: give the folders of at least two")
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ConfigError(f"{twice} is given twice: give each run once")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return tuple("/".join(path.parts[-depth:]) for path in paths)
+
+
+def side_by_side(reports: Mapping[str, Report]) -> dict[str, Any]:
+    """Return several reports as one record: a column for each run.
+
+    Parameters
+    ----------
+    reports
+        By the name that each run is shown under.
+
+    """
+    every = list(reports.values())
+    return {
+        "format": FORMAT_VERSION,
+        "notice": NOTICE,
+        "citation": CITATION,
+        "runs": [_run(name, report) for name, report in reports.items()],
+        "shared": list(shared(every)),
+        "elements": [
+            {
+                "element": name,
+                "question": ELEMENTS[name].question,
+                "cells": [_element_cell(report, name) for report in every],
+            }
+            for name in ELEMENTS
+        ],
+        "tests": [
+            {"element": element, "name": name, "cells": [_test_cell(report, element, name) for report in every]}
+            for element, name in _tests(every)
+        ],
+    }
+
+
+def shared(reports: Sequence[Report]) -> tuple[str, ...]:
+    """Return in words whether study, plan and patients are the same for all runs."""
+    studies = {report.use_case.name for report in reports}
+    patients = {report.plan.plan.confirmation for report in reports}
+    criteria = {tuple(test.name for test in report.plan.plan.tests) for report in reports}
+    found = []
+    if len(studies) > 1:
+        found.append("The runs are of different studies: compare how far each is understood, not their numbers.")
+    if len(patients) == 1 and None not in patients:
+        found.append("All runs were confirmed on the same patients: what differs is the model and what was made of it.")
+    else:
+        found.append("The runs were not confirmed on the same patients: their numbers differ by that too.")
+    if len(studies) == 1 and len(criteria) > 1:
+        found.append("The runs did not plan the same tests: a dash says that a run has no such test.")
+    return tuple(found)
+
+
+def _run(name: str, report: Report) -> dict[str, Any]:
+    check, config = report.model_check, report.provenance.get("config", {})
+    model = report.provenance.get("model", {})
+    return {
+        "name": name,
+        "study": report.use_case.name,
+        "title": report.use_case.title,
+        "model": str(model.get("spec", "not stated")),
+        "weights_hash": model.get("weights_hash"),
+        "condition": config.get("condition") if isinstance(config, Mapping) else None,
+        "check": {
+            "state": check.state, "metric": check.metric, "value": check.value,
+            "interval": None if check.interval is None else list(check.interval), "n_groups": check.n_groups,
+        },
+        "n_needed": len(report.use_case.needs),
+        "n_needed_met": len(report.use_case.needs) - len(report.unmet),
+        "answer": list(report.answer),
+    }  # fmt: skip
+
+
+def _element_cell(report: Report, name: str) -> dict[str, Any]:
+    verdict = report.verdicts[name]
+    return {
+        "word": verdict.word,
+        "needed": name in report.use_case.needs,
+        "n_tests": len(report.plan.plan.of(name)),
+        "n_held": sum(
+            stands.counts and stands.word == "met" for stands in report.standings(_evidence(report, name))
+        ),
+        "reason": verdict.reasons[0] if verdict.reasons else "",
+    }  # fmt: skip
+
+
+def _tests(reports: Sequence[Report]) -> list[tuple[str, str]]:
+    """Return element and name of every planned test, in the order of the elements and of the first plan that has it."""
+    found = dict.fromkeys((test.element, test.name) for report in reports for test in report.plan.plan.tests)
+    order = list(ELEMENTS)
+    return sorted(found, key=lambda test: order.index(test[0]))
+
+
+def _test_cell(report: Report, element: str, name: str) -> dict[str, Any] | None:
+    """Return what a run found for a test; ``None`` where it was not planned, no word where it was not run."""
+    if name not in {test.name for test in report.plan.plan.of(element)}:
+        return None
+    evidence = _evidence(report, element)
+    for claim, stands in zip(evidence.claims, report.standings(evidence), strict=True):
+        if claim.test == name:
+            return {
+                "word": stands.word, "value": claim.value, "unit": claim.unit, "strength": claim.strength,
+                "interval": None if claim.interval is None else list(claim.interval),
+                "reason": stands.reasons[0] if stands.reasons else "",
+            }  # fmt: skip
+    return {"word": "not run", "value": None, "unit": "", "strength": "", "interval": None, "reason": ""}
+
+
+def _evidence(report: Report, name: str) -> Any:
+    return next(evidence for evidence in report.elements if evidence.element == name)
