@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mechinterp.feature_encoder import FeatureEncoder
     from mechinterp.store import ActivationStore
 
-InferenceArchitecture = Literal["topk", "jumprelu", "standard"]
+InferenceArchitecture = Literal["topk", "jumprelu", "standard", "matching_pursuit"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,8 @@ class SparseAutoencoder:
     .. math:: z = \mathrm{act}((x - b_{dec}) W_{enc} + b_{enc}), \qquad \hat x = z W_{dec} + b_{dec}
 
     with *act* the ReLU of the `k` largest pre-activations of a row (``topk``), of those above their latent's threshold
-    (``jumprelu``), or of all (``standard``).
+    (``jumprelu``), or of all (``standard``). ``matching_pursuit`` has no encoder of its own: `k` times it takes the direction that
+    explains most of what is left.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class SparseAutoencoder:
     W_enc, b_enc, W_dec, b_dec
         Weights. Rows of `W_dec` have unit norm.
     k
-        Latents of a row, for ``topk``.
+        Latents of a row, for ``topk``; rounds, for ``matching_pursuit``.
     threshold
         Per latent, for ``jumprelu``.
     provenance
@@ -69,8 +70,9 @@ class SparseAutoencoder:
                 raise ShapeError(
                     f"{name} has shape {tuple(tensor.shape)}, {shape} fits the encoder: the SAE is damaged"
                 )
-        if self.architecture == "topk" and not (self.k and 1 <= self.k <= width):
-            raise ConfigError(f"k is {self.k}: a TopK SAE of {width} features wants 1 to {width}")
+        if self.architecture in {"topk", "matching_pursuit"} and not (self.k and 1 <= self.k <= width):
+            what = "TopK" if self.architecture == "topk" else "matching-pursuit"
+            raise ConfigError(f"k is {self.k}: a {what} SAE of {width} features wants 1 to {width}")
         if self.architecture == "jumprelu" and self.threshold is None:
             raise ConfigError("a JumpReLU SAE wants a threshold per feature")
 
@@ -116,23 +118,25 @@ class SparseAutoencoder:
             If `x` is of another width.
 
         """
+        if self.architecture == "matching_pursuit":
+            from sparse_autoencoders.architectures.matching_pursuit import pursuit_codes
+
+            self._require_width(x)
+            return pursuit_codes(x - self.b_dec.to(x), self.W_dec.to(x), self.k or 1)
         return activated(self.preactivations(x), self.k if self.architecture == "topk" else None, self.threshold)
 
     def encode_sparse(
         self, x: Float[Tensor, "*rows d_in"], k: int | None = None
     ) -> tuple[Float[Tensor, "*rows k"], Int[Tensor, "*rows k"]]:
         """Return the `k` largest codes of each row and the features they belong to, largest first."""
-        hidden = self.preactivations(x)
+        hidden = self.encode(x) if self.architecture == "matching_pursuit" else self.preactivations(x)
         values, columns = hidden.topk(k or self.k or self.width, dim=-1)
         kept = values > (0 if self.threshold is None else self.threshold.to(values)[columns])
         return values.relu() * kept, columns
 
     def preactivations(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows feature"]:
-        """Return what the latents see before any is set to zero."""
-        if x.shape[-1] != self.d_in:
-            raise ShapeError(
-                f"activations are {x.shape[-1]} wide, the SAE of site '{self.site}' reads {self.d_in}: capture that site"
-            )
+        """Return what the latents see before any is set to zero; of matching pursuit, what the first round sees."""
+        self._require_width(x)
         return (x - self.b_dec.to(x)) @ self.W_enc.to(x) + self.b_enc.to(x)
 
     def decode(self, z: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows d_in"]:
@@ -156,6 +160,12 @@ class SparseAutoencoder:
         from sparse_autoencoders.saved_format import load
 
         return load(Path(folder), site=site)
+
+    def _require_width(self, x: Tensor) -> None:
+        if x.shape[-1] != self.d_in:
+            raise ShapeError(
+                f"activations are {x.shape[-1]} wide, the SAE of site '{self.site}' reads {self.d_in}: capture that site"
+            )
 
     def _tensors(self) -> dict[str, Tensor]:
         named = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}

@@ -7,7 +7,9 @@ from typing import Annotated, Literal, get_args
 
 from mechinterp.errors import ConfigError, nearest
 
-Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "gated", "standard"]
+Architecture = Literal[
+    "topk", "batchtopk", "matryoshka", "jumprelu", "gated", "standard", "matching-pursuit", "archetypal"
+]
 Schedule = Literal["constant", "cosine"]
 Initialisation = Literal["auto", "neurons", "data", "random"]
 
@@ -19,8 +21,8 @@ class TrainSAEConfig:
     arch: Annotated[Architecture, "what makes the codes sparse; standard is ReLU with an L1 penalty"] = "topk"
     k: Annotated[
         int,
-        "features active in a token; on average for batchtopk and matryoshka, aimed at by jumprelu, unused by gated and "
-        "standard",
+        "features active in a token; on average for batchtopk and matryoshka, rounds of matching-pursuit, aimed at by jumprelu, "
+        "unused by gated and standard",
     ] = 32
     expansion: Annotated[float, "features per unit of the site's width"] = 4.0
     seeds: Annotated[tuple[int, ...], "one SAE is trained for each; a seed decides initialisation and data order"] = (
@@ -50,12 +52,21 @@ class TrainSAEConfig:
         "where decoder and (tied) encoder start: the site's own units and their opposites, training tokens, at random; "
         "auto takes the units where most activations are zero and the start explains anything, else training tokens",
     ] = "auto"
-    aux: Annotated[float, "weight of the loss that revives dead features (topk, batchtopk, matryoshka)"] = 1.0
+    aux: Annotated[float, "weight of the loss that revives dead features (topk, batchtopk, matryoshka, archetypal)"] = (
+        1.0
+    )
     dead_after: Annotated[float, "epochs of silence after which a feature counts as dead in training"] = 0.25
     restarts: Annotated[
         int, "times that silent features start anew at the worst reconstructed tokens: after the first, second, … epoch"
     ] = 4
     sparsity: Annotated[float, "weight of the L1 penalty (standard, gated) or of the distance to k (jumprelu)"] = 1.0
+    archetypes: Annotated[
+        int,
+        "centroids of the training tokens that decoder directions are mixtures of (archetypal); at most the tokens drawn",
+    ] = 512
+    relaxation: Annotated[
+        float, "how far a direction may leave the archetypes' hull, as a share of their mean norm (archetypal)"
+    ] = 0.3
     skip: Annotated[bool, "give a transcoder a linear path of its own beside the features"] = False
     device: Annotated[str, "where to train: cpu, cuda, cuda:1, …"] = "cpu"
 
@@ -66,7 +77,7 @@ class TrainSAEConfig:
             raise ConfigError(f"unknown schedule '{self.schedule}': {nearest(self.schedule, get_args(Schedule))}")
         if self.init not in get_args(Initialisation):
             raise ConfigError(f"unknown initialisation '{self.init}': {nearest(self.init, get_args(Initialisation))}")
-        for name in ("k", "epochs", "batch_size"):
+        for name in ("k", "epochs", "batch_size", "archetypes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.steps is not None and self.steps < 1:
@@ -84,7 +95,7 @@ class TrainSAEConfig:
             )
         if self.prefixes[0] <= 0:
             raise ConfigError(f"the first prefix is {self.prefixes[0]}: it must be above 0")
-        for name in ("aux", "restarts", "sparsity", "patience"):
+        for name in ("aux", "restarts", "sparsity", "patience", "relaxation"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
         if self.warm_up < 0 or self.decay < 0 or self.warm_up + self.decay > 1:

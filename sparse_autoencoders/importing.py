@@ -215,6 +215,8 @@ def _to_dictionary_learning(sae: SparseAutoencoder, folder: Path) -> Path:
 
 def _to_overcomplete(sae: SparseAutoencoder, file: Path) -> Path:
     norms = sae.W_dec.norm(dim=1)
+    if sae.architecture == "matching_pursuit":
+        raise ConfigError("overcomplete's matching pursuit is another class: export this one as saelens")
     if sae.architecture == "jumprelu":
         raise ConfigError(
             "overcomplete has no threshold for each feature: export this jumprelu as saelens or dictionary_learning"

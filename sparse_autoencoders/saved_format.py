@@ -1,7 +1,7 @@
 """The folder of a saved SAE: SAELens' two files, and ours beside them.
 
 ``sae_weights.safetensors`` and ``cfg.json`` are what ``sae_lens.SAE.load_from_disk`` reads, architectures ``topk``,
-``jumprelu`` and ``standard``, with every normalisation folded in: codes are computed from the site's raw activations.
+``jumprelu``, ``standard`` and ``matching_pursuit``, with every normalisation folded in: codes are computed from the site's raw activations.
 ``mechinterp.json`` says where it comes from; written last, with checksums of the other two, it also says that the folder is
 whole.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mechinterp.errors import ConfigError, DamagedFileError
 from mechinterp.files import read_json, sha256_file, write_atomically, write_json
-from sparse_autoencoders.autoencoder import SparseAutoencoder
+from sparse_autoencoders.autoencoder import InferenceArchitecture, SparseAutoencoder
 
 WEIGHTS = "sae_weights.safetensors"
 CONFIG = "cfg.json"
@@ -56,6 +56,10 @@ def save(sae: SparseAutoencoder, folder: Path) -> Path:
     }
     if sae.architecture == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    tensors = sae._tensors()
+    if sae.architecture == "matching_pursuit":
+        config |= {"max_iterations": sae.k, "residual_threshold": 0.0, "stop_on_duplicate_support": False}
+        tensors = {name: tensors[name] for name in ("W_dec", "b_dec")}  # the encoder is the decoder
     ours = {
         "site": sae.site,
         "architecture": sae.architecture,
@@ -63,7 +67,7 @@ def save(sae: SparseAutoencoder, folder: Path) -> Path:
         "width": sae.width,
         "sae_weights_hash": sae.weights_hash,
     }
-    return write_folder(folder, sae._tensors(), config, ours, sae.provenance)
+    return write_folder(folder, tensors, config, ours, sae.provenance)
 
 
 def write_folder(
@@ -173,7 +177,7 @@ def _folded(
     architecture = config["architecture"]
     if architecture.endswith(("transcoder", "crosscoder")):
         raise ConfigError(f"a saved {architecture.replace('_', ' ')} is no SAE of one site: evaluate-sae reads it")
-    if architecture not in {"topk", "jumprelu", "standard"}:
+    if architecture not in get_args(InferenceArchitecture):
         raise ConfigError(
             f"a saved SAE of architecture '{architecture}' cannot be read: save it as topk, jumprelu or standard"
         )
@@ -182,6 +186,8 @@ def _folded(
             raise ConfigError(
                 f"the SAE has {key} '{config[key]}': fold it into the weights with SAELens and save it again"
             )
+    if architecture == "matching_pursuit":
+        return _pursuing(site, config, tensors, provenance)
     W_enc, b_enc, W_dec, b_dec = (tensors[name].float() for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
     threshold = tensors["threshold"].float() if architecture == "jumprelu" else None
     if not config.get("apply_b_dec_to_input", True):
@@ -196,3 +202,21 @@ def _folded(
         threshold = None if threshold is None else threshold * norms
     k = int(config["k"]) if architecture == "topk" else None
     return SparseAutoencoder(site, architecture, W_enc, b_enc, W_dec, b_dec, k, threshold, provenance)
+
+
+def _pursuing(
+    site: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]
+) -> SparseAutoencoder:
+    W_dec, b_dec = tensors["W_dec"].float(), tensors["b_dec"].float()
+    if not torch.allclose(W_dec.norm(dim=-1), torch.ones(len(W_dec)), atol=1e-4):
+        raise ConfigError("a matching pursuit whose directions have no unit norm chooses otherwise: train one here")
+    if config.get("residual_threshold", 1e-2) > 0 or config.get("stop_on_duplicate_support", True):
+        raise ConfigError(
+            "a matching pursuit that stops early has no fixed k: set residual_threshold 0 and stop_on_duplicate_support false "
+            "in its cfg.json if max_iterations alone shall decide"
+        )
+    k = int(config.get("max_iterations") or W_dec.shape[1])
+    W_enc, b_enc = W_dec.t().contiguous(), torch.zeros(len(W_dec))
+    if not config.get("apply_b_dec_to_input", True):
+        b_dec = torch.zeros_like(b_dec)  # SAELens then adds it nowhere
+    return SparseAutoencoder(site, "matching_pursuit", W_enc, b_enc, W_dec, b_dec, k, None, provenance)

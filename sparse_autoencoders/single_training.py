@@ -44,15 +44,47 @@ _T = TypeVar("_T", bound=Thresholded)
 
 
 def make_learner(
-    begin: Start, config: TrainSAEConfig, dead_after: int, seed: int, *, read_width: int | None = None
+    begin: Start,
+    config: TrainSAEConfig,
+    dead_after: int,
+    seed: int,
+    *,
+    sample: Float[Tensor, "row width"] | None = None,
+    read_width: int | None = None,
 ) -> Learner:
-    """Return what takes the steps: sparse kernels on the CPU for the TopK family, SAELens' classes for all else."""
+    """Return what takes the steps: sparse kernels on the CPU for the TopK family, SAELens' classes for what we have no own of.
+
+    Parameters
+    ----------
+    begin, config, dead_after, seed
+        As the learners have them.
+    sample
+        Normalised training tokens, which an archetypal autoencoder is made of.
+    read_width
+        Of a transcoder: how wide what it reads is.
+
+    Raises
+    ------
+    ConfigError
+        If an archetypal autoencoder is given no tokens, or a transcoder's settings cannot be meant.
+
+    """
     from sparse_autoencoders.sparse_learner import ARCHITECTURES, SparseLearner
 
     if read_width is not None:
         from sparse_autoencoders.transcoder_learner import TranscoderLearner
 
         return TranscoderLearner(begin, config, dead_after)
+    if config.arch == "matching-pursuit":
+        from sparse_autoencoders.architectures.matching_pursuit import MatchingPursuitLearner
+
+        return MatchingPursuitLearner(begin, config, dead_after)
+    if config.arch == "archetypal":
+        from sparse_autoencoders.architectures.archetypal import ArchetypalLearner
+
+        if sample is None:
+            raise ConfigError("an archetypal autoencoder is made of training tokens: give a sample of them")
+        return ArchetypalLearner(begin, config, dead_after, sample, seed)
     if config.arch in ARCHITECTURES and config.device == "cpu":
         return SparseLearner(begin, config, dead_after)
     from sparse_autoencoders.saelens import SAELensLearner
@@ -130,7 +162,7 @@ class SingleTraining:
         sample = stream.normalised(raw)
         begin = _begun(raw, sample, stream, config, generator)
         dead_after = max(1, round(config.dead_after * stream.steps_per_epoch))
-        learner = make_learner(begin, config, dead_after, seed, read_width=stream.read_width)
+        learner = make_learner(begin, config, dead_after, seed, sample=sample, read_width=stream.read_width)
         average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}
         curve: dict[str, list[float]] = {n: [] for n in ("step", "loss", "explained_variance", "l0", "dead")}
         kept = sample[:_RESTART_ROWS]

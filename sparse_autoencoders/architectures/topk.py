@@ -21,6 +21,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from torch import Tensor
 
+from sparse_autoencoders.architectures.auxiliary import dead_latents_loss
 from sparse_autoencoders.kernels import Select, autoencode, topk_of_batch, topk_of_row
 
 
@@ -48,7 +49,7 @@ class SparseStepTopK(TopKTrainingSAE):
         reconstruction, codes, hidden = autoencode(centred, self.W_enc, self.b_enc, self.W_dec, self.select)
         error = centred - reconstruction
         mse = error.square().sum(-1).mean()
-        auxiliary = self._dead_latents_loss(centred.detach(), error.detach(), step_input.dead_neuron_mask)
+        auxiliary = self._auxiliary(centred, error, step_input.dead_neuron_mask)
         return TrainStepOutput(
             sae_in=x,
             sae_out=x - error,
@@ -58,20 +59,10 @@ class SparseStepTopK(TopKTrainingSAE):
             losses={"mse_loss": mse, "auxiliary_reconstruction_loss": auxiliary},
         )
 
-    def _dead_latents_loss(self, centred: Tensor, error: Tensor, dead: Tensor | None) -> Tensor:
-        """Let the dead latents reconstruct what the living ones left over (AuxK)."""
-        if dead is None or self.cfg.aux_loss_coefficient == 0 or not bool(dead.any()):
-            return centred.new_zeros(())
-        chosen = dead.nonzero().flatten()
-        k = min(centred.shape[-1] // 2, len(chosen))
-        hidden = centred @ self.W_enc[:, chosen] + self.b_enc[chosen]
-        values, columns = hidden.topk(k, dim=-1, sorted=False)
-        codes = torch.zeros_like(hidden).scatter(-1, columns, values.relu())
-        loss = (codes @ self.W_dec[chosen] - error).square().sum(-1).mean()
-        # few dead latents must not count as much as many: the weight of SAELens' own loss
-        weight = min(len(chosen) / (centred.shape[-1] // 2), 1.0)
-        weighted: Tensor = self.cfg.aux_loss_coefficient * weight * loss
-        return weighted
+    def _auxiliary(self, centred: Tensor, error: Tensor, dead: Tensor | None) -> Tensor:
+        return dead_latents_loss(
+            centred.detach(), error.detach(), dead, self.W_enc, self.b_enc, self.W_dec, self.cfg.aux_loss_coefficient
+        )
 
 
 class SparseStepBatchTopK(SparseStepTopK):
@@ -108,7 +99,7 @@ class SparseStepMatryoshka(SparseStepBatchTopK):
             before = errors[-1] if errors else centred
             errors.append(before - kept[:, begin:end] @ self.W_dec[begin:end])
         mse = torch.stack([error.square().sum(-1).mean() for error in errors]).mean()
-        auxiliary = self._dead_latents_loss(centred.detach(), errors[-1].detach(), step_input.dead_neuron_mask)
+        auxiliary = self._auxiliary(centred, errors[-1], step_input.dead_neuron_mask)
         return TrainStepOutput(
             sae_in=x,
             sae_out=x - errors[-1],
