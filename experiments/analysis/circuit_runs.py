@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 from experiments.analysis.stagewise import images_of
 from experiments.run_directory import Run
 from mechinterp.errors import ConfigError, HashMismatchError
-from mechinterp.files import write_bytes, write_json
+from mechinterp.files import write_json
 from mechinterp.objectives import Objective, logit, logit_difference, probability
 from mechinterp.progress import SILENT, Progress
 from mechinterp.store.reader import ActivationStore
 
 if TYPE_CHECKING:
-    from circuits import Ablation, Circuit, Faithfulness, FindConfig
+    from circuits import Ablation, Circuit, Faithfulness, FeatureGraph, FindConfig
     from circuits.inputs import Batch
     from mechinterp.images.image_set import ImageSet
     from mechinterp.models.vision_model import VisionModel
@@ -198,20 +197,59 @@ def find_in_run(
     return circuit, tested
 
 
-def write_circuit(circuit: Circuit, tested: Faithfulness, out: Path) -> dict[str, str]:
-    """Write the graph (JSON and GraphML), its faithfulness, and a page that shows both; return the files' names."""
-    circuit.graph.save(out / "circuit.json")
-    circuit.graph.save(out / "circuit.graphml")
+def write_circuit(
+    circuit: Circuit, tested: Faithfulness, out: Path, *, run: Path | None = None, lines: Sequence[str] = ()
+) -> dict[str, str]:
+    """Write the graph (JSON and GraphML), its faithfulness, and a page that shows both; return the files' names.
+
+    Parameters
+    ----------
+    circuit, tested
+        What was found, and how faithful it is.
+    out
+        The folder.
+    run
+        The run's, whose attributed features give their names and units to nodes.
+    lines
+        What else is said above the graph.
+
+    """
+    from experiments.analysis.circuit_pictures import circuit_pictures
+    from experiments.analysis.feature_names import attribute_names
+    from experiments.dashboard.circuit_page import write_circuit_page
+
+    graph = circuit.graph if run is None else circuit.graph.named(attribute_names(run))
+    graph.save(out / "circuit.json")
+    graph.save(out / "circuit.graphml")
     write_json(out / "faithfulness.json", tested.to_json())
-    figures = [circuit.figure(), *([tested.figure()] if tested.under else [])]
-    parts = [f.to_html(full_html=False, include_plotlyjs=(k == 0)) for k, f in enumerate(figures)]
-    title = html.escape(f"Circuit of {circuit.wiring.metric.name}")
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
-        f"<body><main><h1>{title}</h1>{''.join(parts)}<p>Research use only.</p></main></body></html>"
+    pictures = circuit_pictures(circuit) if circuit.edges else {}
+    said = [*circuit_sentences(graph, tested, circuit.possible), *lines]
+    write_circuit_page(
+        out / "circuit.html", f"Circuit of {circuit.wiring.metric.name}", said, graph, tested, pictures=pictures
     )
-    write_bytes(out / "circuit.html", page.encode())
     return {name: str(out / name) for name in ("circuit.json", "circuit.graphml", "faithfulness.json", "circuit.html")}
+
+
+def circuit_sentences(graph: FeatureGraph, tested: Faithfulness, possible: int) -> list[str]:
+    """Return what a circuit's page says first, from its numbers alone."""
+    claim, nodes = graph.claim, [n for n in graph.nodes if n.kind != "metric"]
+    known = sum(bool(n.attribute) for n in nodes)
+    images, patients = claim.get("images"), claim.get("patients")
+    whose = f"{images} images" + (f" of {patients} patients" if patients else "")
+    lines = [
+        f"{len(graph.edges)} of {possible:,} possible edges between {len(nodes)} nodes drive {graph.metric} (found by "
+        f"{claim.get('method')} on {whose}, {claim.get('ablation')} in place). "
+        + (f"{known} of the nodes follow a measured quantity on held-out images." if known else "No node has a confirmed attribute."),
+        f"Error nodes, what autoencoders do not reconstruct, are the source of {graph.error_share:.0%} of the edges' size.",
+    ]  # fmt: skip
+    for u in tested.under:
+        low, high = u.random_interval
+        beside = f"; random circuits of the size {low:.2f} to {high:.2f}" if len(u.random) else ""
+        lines.append(
+            f"Alone, on patients held out, it keeps {u.faithfulness.value:.2f} of the answer under {u.ablation.name}{beside}; "
+            f"without it {u.completeness.value:.2f} is left."
+        )
+    return lines
 
 
 def model_of_run(store: ActivationStore) -> VisionModel:

@@ -9,10 +9,14 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.dashboard.html_text import to_html
 from mechinterp.files import write_bytes
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from experiments.dashboard.markup import Element
+    from experiments.dashboard.page import FeatureTable, FigureBlock
 
 NOTICE = "Research use only. Not a medical device."
 
@@ -38,7 +42,16 @@ class Shown:
 
 
 def write_single_page(
-    path: Path, title: str, lines: Sequence[str], figures: Sequence[Shown], *, refresh_seconds: int | None = None
+    path: Path,
+    title: str,
+    lines: Sequence[str],
+    figures: Sequence[Shown],
+    *,
+    before: Sequence[Element] = (),
+    after: Sequence[Element] = (),
+    style: str = "",
+    script: str = "",
+    refresh_seconds: int | None = None,
 ) -> Path:
     """Write a page.
 
@@ -52,6 +65,10 @@ def write_single_page(
         Paragraphs of plain text, shown before Plotly is loaded.
     figures
         Under them.
+    before, after
+        What else stands there: between lines and figures, and under the figures.
+    style, script
+        The page's own, for what `before` and `after` hold; the script runs before Plotly is read.
     refresh_seconds
         After how long a browser reads the page anew, while the work it shows goes on.
 
@@ -63,7 +80,7 @@ def write_single_page(
     """
     from plotly.offline import get_plotlyjs
 
-    style = package_files("experiments.dashboard").joinpath("assets/style.css").read_text(encoding="utf-8")
+    common = package_files("experiments.dashboard").joinpath("assets/style.css").read_text(encoding="utf-8")
     refresh = f'<meta http-equiv="refresh" content="{refresh_seconds}">' if refresh_seconds else ""
     text = "".join(f'<p class="text">{escape(line)}</p>' for line in lines)
     parts = [
@@ -76,6 +93,8 @@ def write_single_page(
         f"draw({at}, {(shown.figure.to_json() or '').replace('<', chr(92) + 'u003c')});"
         for at, shown in enumerate(figures)
     )
+    above, below = ("".join(to_html(node, _refused) for node in nodes) for nodes in (before, after))
+    own = f"<script>{script}</script>" if script else ""
     draw = (
         "function draw(at, figure) { Plotly.newPlot('figure-' + at, figure.data, figure.layout, "
         "{responsive: true, displaylogo: false}); }"
@@ -83,10 +102,14 @@ def write_single_page(
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'{refresh}<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head>'
-        f'<body><main><div class="page"><h1>{escape(title)}</h1>{text}{"".join(parts)}'
+        f'{refresh}<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{common}{style}</style></head>'
+        f'<body><main><div class="page"><h1>{escape(title)}</h1>{text}{above}{"".join(parts)}{below}'
         f'<p class="text muted">{NOTICE}</p></div></main>'
-        f"<script>{get_plotlyjs()}</script><script>{draw}{calls}</script></body></html>\n"
+        f"{own}<script>{get_plotlyjs()}</script><script>{draw}{calls}</script></body></html>\n"
     )
     write_bytes(path, page.encode())
     return path
+
+
+def _refused(block: FigureBlock | FeatureTable) -> Element:
+    raise TypeError(f"a single page draws no {type(block).__name__}: give its figure among the figures")
