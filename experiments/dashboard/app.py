@@ -1,7 +1,8 @@
 """A run's pages served on this machine: the same page model as the export, drawn as Dash components.
 
-Served is one run and nothing else: its pages, and the pictures its results name. The app answers only requests addressed
-to the host it was started on, so that a page elsewhere cannot read it by giving its own name this machine's address.
+Served is one run and nothing else: its pages, the pictures its results name, and what its model answers on the desk, all to
+whoever holds the token (:mod:`experiments.dashboard.access`). The app answers only requests addressed to the host it was
+started on, so that a page elsewhere cannot read it by giving its own name this machine's address.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ import flask
 from dash import ALL, Input, Output, State, ctx, dcc, html
 from dash.exceptions import PreventUpdate
 
+from experiments.dashboard.access import address, guard, new_token
+from experiments.dashboard.api import add_api
 from experiments.dashboard.components import table_body, table_state, to_dash
+from experiments.dashboard.desk.opening import DeskOfRun
+from experiments.dashboard.feature_details import ensure_details
 from experiments.dashboard.markup import SLIDER, href, page_elements
 from experiments.dashboard.page import FeatureTable, Page
+from experiments.dashboard.run_files import files_of_run
 from experiments.dashboard.run_view import RunView
 from experiments.dashboard.site import Pages, missing_page
 from mechinterp.errors import ConfigError
+from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 INDEX = """<!doctype html>
 <html lang="en">
 <head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">
@@ -62,7 +65,7 @@ ON_OPACITY = """function(opacity) {
 }"""
 
 
-def make_app(run_dir: Path, hosts: tuple[str, ...] | None = LOOPBACK) -> dash.Dash:
+def make_app(run_dir: Path, hosts: tuple[str, ...] | None = LOOPBACK, *, token: str) -> dash.Dash:
     """Return the app of a run, ready to be served.
 
     Parameters
@@ -71,6 +74,8 @@ def make_app(run_dir: Path, hosts: tuple[str, ...] | None = LOOPBACK) -> dash.Da
         The run.
     hosts
         Names of this machine that requests may be addressed to; ``None`` allows any.
+    token
+        What a request must hold, see :func:`experiments.dashboard.access.new_token`.
 
     Raises
     ------
@@ -78,7 +83,7 @@ def make_app(run_dir: Path, hosts: tuple[str, ...] | None = LOOPBACK) -> dash.Da
         If the folder holds no results.
 
     """
-    pages = Pages(RunView.read(Path(run_dir)))
+    pages = Pages(RunView.read(Path(run_dir)), live=True)
     app = dash.Dash(
         __name__,
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -89,13 +94,14 @@ def make_app(run_dir: Path, hosts: tuple[str, ...] | None = LOOPBACK) -> dash.Da
         index_string=INDEX,
     )
     app.layout = _layout(pages)
-    _guard(app.server, hosts)
-    _add_pictures(app.server, pages.view)
+    guard(app.server, hosts, token)
+    _add_files(app.server, pages.view)
+    add_api(app.server, pages)
     _add_callbacks(app, pages)
     return app
 
 
-def make_server(run_dir: Path, host: str = "127.0.0.1", port: int = 8050) -> BaseWSGIServer:
+def make_server(run_dir: Path, host: str = "127.0.0.1", port: int = 8050, *, token: str) -> BaseWSGIServer:
     """Return a server that listens already; ``serve_forever()`` answers, ``shutdown()`` ends it.
 
     Parameters
@@ -106,6 +112,8 @@ def make_server(run_dir: Path, host: str = "127.0.0.1", port: int = 8050) -> Bas
         Where to listen; this machine only unless another address is given.
     port
         Where to listen; 0 takes any free port, which stands in the server's ``port``.
+    token
+        What a request must hold.
 
     Raises
     ------
@@ -116,7 +124,7 @@ def make_server(run_dir: Path, host: str = "127.0.0.1", port: int = 8050) -> Bas
     from werkzeug.serving import make_server as make
 
     hosts = None if host in EVERYWHERE else (*LOOPBACK, host)
-    app = make_app(run_dir, hosts)
+    app = make_app(run_dir, hosts, token=token)
     try:
         # Werkzeug ends the program where a port is taken; a socket of our own says so in our words.
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -128,33 +136,28 @@ def make_server(run_dir: Path, host: str = "127.0.0.1", port: int = 8050) -> Bas
         return make(host, listening.getsockname()[1], app.server, threaded=True, fd=listening.detach())
 
 
-def serve(run_dir: Path, host: str = "127.0.0.1", port: int = 8050) -> None:
-    """Serve a run until interrupted; the arguments are those of :func:`make_server`."""
-    server = make_server(run_dir, host, port)
+def serve(run_dir: Path, host: str = "127.0.0.1", port: int = 8050, *, progress: Progress = SILENT) -> None:
+    """Serve a run until interrupted.
+
+    Parameters
+    ----------
+    run_dir, host, port
+        As of :func:`make_server`.
+    progress
+        Told the address, with the token that this time opens it, once it is listened on.
+
+    """
+    token = new_token()
+    view = RunView.read(Path(run_dir))
+    ensure_details(view, DeskOfRun(view), progress=progress)
+    server = make_server(run_dir, host, port, token=token)
+    progress.note(f"{address(host, server.port, token)} – Ctrl-C ends it")
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         pass
     finally:
         server.server_close()
-
-
-def _guard(server: flask.Flask, hosts: tuple[str, ...] | None) -> None:
-    """Refuse requests addressed to other hosts, and tell browsers to fetch nothing from elsewhere."""
-
-    def refuse_other_hosts() -> None:
-        name = flask.request.host.rsplit(":", 1)[0].strip("[]")
-        if hosts is not None and name not in hosts:
-            flask.abort(403)
-
-    def add_headers(response: flask.Response) -> flask.Response:
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
-    server.before_request(refuse_other_hosts)
-    server.after_request(add_headers)
 
 
 def _layout(pages: Pages) -> Any:
@@ -179,8 +182,14 @@ def _layout(pages: Pages) -> Any:
     )
 
 
-def _add_pictures(server: flask.Flask, view: RunView) -> None:
-    """Serve the pictures that the results name, and no other file."""
+def _add_files(server: flask.Flask, view: RunView) -> None:
+    """Serve the pictures that the results name, the pages of stages and the notes, and no other file."""
+
+    @server.route("/files/<path:name>")
+    def file(name: str) -> flask.Response:
+        if name not in files_of_run(view.run_dir):
+            flask.abort(404)
+        return flask.send_file((view.run_dir / name).resolve(), max_age=0)
 
     @server.route("/images/<path:name>")
     def picture(name: str) -> flask.Response:

@@ -21,6 +21,8 @@ def to_dash(node: Node) -> Any:
     if isinstance(node, FigureBlock):
         graph = dcc.Graph(figure=node.figure, config=GRAPH_CONFIG, style={"height": "100%"}, responsive=True)
         label: dict[str, Any] = {"role": "img", "aria-label": node.alt}
+        if node.name:
+            label["data-plot"] = node.name
         return html.Div(graph, className="plot", style={"height": f"{node.height_px}px"}, **label)
     if isinstance(node, FeatureTable):
         return _feature_table(node)

@@ -20,20 +20,25 @@ from typing import Any
 import plotly
 from plotly.utils import PlotlyJSONEncoder
 
+from experiments.dashboard.feature_details import ensure_details
 from experiments.dashboard.html_text import to_html
 from experiments.dashboard.markup import Element, Node, element, href, page_elements
 from experiments.dashboard.page import FeatureTable, FigureBlock, Link, Page, sort_key
+from experiments.dashboard.run_files import EXPORT, files_of_run
 from experiments.dashboard.run_view import RunView
-from experiments.dashboard.site import Pages, missing_page, stamps
+from experiments.dashboard.site import STORED_DESKS, Pages, missing_page, stamps
 from mechinterp.errors import ConfigError, DiskError
 from mechinterp.figures import theme
 from mechinterp.progress import SILENT, Progress
 
-MARKER = "mechinterp-pages.json"
+WIDGETS = ("widgets.js", "widgets_desk.js", "widgets_notes.js", "widgets_window.js")
+"""Scripts that the served pages have too; the first is what the others register with."""
+
+MARKER = EXPORT
 """Names a folder as an export, so that a later export may replace it and nothing else."""
 
 
-def export_static(run_dir: Path, out: Path, progress: Progress = SILENT) -> Path:
+def export_static(run_dir: Path, out: Path, progress: Progress = SILENT, *, stored_desks: int = STORED_DESKS) -> Path:
     """Write a run's pages to a folder and return the path of its ``index.html``.
 
     Parameters
@@ -44,6 +49,9 @@ def export_static(run_dir: Path, out: Path, progress: Progress = SILENT) -> Path
         The folder to make. An earlier export there is replaced once the new one is whole; until then it is untouched.
     progress
         Told of every page.
+    stored_desks
+        On how many images moves of the intervention desk are computed beforehand; 0 loads no model and
+        computes nothing that the run does not hold.
 
     Raises
     ------
@@ -53,7 +61,9 @@ def export_static(run_dir: Path, out: Path, progress: Progress = SILENT) -> Path
         If the folder cannot be written.
 
     """
-    pages = Pages(RunView.read(Path(run_dir)))
+    pages = Pages(RunView.read(Path(run_dir)), stored_desks=stored_desks)
+    if stored_desks:
+        ensure_details(pages.view, pages.desk, progress=progress)
     out = Path(out).resolve()
     _refuse_foreign(out)
     building = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -86,12 +96,14 @@ def _put_in_place(building: Path, out: Path) -> None:
 
 def _write_site(pages: Pages, folder: Path, progress: Progress) -> None:
     view = pages.view
-    for name in ("style.css",):
+    for name in ("style.css", *WIDGETS):
         _copy_asset(f"assets/{name}", folder / name)
     _copy_asset("static/site.js", folder / "site.js")
     shutil.copyfile(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", folder / "plotly.min.js")
-    for name in sorted(view.pictures):
-        target = folder / name
+    copies = [(name, name) for name in sorted(view.pictures)]
+    copies += [(name, f"files/{name}") for name in sorted(files_of_run(view.run_dir))]
+    for name, place in copies:
+        target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(view.run_dir / name, target)
     made: set[Path] = set()
@@ -140,9 +152,10 @@ def placeholder(block: FigureBlock | FeatureTable, number: int) -> Element:
     if isinstance(block, FeatureTable):
         return element("div", css="feature-table", data_table=str(number))
     waiting: Node = element("span", "drawing …", css="waiting")
+    named = {"data_plot": block.name} if block.name else {}
     return element(
         "div", waiting, css="plot", data_figure=str(number), role="img", aria_label=block.alt,
-        style=f"height: {block.height_px}px",
+        style=f"height: {block.height_px}px", **named,
     )  # fmt: skip
 
 
@@ -190,6 +203,7 @@ def _shell(pages: Pages) -> str:
         title=escape(view.title),
         navigation=to_html(element("ul", *links), _no_leaf),
         stamps=footer,
+        widgets="".join(f'<script src="{name}"></script>\n' for name in WIDGETS),
     )
 
 

@@ -6,10 +6,13 @@ markup as a string.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import singledispatch
+from pathlib import PurePosixPath
 from typing import TypeAlias
+from urllib.parse import quote
 
 from experiments.dashboard.formatting import format_value
 from experiments.dashboard.page import (
@@ -22,6 +25,7 @@ from experiments.dashboard.page import (
     Facts,
     FeatureTable,
     FigureBlock,
+    Files,
     Heading,
     Link,
     Links,
@@ -33,7 +37,9 @@ from experiments.dashboard.page import (
     Text,
     Thumbnails,
     Verdict,
+    Widget,
 )
+from mechinterp.files import jsonable
 
 Node: TypeAlias = "Element | str | FigureBlock | FeatureTable"
 
@@ -177,6 +183,8 @@ def _(block: Thumbnails) -> Node:
             if item.source
             else element("span", "no picture", css="no-picture")
         )
+        if item.slug:
+            picture = element("a", picture, href=href(item.slug))
         mark = [element("span", item.mark, css="mark")] if item.mark else []
         items.append(
             element(
@@ -197,6 +205,18 @@ def _(block: Links) -> Node:
 
 
 @draw.register
+def _(block: Files) -> Node:
+    items = []
+    for file in block.files:
+        # quoted, so that no name can be read as an address of another kind
+        address = f"files/{quote(file.path)}"
+        keeping = {"download": PurePosixPath(file.path).name} if file.download else {}
+        note = [element("span", f" {file.note}", css="note")] if file.note else []
+        items.append(element("li", element("a", file.text, href=address, **keeping), *note))
+    return element("ul", *items, css="files", aria_label=block.label)
+
+
+@draw.register
 def _(block: Side) -> Node:
     narrowest = f"repeat(auto-fill, minmax(min({block.narrowest_px}px, 100%), 1fr))"
     return element("div", *(draw(b) for b in block.blocks), css="side", style=f"grid-template-columns: {narrowest}")
@@ -205,6 +225,14 @@ def _(block: Side) -> Node:
 @draw.register
 def _(block: Details) -> Node:
     return element("details", element("summary", block.summary), *(draw(b) for b in block.blocks))
+
+
+@draw.register
+def _(block: Widget) -> Node:
+    return element(
+        "div", css=f"widget {block.name}", role="group", aria_label=block.label, data_widget=block.name,
+        data_config=json.dumps(jsonable(block.config), ensure_ascii=False),
+    )  # fmt: skip
 
 
 @draw.register

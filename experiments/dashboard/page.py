@@ -8,7 +8,7 @@ name or an attribute can become any.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from experiments.dashboard.formatting import ABSENT, Form, format_value, label_with_unit
 
@@ -143,6 +143,8 @@ class FigureBlock:
     caption: str
     alt: str
     height_px: int = 340
+    name: str = ""
+    """What a widget on the same page calls it, to draw new values into it."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,13 @@ class OverlaySlider:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture; `mark` says in a word what sets it apart."""
+    """A small picture; `mark` says in a word what sets it apart, `slug` is the page it leads to."""
 
     source: str | None
     alt: str
     caption: str
     mark: str = ""
+    slug: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,37 @@ class Links:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file of the run that may be opened or kept: its path there, and what it is called.
+
+    Parameters
+    ----------
+    path
+        Relative to the run's folder.
+    text
+        What the link says.
+    note
+        Said after it.
+    download
+        Whether it is kept rather than opened.
+
+    """
+
+    path: str
+    text: str
+    note: str = ""
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of the run beside the pages."""
+
+    label: str
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True)
 class Side:
     """Blocks beside each other, as many as fit."""
 
@@ -192,6 +226,26 @@ class Details:
 
     summary: str
     blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Widget:
+    """A part that the reader works with, drawn by the script of its name in the folder ``assets``.
+
+    Parameters
+    ----------
+    name
+        Which script's.
+    config
+        What it starts from, as plain JSON; every text in it is shown as text.
+    label
+        What it is, for those who cannot see it.
+
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    label: str
 
 
 @dataclass(frozen=True)
@@ -262,8 +316,8 @@ class FeatureTable:
 
 
 Block: TypeAlias = (
-    "Heading | Text | Answer | Stamp | Verdict | ClaimCard | Facts | Table | FigureBlock | OverlaySlider | Thumbnails | Links | Side "
-    "| Details | FeatureTable"
+    "Heading | Text | Answer | Stamp | Verdict | ClaimCard | Facts | Table | FigureBlock | OverlaySlider | Thumbnails | Links | Files | Side "
+    "| Details | Widget | FeatureTable"
 )
 
 

@@ -162,6 +162,11 @@ class RunView:
         """Return the model's probability of a class on an image."""
         return None if class_index is None else self["images"]["probabilities"][index][class_index].number()
 
+    def answer(self, index: int) -> str | None:
+        """Return the class that the model answers on an image, if its probabilities were kept."""
+        shares = [p if p is not None else -1.0 for p in self["images"]["probabilities"][index].numbers()]
+        return self.class_name(shares.index(max(shares))) if shares and max(shares) >= 0 else None
+
     def class_name(self, index: int) -> str:
         """Return a class's name."""
         return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"

@@ -17,11 +17,17 @@ def run(
         Path | None, typer.Option("--export", help="write static pages that open from disk, and end")
     ] = None,
     port: Annotated[int, typer.Option("--port", help="port of the served pages, on this machine only")] = 8050,
+    desks: Annotated[
+        int, typer.Option("--desks", help="with --export: on how many images moves of features are computed beforehand")
+    ] = 6,
     as_json: JsonFlag = False,
 ) -> None:
     """Show a run in the browser, or export pages that open from disk without any network.
 
     A run made stage by stage is analysed first, if that has not been done: features, attributes, effects.
+
+    Served pages answer on this machine only, at the address that is printed, with its token; there, moving a feature on the
+    desk runs the model. An export holds moves that were computed beforehand, and says so.
 
     [bold]Examples[/bold]
 
@@ -35,8 +41,7 @@ def run(
     progress = ConsoleProgress()
     ensure_results(folder, progress=progress)
     if export is not None:
-        page = export_static(folder, export, progress=progress)
+        page = export_static(folder, export, progress=progress, stored_desks=desks)
         emit({"page": str(page)}, str(page), as_json=as_json)
         return
-    progress.note(f"http://127.0.0.1:{port} – Ctrl-C ends it")
-    serve(folder, port=port)
+    serve(folder, port=port, progress=progress)

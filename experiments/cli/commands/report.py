@@ -34,10 +34,11 @@ def run(
 
       mechinterp report runs/a --strict --pdf --json
     """
+    from experiments.dashboard.rating.results import with_ratings
     from experiments.report.pdf import print_pdf
     from experiments.report.saving import PAGE, write_report
 
-    report = _report_of(folder, ConsoleProgress())
+    report = with_ratings(_report_of(folder, ConsoleProgress()), folder)
     path = write_report(folder, report)
     page = folder / PAGE
     printed = print_pdf(page, folder / "report.pdf") if pdf else None

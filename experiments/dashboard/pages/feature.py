@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from experiments.dashboard.charts import attribute_scatter, class_effects, histogram
+from experiments.dashboard.feature_details import FeatureDetails
 from experiments.dashboard.formatting import format_value, label_with_unit, with_unit
 from experiments.dashboard.page import (
     Block,
@@ -20,42 +19,63 @@ from experiments.dashboard.page import (
     Side,
     Table,
     Text,
+    Widget,
 )
+from experiments.dashboard.pages.feature_more import further_galleries, near_features
+from experiments.dashboard.pages.feature_picture import OPACITY, picture
 from experiments.dashboard.pages.parts import not_run
 from experiments.dashboard.record import Record
-from experiments.dashboard.run_view import Cells, RunView
-from mechinterp.figures import image_with_overlay
+from experiments.dashboard.run_view import RunView
 
-OPACITY = 0.6
 PICTURES = 6
 CLASSES = 8
-PICTURE_WIDTH_PX = 310
-"""About what a picture gets on the page; only the height reserved for it depends on this, never the register."""
 
 
-def build(view: RunView, index: int) -> Page:
-    """Build the page of the feature at this place in the results."""
-    feature = view.features[index]
+NO_DETAILS = FeatureDetails(Record(None))
+
+
+def title(view: RunView, feature: Record) -> str:
+    """Return the title of a feature's page."""
     name = view.feature_name(feature)
+    return name[0].upper() + name[1:]
+
+
+def build(view: RunView, index: int, details: FeatureDetails = NO_DETAILS) -> Page:
+    """Build the page of the feature at this place in the results.
+
+    Parameters
+    ----------
+    view
+        The run.
+    index
+        Place in the results.
+    details
+        Further galleries, near features and seeds.
+
+    """
+    feature = view.features[index]
     return Page(
         view.feature_slugs[index],
-        name[0].upper() + name[1:],
+        title(view, feature),
         (
-            _neighbours(view, index),
-            *_summary(view, feature),
+            _others(view, index),
+            *_summary(view, feature, details),
             Heading("Where it is most active"),
             *_pictures(view, feature),
+            *further_galleries(view, feature, details),
             Heading("What it follows"),
             *_attributes(view, feature),
             Heading("What it does to the answer"),
             *_effects(view, feature),
             Heading("How often it is active"),
             *_histogram(feature),
+            Heading("Features near it"),
+            *near_features(view, feature, details),
         ),
     )
 
 
-def _neighbours(view: RunView, index: int) -> Links:
+def _others(view: RunView, index: int) -> Links:
     links = [Link("All features", "features")]
     if index > 0:
         links.append(Link(f"← {view.feature_name(view.features[index - 1])}", view.feature_slugs[index - 1]))
@@ -64,7 +84,7 @@ def _neighbours(view: RunView, index: int) -> Links:
     return Links("Other features", tuple(links))
 
 
-def _summary(view: RunView, feature: Record) -> list[Block]:
+def _summary(view: RunView, feature: Record, details: FeatureDetails) -> list[Block]:
     best, alive = feature["best"], feature["alive"].flag()
     items = [
         ("active on", f"{format_value(feature['density'].number(), 'percent')} of tokens"),
@@ -73,6 +93,8 @@ def _summary(view: RunView, feature: Record) -> list[Block]:
     ]
     if best["attribute"]:
         items.insert(0, ("best attribute", view.attribute_name(best["attribute"])))
+    recurs = details.recurs(feature["id"].integer())
+    items.append(("recurs in other seeds", recurs or "one seed trained"))
     blocks: list[Block] = [Facts(tuple(items), prominent=True)]
     if best["text"]:
         survives = best["survives"].flag()
@@ -85,59 +107,15 @@ def _summary(view: RunView, feature: Record) -> list[Block]:
 def _pictures(view: RunView, feature: Record) -> list[Block]:
     top = [entry for entry in feature["top"].entries() if entry["image"].integer() is not None][:PICTURES]
     highest = max((v for entry in top for row in entry["map"].grid() for v in row if v is not None), default=0.0)
-    blocks = tuple(_picture(view, feature, entry, highest) for entry in top)
+    blocks = tuple(picture(view, feature, entry, highest) for entry in top)
     if not blocks:
         return [not_run("Keeping the images on which it is most active")]
     words = "The images with its highest values; colour shows its value in each cell of the site, on one scale for all pictures."
     slider = (
         [OverlaySlider("Overlay opacity", OPACITY)] if any(isinstance(block, FigureBlock) for block in blocks) else []
     )
-    return [Text((words,), "muted"), *slider, Side(blocks, narrowest_px=270)]
-
-
-def _picture(view: RunView, feature: Record, entry: Record, highest: float) -> Block:
-    image = entry["image"].integer() or 0
-    name, value = view.image_name(image), format_value(entry["value"].number())
-    details = [name]
-    if view.image_label(image):
-        details.append(f"labelled {view.image_label(image)}")
-    probability = view.probability(image, view.target_index)
-    if probability is not None:
-        details.append(f"p({view.target}) {probability:.2f}")
-    caption = f"value {value} · " + " · ".join(details)
-    source, size, cells = view.picture(image), view.size_mm(image), view.cells(image)
-    grid = entry["map"].grid()
-    if source is None or size is None:
-        return Text((caption, "The picture of this image was not kept."), "muted")
-    values = np.array(grid, dtype=float) if grid and cells else None
-    where = _peak_words(values, cells, view.length_unit) if values is not None and cells else ""
-    figure = image_with_overlay(
-        source,
-        size,
-        values,
-        first_centre_mm=cells.first_centre_mm if cells else (0.0, 0.0),
-        step_mm=cells.step_mm if cells else (1.0, 1.0),
-        label="feature value",
-        limits=(0.0, highest) if highest > 0 else None,
-        orientation=view.orientation,
-        length_unit=view.length_unit,
-        opacity=OPACITY,
-    )
-    alt = f"{name} with the values of {view.feature_name(feature)} painted over it; highest {value}{where}."
-    if values is None:
-        caption += " · no map was kept"
-        alt = f"{name}, without overlay."
-    height = round(PICTURE_WIDTH_PX * size[0] / size[1]) + (52 if values is not None else 0)
-    return FigureBlock(figure, caption, alt, height_px=min(height, 560))
-
-
-def _peak_words(values: np.ndarray, cells: Cells, unit: str) -> str:
-    if not np.isfinite(values).any():
-        return ""
-    row, column = np.unravel_index(np.nanargmax(values), values.shape)
-    down = cells.first_centre_mm[0] + row * cells.step_mm[0]
-    right = cells.first_centre_mm[1] + column * cells.step_mm[1]
-    return f", {down:.0f} {unit} from the top and {right:.0f} {unit} from the left"
+    window = [Widget("window", {}, "Window of the pictures")] if slider else []
+    return [Text((words,), "muted"), *slider, *window, Side(blocks, narrowest_px=270)]
 
 
 def _attributes(view: RunView, feature: Record) -> list[Block]:

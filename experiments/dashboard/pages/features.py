@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.dashboard.feature_details import FeatureDetails
 from experiments.dashboard.formatting import counted
 from experiments.dashboard.page import Block, Cell, Column, FeatureTable, Link, Page, Text
 from experiments.dashboard.pages.parts import not_run
@@ -21,10 +22,20 @@ COLUMNS = (
     Column("active on", form="percent", explanation="Share of tokens on which the feature is not zero."),
     Column("maximum", form="number"),
     Column("state"),
+    Column(
+        "strongest class",
+        explanation="The commonest class of the images on which the feature is strongest: their label, or the model's answer where there are none.",
+    ),
+    Column(
+        "recurs",
+        explanation="In how many autoencoders of other seeds a feature with nearly the same direction is found.",
+    ),
 )
+FILTERS = (1, 5, 8, 9, 10)
+NO_DETAILS = FeatureDetails(Record(None))
 
 
-def build(view: RunView) -> Page:
+def build(view: RunView, details: FeatureDetails = NO_DETAILS) -> Page:
     """Build the index."""
     blocks: list[Block] = []
     if not view.features:
@@ -33,7 +44,8 @@ def build(view: RunView) -> Page:
     target = view.target
     columns = (*COLUMNS, Column(f"effect on {target}", form="signed", explanation=_effect_words(ablation, target)))
     rows = tuple(
-        _row(view, feature, slug, ablation) for feature, slug in zip(view.features, view.feature_slugs, strict=True)
+        _row(view, feature, slug, ablation, details)
+        for feature, slug in zip(view.features, view.feature_slugs, strict=True)
     )
     alive = sum(f["alive"].flag() is not False for f in view.features)
     survivors = sum(f["best"]["survives"].flag() is True for f in view.features)
@@ -48,10 +60,10 @@ def build(view: RunView) -> Page:
     )
     blocks.append(
         FeatureTable(
-            "All features", columns, rows, filters=(1, 5, 8), sort=len(columns) - 1 if ablation else 0, descending=True
+            "All features", columns, rows, filters=FILTERS, sort=len(columns) - 1 if ablation else 0, descending=True
         )
         if ablation
-        else FeatureTable("All features", columns[:-1], tuple(row[:-1] for row in rows), filters=(1, 5, 8))
+        else FeatureTable("All features", columns[:-1], tuple(row[:-1] for row in rows), filters=FILTERS)
     )
     return Page("features", "Features", tuple(blocks))
 
@@ -70,7 +82,7 @@ def _effect_words(ablation: str, target: str) -> str:
     )
 
 
-def _row(view: RunView, feature: Record, slug: str, ablation: str) -> tuple[Cell, ...]:
+def _row(view: RunView, feature: Record, slug: str, ablation: str, details: FeatureDetails) -> tuple[Cell, ...]:
     best, alive = feature["best"], feature["alive"].flag()
     survives = best["survives"].flag()
     return (
@@ -83,5 +95,15 @@ def _row(view: RunView, feature: Record, slug: str, ablation: str) -> tuple[Cell
         feature["density"].number(),
         feature["max"].number(),
         None if alive is None else ("alive" if alive else "dead"),
+        strongest_class(view, feature),
+        details.recurs(feature["id"].integer()),
         feature["effects"][ablation][view.target].number() if ablation else None,
     )
+
+
+def strongest_class(view: RunView, feature: Record) -> str | None:
+    """Return the commonest class of a feature's strongest images: labels where the images have them, else the model's answers."""
+    images = [i for i in (entry["image"].integer() for entry in feature["top"].entries()) if i is not None]
+    classes = [name for name in (view.image_label(i) or view.answer(i) for i in images) if name]
+    # of equally common ones the one that comes first, in the strongest image
+    return max(dict.fromkeys(classes), key=classes.count, default=None)

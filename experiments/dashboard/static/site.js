@@ -2,6 +2,7 @@
 (function () {
   "use strict";
 
+  var element = window.mechinterpWidgets.element;
   var site = null;
   var known = new Set();
   var pages = new Map();      // the last few pages, so that going back is instant
@@ -32,17 +33,6 @@
     window.addEventListener("beforeprint", resizeAll);
     window.addEventListener("afterprint", resizeAll);
     route();
-  }
-
-  function element(tag, attributes, children) {
-    var node = document.createElement(tag);
-    Object.keys(attributes || {}).forEach(function (name) {
-      if (name === "text") node.textContent = attributes.text;
-      else if (name.slice(0, 2) === "on") node.addEventListener(name.slice(2), attributes[name]);
-      else if (attributes[name] !== null) node.setAttribute(name, attributes[name]);
-    });
-    (children || []).forEach(function (child) { node.append(child); });
-    return node;
   }
 
   function script(source, done, failed) {
@@ -120,13 +110,26 @@
     if (here !== visit) return;
     if (at === places.length) { document.body.dataset.drawn = page.slug; return; }
     var place = places[at];
-    var figure = page.figures[place.dataset.figure];
-    var layout = Object.assign({}, figure.layout, { template: site.theme });
-    place.textContent = "";
-    plotly.newPlot(place, figure.data, layout, CONFIG).then(function () {
+    var folded = place.closest("details:not([open])");
+    if (folded) {   // drawn when it is unfolded: a figure that is hidden has no size
+      folded.addEventListener("toggle", function () { drawOne(page, place, here); }, { once: true });
+      return drawNext(page, places, at + 1, here);
+    }
+    drawOne(page, place, here).then(function () {
       // Two figures a frame keep scrolling smooth while a page fills.
       if (at % 2) requestAnimationFrame(function () { drawNext(page, places, at + 1, here); });
       else drawNext(page, places, at + 1, here);
+    });
+  }
+
+  function drawOne(page, place, here) {
+    if (here !== visit) return Promise.resolve();
+    var figure = page.figures[place.dataset.figure];
+    var layout = Object.assign({}, figure.layout, { template: site.theme });
+    place.textContent = "";
+    return plotly.newPlot(place, figure.data, layout, CONFIG).then(function () {
+      var slider = document.getElementById("overlay-opacity");
+      if (slider && slider.value !== slider.defaultValue) setOpacity(Number(slider.value));
     });
   }
 

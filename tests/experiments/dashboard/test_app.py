@@ -1,7 +1,7 @@
 """The served app: this machine only, one run only, the same pages, no complaint."""
 
+import re
 import socket
-import threading
 import urllib.error
 import urllib.request
 
@@ -20,19 +20,10 @@ AXE = {"resultTypes": ["violations"], "preload": False}
 
 
 @pytest.fixture(scope="session")
-def served(run_dir):
-    server = make_server(run_dir, port=0)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="session")
-def client(run_dir):
-    return make_app(run_dir).server.test_client()
+def client(run_dir, token):
+    made = make_app(run_dir, token=token).server.test_client()
+    assert made.get(f"/?token={token}").status_code == 302
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -62,15 +53,17 @@ def test_only_pictures_of_the_run_are_served(client):
         assert b'"question"' not in answer.data
 
 
-def test_a_request_under_another_name_is_refused(client):
+def test_a_request_under_another_name_is_refused(client, token):
     assert client.get("/").status_code == 200
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
-    assert client.get("/", headers={"Host": "[::1]:8050"}).status_code == 200
+    # this machine under its other name is let in, and asked for the token
+    assert client.get(f"/?token={token}", headers={"Host": "[::1]:8050"}).status_code == 302
 
 
 def test_any_name_is_answered_when_served_to_everyone(run_dir):
-    client = make_app(run_dir, hosts=None).server.test_client()
-    assert client.get("/", headers={"Host": "ward-3"}).status_code == 200
+    client = make_app(run_dir, hosts=None, token="t").server.test_client()
+    answer = client.get("/?token=t", headers={"Host": "ward-3"})
+    assert answer.status_code == 302
 
 
 def test_answers_forbid_the_browser_to_fetch_from_elsewhere(client):
@@ -86,17 +79,27 @@ def test_a_taken_port_is_said_in_one_line(run_dir):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1:{port} .*: choose another --port"):
-            make_server(run_dir, port=port)
+            make_server(run_dir, port=port, token="t")
 
 
-def test_serving_stops_when_interrupted(run_dir, monkeypatch):
+def test_serving_says_its_address_and_stops_when_interrupted(run_dir, monkeypatch):
     from werkzeug.serving import BaseWSGIServer
+
+    class Listening:
+        notes = []
+
+        def track(self, items, description, total=None):
+            return items
+
+        def note(self, text):
+            self.notes.append(text)
 
     def interrupted(self, poll_interval=0.5):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(BaseWSGIServer, "serve_forever", interrupted)
-    serve(run_dir, port=0)
+    serve(run_dir, port=0, progress=Listening())
+    assert re.match(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32} ", Listening.notes[-1])
 
 
 def test_a_hash_leads_to_a_page_and_nothing_to_the_first(pages):
@@ -153,7 +156,7 @@ def test_a_table_without_matches_says_zero(index):
 
 @pytest.mark.browser
 def test_served_pages_draw_every_figure_and_ask_this_machine_only(online_tab, served, pages):
-    page = online_tab.page
+    page, base = online_tab.page, served.partition("?")[0]
     page.goto(served)
     for slug in (*SECTIONS, "feature/10"):
         page.evaluate("slug => { location.hash = '#/' + slug; }", slug)
@@ -170,7 +173,7 @@ def test_served_pages_draw_every_figure_and_ask_this_machine_only(online_tab, se
     assert page.locator("a.current").count() == 1
     assert "Feature 10" in page.title()
     assert online_tab.problems == []
-    assert all(url.startswith((served, "data:", "blob:")) for url in online_tab.requested)
+    assert all(url.startswith((base, "data:", "blob:")) for url in online_tab.requested)
 
 
 @pytest.mark.browser
@@ -223,7 +226,10 @@ def test_a_served_address_that_leads_nowhere_is_friendly(online_tab, served):
 
 
 def test_the_server_answers_on_loopback_only(served):
-    with urllib.request.urlopen(served, timeout=20) as answer:
+    with_cookies = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with with_cookies.open(served, timeout=20) as answer:
         assert answer.status == 200
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(urllib.request.Request(served, headers={"Host": "elsewhere.example"}), timeout=20)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(served.partition("?")[0], timeout=20)
