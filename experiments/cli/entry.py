@@ -35,6 +35,8 @@ COMMANDS = {
     "shortcuts": "Find features whose use differs between two environments.",
     "edit": "Remove a shortcut, and say what that wins and costs.",
     "dashboard": "Show a run in the browser, or export pages that open from disk.",
+    "rate": "Make a page on which people say, blindly, what features' images have in common.",
+    "ratings": "Say whether people recognise the features they rated, and whether they agree.",
     "report": "Say, element by element, whether a run makes its model interpretable; page, JSON and PDF.",
     "compare": "Show the reports of several runs side by side: studies, models, conditions.",
     "phantoms": "Render images with known truth, from physical parameters.",
