@@ -28,7 +28,7 @@ def note_on_page(slug: str, note: Note | None, *, live: bool) -> list[Block]:
             "slug": slug, "text": note.text if note else "", "written": note.written if note else "", "longest": LONGEST,
             "file": FILE,
         }  # fmt: skip
-        return [Heading("Notes"), Widget("notes", config, "Your note on this page")]
+        return [Heading("Notes"), Widget("notes", config, "Note of the reader")]
     if note is None:
         return []
     return [Heading("Notes"), *_shown(note)]
