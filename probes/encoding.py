@@ -34,6 +34,9 @@ Places = Mapping[str, Float[Values, "token 2"]]
 PENALTIES: tuple[float, ...] = tuple(float(a) for a in np.logspace(0, 5, 6))
 """Tried for standardised channels."""
 
+_FIELDS_AT_ONCE = 16
+"""Looked through in one product: memory grows with it."""
+
 
 @dataclass(frozen=True)
 class EncodingModel:
@@ -75,10 +78,22 @@ class EncodingModel:
 
         """
         check_maps(maps, self.places)
+        table = np.stack([self.fields.up_deg, self.fields.right_deg, self.fields.size_deg], axis=1)
+        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
         predicted = np.tile(self.intercept, (len(maps[next(iter(self.places))]), 1))
-        for field, voxels in self._voxels_by_field():
-            predicted[:, voxels] += seen_through(maps, self.places, field) @ self.weights[:, voxels]
+        for start in range(0, len(first), _FIELDS_AT_ONCE):
+            block = first[start : start + _FIELDS_AT_ONCE]
+            for k, seen in enumerate(seen_through(maps, self.places, self.fields[block]), start):
+                voxels = np.flatnonzero(which.reshape(-1) == k)
+                predicted[:, voxels] += seen @ self.weights[:, voxels]
         return predicted
+
+    def of(self, voxels: Int[NDArray[np.int64], " chosen"]) -> EncodingModel:
+        """Return the model of some of the voxels."""
+        return EncodingModel(
+            self.places, self.widths, self.fields[voxels], self.weights[:, voxels], self.intercept[voxels],
+            self.penalty[voxels], self.score[voxels],
+        )  # fmt: skip
 
     def region_map(self, voxels: Int[NDArray[np.int64], " chosen"]) -> dict[str, Float[Values, "token width"]]:
         """Return, for each site, what one unit of a channel at a token adds to the mean response of some voxels."""
@@ -88,11 +103,6 @@ class EncodingModel:
             found[site] = self.fields[voxels].over(places).T @ of_channel.T / len(voxels)
             start += width
         return found
-
-    def _voxels_by_field(self) -> list[tuple[ReceptiveFields, NDArray[np.int64]]]:
-        table = np.stack([self.fields.up_deg, self.fields.right_deg, self.fields.size_deg], axis=1)
-        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
-        return [(self.fields[first[[k]]], np.flatnonzero(which.reshape(-1) == k)) for k in range(len(first))]
 
 
 def fit_encoding(
@@ -122,7 +132,7 @@ def fit_encoding(
     penalties
         To choose from; channels are standardised first.
     progress
-        Told of every candidate.
+        Told of the candidates, some at a time.
 
     Returns
     -------
@@ -147,12 +157,15 @@ def fit_encoding(
             f"{int((~np.isfinite(y)).sum())} responses are missing (NaN): leave out stimuli that were not shown to all"
         )
     least, field, penalty = np.full(y.shape[1], np.inf), np.zeros(y.shape[1], int), np.zeros(y.shape[1], int)
-    for k in progress.track(range(len(candidates)), "receptive fields", total=len(candidates)):
-        error = _errors(seen_through(maps, places, candidates[np.array([k])]), y, folds, penalties)
-        best = error.argmin(0)
-        lower = error[best, np.arange(len(best))]
-        better = lower < least
-        least[better], field[better], penalty[better] = lower[better], k, best[better]
+    starts = range(0, len(candidates), _FIELDS_AT_ONCE)
+    for start in progress.track(starts, "receptive fields", total=len(starts)):
+        block = np.arange(start, min(start + _FIELDS_AT_ONCE, len(candidates)))
+        for k, seen in zip(block, seen_through(maps, places, candidates[block]), strict=True):
+            error = _errors(seen, y, folds, penalties)
+            best = error.argmin(0)
+            lower = error[best, np.arange(len(best))]
+            better = lower < least
+            least[better], field[better], penalty[better] = lower[better], k, best[better]
     baseline = _errors(np.zeros((n, 1)), y, folds, penalties[:1])[0]
     score = 1 - np.divide(least, baseline, out=np.ones_like(least), where=baseline > 0)
     widths = tuple(maps[site].shape[2] for site in places)
@@ -160,20 +173,15 @@ def fit_encoding(
     weights, intercept = np.zeros((sum(widths), y.shape[1])), np.zeros(y.shape[1])
     for k in np.unique(field):
         mine = np.flatnonzero(field == k)
-        x = seen_through(maps, places, candidates[np.array([k])])
+        x = seen_through(maps, places, candidates[np.array([k])])[0]
         weights[:, mine], intercept[mine] = _solved(x, y[:, mine], chosen[mine])
     return EncodingModel(dict(places), widths, candidates[field], weights, intercept, chosen, score)
 
 
-def seen_through(maps: Maps, places: Places, field: ReceptiveFields) -> Float[Values, "image channel"]:
-    """Return what one receptive field shows of every channel of every site, site after site."""
-    parts = []
-    for site, at in places.items():
-        weights = field.over(at)[0]
-        # nothing is read where the field does not reach
-        near = np.flatnonzero(weights > 1e-6 * weights.max())
-        parts.append(np.einsum("itw,t->iw", maps[site][:, near], weights[near].astype(np.float32), optimize=True))
-    return np.concatenate(parts, axis=1).astype(np.float64)
+def seen_through(maps: Maps, places: Places, fields: ReceptiveFields) -> Float[Values, "field image channel"]:
+    """Return what each of some receptive fields shows of every channel of every site, site after site."""
+    parts = [np.matmul(fields.over(at).astype(np.float32), maps[site]) for site, at in places.items()]
+    return np.concatenate(parts, axis=2).transpose(1, 0, 2).astype(np.float64)
 
 
 def check_maps(maps: Maps, places: Places) -> None:

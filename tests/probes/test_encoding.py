@@ -25,7 +25,9 @@ def planted():
     candidates = ReceptiveFields.candidates(3.0, 1.5, (1.0, 2.0))
     true = candidates[np.array([3, 11, 18, 25])]
     weights = random.standard_normal((5, VOXELS))
-    shown = np.stack([seen_through(maps, places, true[np.array([v])]) @ weights[:, v] for v in range(VOXELS)], axis=1)
+    shown = np.stack(
+        [seen_through(maps, places, true[np.array([v])])[0] @ weights[:, v] for v in range(VOXELS)], axis=1
+    )
     return maps, places, candidates, true, weights, shown + 3.0
 
 
@@ -60,7 +62,7 @@ def test_the_weights_are_those_of_scikit_learns_ridge(planted):
     maps, places, candidates, *_, shown = planted
     alone = candidates[np.array([7])]
     model = fit_encoding(maps, places, shown, alone, make_folds(N, 3), penalties=(10.0,))
-    x = seen_through(maps, places, alone)
+    x = seen_through(maps, places, alone)[0]
     scaler = StandardScaler().fit(x)
     theirs = Ridge(alpha=10.0).fit(scaler.transform(x), shown)
     assert model.predict(maps) == pytest.approx(theirs.predict(scaler.transform(x)), abs=1e-5)
@@ -68,11 +70,19 @@ def test_the_weights_are_those_of_scikit_learns_ridge(planted):
 
 def test_seeing_through_a_field_is_a_weighted_sum_over_tokens(planted):
     maps, places, candidates, *_ = planted
-    one = candidates[np.array([5])]
-    slow = np.concatenate(
-        [sum(one.over(places[s])[0][t] * maps[s][:, t].astype(float) for t in range(len(places[s]))) for s in places], 1
-    )
-    assert seen_through(maps, places, one) == pytest.approx(slow, abs=1e-5)
+    some = candidates[np.array([5, 20])]
+    found = seen_through(maps, places, some)
+    for f in range(2):
+        slow = [
+            sum(some.over(places[s])[f][t] * maps[s][:, t].astype(float) for t in range(len(places[s]))) for s in places
+        ]
+        assert found[f] == pytest.approx(np.concatenate(slow, 1), abs=1e-5)
+
+
+def test_the_model_of_some_voxels_predicts_them_as_before(planted):
+    maps, *_ = planted
+    model, chosen = fitted(planted), np.array([3, 1])
+    assert model.of(chosen).predict(maps) == pytest.approx(model.predict(maps)[:, chosen])
 
 
 def test_a_regions_map_sums_to_its_mean_prediction(planted):

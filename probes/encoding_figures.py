@@ -1,0 +1,103 @@
+"""Figures of encoding models: fields in the visual field, and scores of regions beside the noise ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from mechinterp.errors import ShapeError
+from mechinterp.figures import COLOURS, SEQUENCE, apply_theme, as_text
+from probes.receptive_fields import ReceptiveFields
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+
+
+def field_figure(fields: ReceptiveFields, regions: Sequence[str], true: ReceptiveFields | None = None) -> go.Figure:
+    """Draw where each voxel looks, in degrees of visual angle, with a line from where it truly does.
+
+    Parameters
+    ----------
+    fields
+        Each voxel's receptive field.
+    regions
+        Of each voxel: a colour and a symbol.
+    true
+        Where they truly are, if that is known.
+
+    Raises
+    ------
+    ShapeError
+        If there is not one region, and one true field, for each voxel.
+
+    """
+    if len(regions) != len(fields) or (true is not None and len(true) != len(fields)):
+        raise ShapeError(
+            f"{len(fields)} fields and {len(regions)} regions: give one for each, and one true field where known"
+        )
+    figure = go.Figure()
+    names = list(dict.fromkeys(regions))
+    for k, name in enumerate(names):
+        mine = np.flatnonzero(np.asarray(regions) == name)
+        colour, symbol = SEQUENCE[k % len(SEQUENCE)], _SYMBOLS[k % len(_SYMBOLS)]
+        if true is not None:
+            gap = np.full(len(mine), np.nan)
+            figure.add_scatter(
+                x=np.stack([true.right_deg[mine], fields.right_deg[mine], gap], 1).ravel(),
+                y=np.stack([true.up_deg[mine], fields.up_deg[mine], gap], 1).ravel(),
+                mode="lines", line={"color": colour, "width": 1}, opacity=0.5, hoverinfo="skip", showlegend=False,
+            )  # fmt: skip
+            figure.add_scatter(
+                x=true.right_deg[mine], y=true.up_deg[mine], mode="markers", showlegend=False, hoverinfo="skip",
+                marker={"symbol": f"{symbol}-open", "size": 9, "color": colour, "line": {"width": 1.2}},
+            )  # fmt: skip
+        figure.add_scatter(
+            x=fields.right_deg[mine], y=fields.up_deg[mine], mode="markers", name=as_text(name),
+            marker={"symbol": symbol, "size": 5, "color": colour}, customdata=fields.size_deg[mine],
+            hovertemplate="%{y:.1f}° up, %{x:.1f}° right, size %{customdata:.1f}°<extra>" + as_text(name) + "</extra>",
+        )  # fmt: skip
+    known = fields if true is None else true
+    reach = 1.1 * max(
+        1.0, *(float(np.abs(v).max()) for f in (fields, known) for v in (f.up_deg, f.right_deg) if len(v))
+    )
+    figure.add_hline(y=0, line={"color": COLOURS["line"], "width": 1})
+    figure.add_vline(x=0, line={"color": COLOURS["line"], "width": 1})
+    figure.update_xaxes(title_text="right of fixation [°]", range=[-reach, reach], constrain="domain")
+    figure.update_yaxes(title_text="above fixation [°]", range=[-reach, reach], scaleanchor="x", constrain="domain")
+    figure.update_layout(height=520)
+    return apply_theme(figure)
+
+
+def region_score_figure(
+    scores: Mapping[str, Mapping[str, float]], ceilings: Mapping[str, float] | None = None
+) -> go.Figure:
+    """Draw each region's mean correlation for several networks, with the noise ceiling as a line over the bars.
+
+    Parameters
+    ----------
+    scores
+        Name of the network → region → mean correlation; the first is the model, the others are controls.
+    ceilings
+        Region → largest mean correlation that any model can reach.
+
+    """
+    figure = go.Figure()
+    for k, (name, by_region) in enumerate(scores.items()):
+        figure.add_bar(
+            x=[as_text(r) for r in by_region], y=list(by_region.values()), name=as_text(name),
+            marker={
+                "color": COLOURS["blue"] if k == 0 else COLOURS["control"],
+                "pattern": {"shape": ("", "/", "x", ".")[k % 4]},
+            },
+            hovertemplate="%{x}: %{y:.2f}<extra>" + as_text(name) + "</extra>",
+        )  # fmt: skip
+    if ceilings:
+        figure.add_scatter(
+            x=[as_text(r) for r in ceilings], y=list(ceilings.values()), mode="markers", name="noise ceiling",
+            marker={"symbol": "line-ew-open", "size": 60, "color": COLOURS["ink"], "line": {"width": 2}},
+            hovertemplate="%{x}: at most %{y:.2f}<extra>noise ceiling</extra>",
+        )  # fmt: skip
+    figure.update_yaxes(title_text="mean correlation with held-out responses")
+    figure.update_layout(barmode="group", height=380)
+    return apply_theme(figure)
