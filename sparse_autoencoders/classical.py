@@ -169,6 +169,19 @@ def classical_encoders(
         wide, at most 256 (NMF of what lies above each neuron's least value); ``k-means`` with `width` clusters, one active.
 
     """
+    return classical_encoders_at(store, ks=(k,), width=width, site=site, images=images, seed=seed)[k]
+
+
+def classical_encoders_at(
+    store: ActivationStore,
+    *,
+    ks: Sequence[int],
+    width: int,
+    site: str | None = None,
+    images: Sequence[int] | NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> dict[int, dict[str, FeatureEncoder]]:
+    """Return :func:`classical_encoders` for each of several numbers of active features; ICA, NMF and k-means are fitted once."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import NMF, FastICA
     from sklearn.exceptions import ConvergenceWarning
@@ -178,7 +191,6 @@ def classical_encoders(
     x = _sample(store, name, chosen, seed)
     components = min(store.width(name), MOST_COMPONENTS, len(x) - 1)
     clusters = min(width, len(x))
-    frozen = random_sae(store, name, chosen, width, k, seed)
     mean, least = x.mean(0), x.amin(0)
     with warnings.catch_warnings():
         # a baseline that has not quite converged after its iterations is still that baseline
@@ -188,15 +200,19 @@ def classical_encoders(
         )
         nmf = NMF(components, init="nndsvda", max_iter=60, random_state=seed).fit((x - least).clamp_min(0).numpy())
         means = MiniBatchKMeans(clusters, n_init=1, random_state=seed, batch_size=2048).fit(x.numpy())
-    few = min(k, components)
-    return {
-        "frozen encoder, trained decoder": trained_decoder(frozen, x),
-        f"ICA, largest {few}": LargestOf(_unit(name, "ica", ica.components_.T, ica.mixing_.T, mean), few),
-        f"NMF, largest {few}": LargestOf(
-            _unit(name, "nmf", np.linalg.pinv(nmf.components_), nmf.components_, least, positive=True), few
-        ),
-        "k-means": NearestCentroid(name, torch.from_numpy(means.cluster_centers_).float(), mean),
-    }
+    of_ica = _unit(name, "ica", ica.components_.T, ica.mixing_.T, mean)
+    of_nmf = _unit(name, "nmf", np.linalg.pinv(nmf.components_), nmf.components_, least, positive=True)
+    of_means = NearestCentroid(name, torch.from_numpy(means.cluster_centers_).float(), mean)
+    found: dict[int, dict[str, FeatureEncoder]] = {}
+    for k in ks:
+        few = min(k, components)
+        found[k] = {
+            "frozen encoder, trained decoder": trained_decoder(random_sae(store, name, chosen, width, k, seed), x),
+            f"ICA, largest {few}": LargestOf(of_ica, few),
+            f"NMF, largest {few}": LargestOf(of_nmf, few),
+            "k-means": of_means,
+        }
+    return found
 
 
 def _unit(

@@ -179,6 +179,11 @@ def comparison_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figur
     return apply_theme(figure).update_layout(height=80 + 44 * len(ordered))
 
 
+_CONTROL_SYMBOLS = (
+    "x", "triangle-up", "square", "diamond", "cross", "star", "triangle-down", "pentagon", "hexagram", "bowtie",
+)  # fmt: skip
+
+
 def pareto_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
     """Return explained variance against active features, controls in grey.
 
@@ -205,7 +210,8 @@ def pareto_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
     for name in table.index:
         if name not in saes:
             kinds.setdefault(re.sub(r"(, k)? \d+$", "", name), []).append(name)
-    for kind, symbol in zip(kinds, ("x", "triangle-up", "square", "diamond", "cross", "star"), strict=False):
+    for at, kind in enumerate(kinds):
+        symbol = _CONTROL_SYMBOLS[at % len(_CONTROL_SYMBOLS)]
         figure.add_trace(
             _points(table.loc[kinds[kind]].sort_values("l0"), kind, COLOURS["control"], symbol, "lines+markers")
         )

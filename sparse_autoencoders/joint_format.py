@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from mechinterp.errors import ConfigError, DamagedFileError
 from sparse_autoencoders.autoencoder import InferenceArchitecture, SparseAutoencoder
 from sparse_autoencoders.crosscoder import Crosscoder
@@ -87,20 +90,36 @@ def load_transcoder(folder: Path) -> Transcoder:
             f"{folder} has activations normalised: fold that into the weights with SAELens and save it again"
         )
     try:
+        weights = {name: tensors[name].float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        threshold = tensors["threshold"].float() if architecture == "jumprelu" else None
+        if architecture != "topk":  # which features are the largest depends on the norms, so a TopK's stay as they are
+            threshold = _made_unit(weights, threshold)
         return Transcoder(
             site=site,
             to_site=to_site,
             architecture=architecture,
             W_skip=tensors["W_skip"].float() if skip else None,
             k=int(config["k"]) if architecture == "topk" else None,
-            threshold=tensors["threshold"].float() if architecture == "jumprelu" else None,
+            threshold=threshold,
             provenance=provenance,
-            **{name: tensors[name].float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")},
+            **weights,
         )
     except KeyError as error:
         raise DamagedFileError(
             f"{folder} lacks {error}: it was cut short or is no transcoder of this format"
         ) from error
+
+
+def _made_unit(weights: dict[str, Tensor], threshold: Tensor | None) -> Tensor | None:
+    """Give decoder rows unit norm, the encoder taking it up; return the threshold that goes with it."""
+    norms = weights["W_dec"].norm(dim=-1)
+    if torch.allclose(norms, torch.ones_like(norms), atol=1e-5):
+        return threshold
+    norms = torch.where(norms > 0, norms, torch.ones_like(norms))
+    weights["W_enc"] = weights["W_enc"] * norms
+    weights["b_enc"] = weights["b_enc"] * norms
+    weights["W_dec"] = weights["W_dec"] / norms.unsqueeze(-1)
+    return None if threshold is None else threshold * norms
 
 
 def save_crosscoder(made: Crosscoder, folder: Path) -> Path:

@@ -15,6 +15,7 @@ from experiments.dashboard.single_page import Shown, write_single_page
 from mechinterp.errors import ConfigError
 from mechinterp.progress import SILENT, Progress
 from sparse_autoencoders import SparseAutoencoder, control_encoders, metrics_table
+from sparse_autoencoders.classical import classical_encoders_at
 from sparse_autoencoders.figures import pareto_figure
 from sparse_autoencoders.stability import RECURS_ABOVE, stability
 
@@ -81,10 +82,13 @@ def compared(
         raise ConfigError(f"autoencoders of several sites cannot be compared ({', '.join(sites)}): give those of one")
     measured = metrics_table(saes, store, test, progress=progress)
     controls: dict[str, FeatureEncoder] = {}
-    for k in sorted({max(1, round(l0)) for l0 in measured["l0"]}):
-        widest = max(sae.width for sae in saes.values())
-        made = control_encoders(store, k=min(k, widest), width=widest, site=sites[0], images=train, seed=seed)
-        controls |= {name if name.endswith(str(k)) else f"{name}, k {k}": encoder for name, encoder in made.items()}
+    widest = max(sae.width for sae in saes.values())
+    ks = sorted({min(max(1, round(l0)), widest) for l0 in measured["l0"]})
+    classical = classical_encoders_at(store, ks=ks, width=widest, site=sites[0], images=train, seed=seed)
+    for k in ks:
+        made = control_encoders(store, k=k, width=widest, site=sites[0], images=train, seed=seed) | classical[k]
+        fixed = {"k-means"} | {name for name in made if name.rsplit(" ", 1)[-1].isdigit()}
+        controls |= {name if name in fixed else f"{name}, k {k}": encoder for name, encoder in made.items()}
     table: pd.DataFrame = pd.concat([measured, metrics_table(controls, store, test, progress=progress)])
     return Comparison(sites[0], table, tuple(saes), _recurring(saes))
 

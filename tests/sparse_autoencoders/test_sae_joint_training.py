@@ -226,6 +226,18 @@ def test_a_folder_that_lacks_a_part_or_a_site_is_one_line(made, crosscoder, tmp_
         Crosscoder.load(cross)
 
 
+def test_a_transcoder_from_elsewhere_is_brought_to_unit_directions(made, store, tmp_path):
+    folder = made["matryoshka"].save(tmp_path / "theirs")
+    ours = json.loads((folder / "mechinterp.json").read_text())
+    (folder / "mechinterp.json").write_text(json.dumps({**ours, "files": {}}))
+    parts = made["matryoshka"].tensors()
+    scaled = {name: t / 2 for name, t in parts.items()} | {"W_dec": parts["W_dec"] * 2, "b_dec": parts["b_dec"]}
+    save_file({name: t.contiguous() for name, t in scaled.items()}, folder / "sae_weights.safetensors")
+    loaded, x = Transcoder.load(folder), store.rows("in", [55])
+    assert torch.allclose(loaded.W_dec.norm(dim=1), torch.ones(64), atol=1e-5)
+    assert torch.allclose(loaded(x), made["matryoshka"](x), atol=1e-4)
+
+
 WITH_SAELENS = """
 import sys, torch
 from safetensors.torch import load_file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -16,6 +17,7 @@ from sparse_autoencoders.config import TrainSAEConfig
 
 if TYPE_CHECKING:
     from mechinterp.store.reader import ActivationStore
+    from sparse_autoencoders.training import TrainingStatus
 
 
 @with_config(TrainSAEConfig)
@@ -38,6 +40,12 @@ def run(
         list[str] | None,
         typer.Option(
             "--sweep", help="train one for each value of a setting, on one read of the store: k=16,32; repeatable"
+        ),
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            "--track", help="log curves to tensorboard, wandb (offline unless WANDB_MODE=online) or mlflow, by commas"
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -64,6 +72,7 @@ def run(
       mechinterp train-sae --activations runs/a/activations --sites blocks.1.hook_resid_post,blocks.2.hook_resid_post
       --out runs/a/crosscoders
     """
+    from experiments.analysis.tracking import Trackers
     from experiments.dashboard.training_page import TrainingPage
     from experiments.run_directory import Run
     from mechinterp.store.reader import ActivationStore
@@ -76,10 +85,18 @@ def run(
     store = ActivationStore.open(activations)
     images = None if split is None else store.where(split)
     page = TrainingPage(out)
-    with Run.create(out.parent).stage(
-        "train-sae", activations=str(activations), config=settings, sweep=sweep
-    ) as record:
-        common = {"images": images, "out": out, "progress": progress, "watch": page.write}
+    trackers = None if not track else Trackers([name.strip() for name in track.split(",")], out, settings)
+    with (
+        Run.create(out.parent).stage("train-sae", activations=str(activations), config=settings, sweep=sweep) as record,
+        nullcontext() if trackers is None else trackers,
+    ):
+
+        def watch(status: TrainingStatus) -> None:
+            page.write(status)
+            if trackers is not None:
+                trackers.write(status)
+
+        common = {"images": images, "out": out, "progress": progress, "watch": watch}
         width, read = _trained(store, configs, site, to_site, sites, common)
         names = [f"{name}/seed-{seed}".lstrip("/") for name, config in configs.items() for seed in config.seeds]
         folders = [str(out / name) for name in names]

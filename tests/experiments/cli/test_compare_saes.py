@@ -6,6 +6,7 @@ from experiments.cli.commands.compare_saes import found_in
 from mechinterp.errors import ConfigError
 from mechinterp.store.reader import ActivationStore
 from sparse_autoencoders import TrainSAEConfig, train_sweep
+from sparse_autoencoders.figures import pareto_figure
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,13 @@ def test_seeds_are_compared_with_each_other_and_with_baselines_at_their_sparsity
     assert set(found.recurs) == {"k-2/seed-0", "k-2/seed-1"}
     assert found.recurs["k-2/seed-0"] == pytest.approx(found.recurs["k-2/seed-1"])
     assert {"frozen-random SAE, k 2", "frozen-random SAE, k 3", "PCA, first 2"} <= set(found.table.index)
+    classical = {"ICA, largest 2", "NMF, largest 3", "k-means", "frozen encoder, trained decoder, k 3"}
+    assert classical <= set(found.table.index)
+    assert found.table.index.is_unique
     assert found.table.loc["k-3/seed-0", "l0"] == 3
+    # every kind of control is drawn
+    kinds = {trace.name for trace in pareto_figure(found.table, found.saes).data}
+    assert {"ICA, largest", "NMF, largest", "k-means", "neurons, largest", "frozen encoder, trained decoder"} <= kinds
     page = pareto_page(found, tmp_path / "pareto.html").read_text()
     assert "of the features recur in every other seed" in page
     assert isinstance(store, ActivationStore)
