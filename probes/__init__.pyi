@@ -63,6 +63,11 @@ from .sparse import sparse_probe_store as sparse_probe_store
 from .sweep import ProbeSweep as ProbeSweep
 from .sweep import probe_sites as probe_sites
 from .sweep import probe_tokens as probe_tokens
+from .pixel_tiles import tile_pixels as tile_pixels
+from .token_sum_probe import fit_token_sum as fit_token_sum
+from .token_sum_sweep import probe_token_sums as probe_token_sums
+from .token_sums import TokenSum as TokenSum
+from .token_sums import learn_token_sum as learn_token_sum
 from .usage import validate_used as validate_used
 from .usage_by_ablation import AblationUsage as AblationUsage
 from .usage_by_ablation import validate_used_by_ablation as validate_used_by_ablation

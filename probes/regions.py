@@ -115,7 +115,7 @@ def region_activations(
         If the site's tokens have no place.
 
     """
-    place = _Places(store, site)
+    place = Places(store, site)
     chosen = np.arange(len(store.images)) if images is None else np.asarray(images, dtype=np.int64)
     out = np.full((len(chosen), place.site.width), np.nan)
     starts = range(0, len(chosen), _BLOCK)
@@ -141,7 +141,7 @@ def token_areas(
 
     Parameters are those of :func:`region_activations`.
     """
-    place = _Places(store, site)
+    place = Places(store, site)
     chosen = np.arange(len(store.images)) if images is None else np.asarray(images, dtype=np.int64)
     known = spacing_mm is not None and all(spacing_mm[int(i)] is not None for i in chosen)
     out = np.empty((len(chosen), place.grid.cells))
@@ -180,7 +180,7 @@ def token_rows(
         Of the draws.
 
     """
-    place = _Places(store, site)
+    place = Places(store, site)
     chosen = np.arange(len(store.images)) if images is None else np.asarray(images, dtype=np.int64)
     if not 1 <= per_image <= place.grid.cells:
         raise ConfigError(f"per_image is {per_image}: site '{site}' has 1 to {place.grid.cells} tokens with a place")
@@ -201,8 +201,20 @@ def token_rows(
     return TokenRows(rows.reshape(-1, place.site.width), np.repeat(chosen, per_image), cells.reshape(-1))
 
 
-class _Places:
-    """Where a store's tokens lie in its images."""
+class Places:
+    """Where a store's tokens lie in its images.
+
+    Parameters
+    ----------
+    store, site
+        Whose tokens.
+
+    Raises
+    ------
+    SiteError
+        If they have no place.
+
+    """
 
     def __init__(self, store: ActivationStore, site: str) -> None:
         self.site = _site(store, site)
@@ -215,10 +227,12 @@ class _Places:
         self._preparation = Preparation.from_json(store.manifest.preparation)
 
     def placement(self, mask: Mask, spacing_mm: tuple[float, float] | None) -> Placement:
+        """Return where the model's input lies in an image as large as a mask."""
         shape = np.shape(mask)
         return self._preparation.placement((shape[0], shape[1]), spacing_mm, self._contract)
 
     def coverage(self, mask: Mask, spacing_mm: tuple[float, float] | None) -> Float[NDArray[np.float64], " cell"]:
+        """Return the share of every tile that a mask covers."""
         return cell_coverage(mask, self.grid, self.placement(mask, spacing_mm))
 
 

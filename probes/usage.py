@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp.capturing import run_with_cache
-from mechinterp.errors import ConfigError, LeakageError, ShapeError
+from mechinterp.errors import ConfigError, LeakageError, ShapeError, SiteError, nearest
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.images.image_set import MedicalImage
 from mechinterp.images.preparation import Preparation
-from mechinterp.models.vision_model import VisionModel
+from mechinterp.models.vision_model import InputContract, VisionModel
 from mechinterp.objectives import Objective
 from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.phantoms.quantities import check_name, quantities
 from mechinterp.progress import SILENT, Progress
+from mechinterp.sites import Site
 from mechinterp.statistics.equivalence import mean_interval, patient_means
 from mechinterp.tails import Tail
+from mechinterp.token_grid import TokenGrid
 from probes.random_directions import random_directions
+from probes.regions import cell_coverage
 from probes.usage_result import Calibration, OffTarget, UsageResult, slopes
 
 Phantoms = Sequence[PhantomImage[Any]]
@@ -46,6 +49,7 @@ def validate_used(
     steps: Sequence[float],
     objective: Objective,
     margin: float,
+    structure: str | None = None,
     off_target: Mapping[str, Objective] | None = None,
     n_random: int = 100,
     alpha: float = 0.05,
@@ -74,6 +78,11 @@ def validate_used(
         What the model's answer is measured by, on logits.
     margin
         Slope of the objective per unit that still counts as nothing. Set it before looking.
+    structure
+        A structure of the phantom that the parameter lets grow, such as ``haemorrhages``. The activation then moves where
+        the structure grows, each token in proportion to the area that its tile gains; by default every token moves by the
+        same amount. The mean over the tokens moves equally far either way. A quantity that sits in a few tokens, and is
+        not simply averaged later, cannot be moved by a little of it everywhere.
     off_target
         Other objectives that should move as they do under the true counterfactual.
     n_random
@@ -95,13 +104,16 @@ def validate_used(
     Raises
     ------
     ConfigError
-        If there is no such parameter or feature, no step, a step that cannot be rendered, or no margin.
+        If there is no such parameter, feature or structure, no step, a step that cannot be rendered, or no margin.
+    SiteError
+        If a structure is given and the site's tokens have no place in the image.
     LeakageError
         If a patient stands on both sides.
 
     """
     chosen = tuple(float(s) for s in steps)
     _check(phantoms, calibration, parameter, chosen, encoder, feature, margin, n_random)
+    tiles = None if structure is None else _Tiles.of(model, encoder.site, phantoms[0], structure)
     resolved = objective.resolve(model)
     others = {name: o.resolve(model) for name, o in (off_target or {}).items()}
     direction = encoder.directions[feature].detach().float().to(model.device)
@@ -112,15 +124,21 @@ def validate_used(
         test = _run(model, encoder, feature, phantoms, parameter, chosen, ready, progress, "true counterfactuals")
         tail = Tail(model, encoder.site, test.inputs[: min(2, len(test.inputs))])
         others_too = {"": resolved, **others}
-        moves = [s * curve.per_unit for s in chosen]
-        steered = _moved(tail, test, [m * direction for m in moves], others_too)
+        # image (or one for all) × step × token: how many units of the attribute the token moves by
+        doses = (
+            torch.tensor(chosen).view(1, -1, 1).to(model.device)
+            if tiles is None
+            else tiles.doses(phantoms, parameter, chosen, ready).to(test.acts)
+        )
+        shifts = curve.per_unit * doses[..., None]
+        steered = _moved(tail, test, shifts * direction, others_too)
         swaps = (test.codes[:, 1:] - test.codes[:, :1])[..., None] * direction  # image, step, token, width
         swapped = _effects(tail, test, [test.acts + swaps[:, k] for k in range(len(chosen))], {"": resolved})[""]
         rivals = random_directions(
             torch.cat([fixed.acts, test.acts]).flatten(0, 1), direction, n_random, seed=seed
         ) * float(direction.norm())  # fmt: skip
         wandered = [
-            _moved(tail, test, [m * rival for m in moves], others_too)
+            _moved(tail, test, shifts * rival, others_too)
             for rival in progress.track(rivals, "random directions", total=n_random)
         ]
     true = {name: _of(test, o, np.arange(1, len(chosen) + 1)) for name, o in others_too.items()}
@@ -133,8 +151,9 @@ def validate_used(
         for name in others
     }  # fmt: skip
     unit = quantities(phantoms[0].parameters)[parameter].unit
+    name = f"{encoder.kind} {feature}" + ("" if structure is None else f" where {structure} grow")
     return UsageResult(
-        parameter, unit, encoder.site, f"{encoder.kind} {feature}", resolved.name, chosen, patients,
+        parameter, unit, encoder.site, name, resolved.name, chosen, patients,
         true[""], steered[""], swapped, np.stack([w[""] for w in wandered]), curve, margin, off, alpha, model.trained,
     )  # fmt: skip
 
@@ -149,6 +168,44 @@ class _Rendered:
     logits: Float[Tensor, "image step class"]
 
 
+@dataclass(frozen=True)
+class _Tiles:
+    """Where a structure lies on a site's tokens."""
+
+    site: Site
+    grid: TokenGrid
+    contract: InputContract
+    structure: str
+
+    @classmethod
+    def of(cls, model: VisionModel, name: str, phantom: PhantomImage[Any], structure: str) -> _Tiles:
+        site = model.site(name)
+        if site.grid is None:
+            raise SiteError(f"the tokens of site '{name}' have no place in the image: give no structure")
+        if structure not in phantom.coverage:
+            raise ConfigError(f"the phantom has no structure '{structure}': {nearest(structure, phantom.coverage)}")
+        return cls(site, site.grid, model.contract, structure)
+
+    def doses(
+        self, phantoms: Phantoms, parameter: str, steps: tuple[float, ...], preparation: Preparation
+    ) -> Float[Tensor, "image step token"]:
+        """Return each step shared out over the tokens by the area that their tiles gain; its mean over them is the step."""
+        found = np.zeros((len(phantoms), len(steps), self.site.tokens))
+        for i, phantom in enumerate(phantoms):
+            before = phantom.coverage[self.structure]
+            value = getattr(phantom.parameters, parameter)
+            placement = preparation.placement(before.shape, phantom.spacing_mm, self.contract)
+            for k, step in enumerate(steps):
+                grown = phantom.counterfactual(**{parameter: _raised(value, step)}).coverage[self.structure]
+                gained = cell_coverage(grown - before, self.grid, placement)
+                if abs(gained.sum()) < 1e-9:
+                    raise ConfigError(
+                        f"'{self.structure}' do not grow with '{parameter}': name the structure that does"
+                    )
+                found[i, k, self.site.prefix_tokens :] = step * self.site.tokens * gained / gained.sum()
+        return torch.from_numpy(found).float()
+
+
 def _run(
     model: VisionModel, encoder: FeatureEncoder, feature: int, phantoms: Phantoms, parameter: str,
     steps: tuple[float, ...], preparation: Preparation, progress: Progress, what: str,
@@ -156,7 +213,7 @@ def _run(
     inputs, acts, codes, logits = [], [], [], []
     for phantom in progress.track(phantoms, what, total=len(phantoms)):
         value = getattr(phantom.parameters, parameter)
-        rendered = [phantom, *(phantom.counterfactual(**{parameter: value + s}) for s in steps)]
+        rendered = [phantom, *(phantom.counterfactual(**{parameter: _raised(value, s)}) for s in steps)]
         x = model.prepare([MedicalImage("phantom", p.pixels, spacing_mm=p.spacing_mm) for p in rendered], preparation)
         found = run_with_cache(model, x, [encoder.site], logits=True)
         inputs.append(x[0])
@@ -164,6 +221,11 @@ def _run(
         codes.append(encoder.encode(found[encoder.site])[..., feature])
         logits.append(found["logits"][:, 0])
     return _Rendered(*(torch.stack(part).float() for part in (inputs, acts, codes, logits)))
+
+
+def _raised(value: Any, step: float) -> Any:
+    """Return the parameter after a step; a count stays a whole number, which is what a renderer takes."""
+    return int(value + step) if isinstance(value, int) else value + step
 
 
 def _calibrate(run: _Rendered, phantoms: Phantoms, parameter: str, steps: tuple[float, ...]) -> Calibration:
@@ -177,9 +239,9 @@ def _calibrate(run: _Rendered, phantoms: Phantoms, parameter: str, steps: tuple[
 
 
 def _moved(
-    tail: Tail, run: _Rendered, shifts: Sequence[Tensor], objectives: Mapping[str, Objective]
+    tail: Tail, run: _Rendered, shifts: Float[Tensor, "image step token width"], objectives: Mapping[str, Objective]
 ) -> dict[str, NDArray[np.float64]]:
-    return _effects(tail, run, [run.acts + shift for shift in shifts], objectives)
+    return _effects(tail, run, [run.acts + shifts[:, k] for k in range(shifts.shape[1])], objectives)
 
 
 def _effects(
@@ -222,6 +284,8 @@ def _check(
     check_name(phantoms[0].parameters, parameter)
     if not steps or 0.0 in steps or len(set(steps)) < len(steps):
         raise ConfigError(f"steps are {steps}: give changes of '{parameter}' that are not 0, each once")
+    if isinstance(getattr(phantoms[0].parameters, parameter), int) and any(s != int(s) for s in steps):
+        raise ConfigError(f"steps are {steps}: '{parameter}' is a count, give whole numbers")
     if not 0 <= feature < encoder.width:
         raise ConfigError(f"there is no feature {feature}: the encoder has 0 to {encoder.width - 1}")
     if not margin > 0:

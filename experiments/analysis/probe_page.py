@@ -50,9 +50,22 @@ uses it.</p></footer>
 </html>
 """)
 
+_READ_OFF = {
+    "image": "Linear probes of whole images",
+    "region": "Linear probes of a region of each image",
+    "token": "Linear probes of single tokens",
+    "sum": "Shares of each token&#39;s tile, summed over the image",
+}
+
 
 def write_probe_page(
-    sweep: ProbeSweep, attribute: str, path: Path, *, trained: bool = True, curve: LearningCurve | None = None
+    sweep: ProbeSweep,
+    attribute: str,
+    path: Path,
+    *,
+    level: str | None = None,
+    trained: bool = True,
+    curve: LearningCurve | None = None,
 ) -> Path:
     """Write one attribute's page, which opens from disk without a network.
 
@@ -62,6 +75,9 @@ def write_probe_page(
         What was probed, and which attribute of it to show.
     path
         The page; Plotly's script is put beside it, once for all pages of a folder.
+    level
+        What a row of the activations was, where the sweep's own word does not say enough: ``sum`` for areas summed over
+        tokens.
     trained
         False where the activations are those of random weights: the page then says so.
     curve
@@ -71,10 +87,10 @@ def write_probe_page(
     results = sweep.of(attribute)
     best = sweep.best(attribute)
     label = Attribute(attribute, best.unit).label
-    level = {"image": "whole images", "region": "a region of each image", "token": "single tokens"}[sweep.level]
+    what = _READ_OFF[level or sweep.level]
     parts = [
         f"<h1>Reading {escape(label)}</h1>",
-        f'<p class="muted">Linear probes of {level}; scores on patients held out.</p>',
+        f'<p class="muted">{what}; scores on patients held out.</p>',
     ]
     if not trained:
         parts.append('<p class="banner">Untrained model (random weights): no claim about it is met.</p>')

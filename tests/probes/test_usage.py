@@ -1,15 +1,19 @@
 """A model wired to use a quantity is told from one wired to ignore it, by what its answer does and not by a probe."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from wired_models import BRIGHT, SITE, TAG, WIDTH, eyes, pooled, wired
 
-from mechinterp.errors import ConfigError, LeakageError
+from mechinterp.errors import ConfigError, LeakageError, SiteError
 from mechinterp.feature_encoder import Directions
 from mechinterp.objectives import logit, logit_difference
+from mechinterp.sites import Site
+from mechinterp.token_grid import TokenGrid
 from probes import (
     dose_figure,
     fit_probe,
@@ -103,6 +107,65 @@ def test_the_whole_channel_swapped_token_by_token_is_the_true_effect(clinic):
     found = usage(model, whole, clinic)
     np.testing.assert_allclose(found.swapped, found.true, rtol=1e-3, atol=1e-4)
     assert found.ratio == pytest.approx(1, abs=0.1)
+
+
+class Somewhere(nn.Module):
+    """Counts the cells whose evidence passes a threshold: a little of it everywhere does nothing."""
+
+    def __init__(self, threshold):
+        super().__init__()
+        self.evidence, self.threshold = wired(BRIGHT, 1.0).module.evidence, threshold
+
+    def forward(self, x):
+        cells = torch.einsum("bdhw,dc->bchw", self.evidence(x), self.evidence.rotation)[:, BRIGHT]
+        z = (cells - self.threshold).relu().mean((1, 2))
+        return torch.stack([-z / 2, z / 2], 1)
+
+
+def tile_site():
+    return Site(SITE, "evidence", "output", "map", WIDTH, 64, 0, TokenGrid(8, 8, (8, 8), (4.0, 4.0), (8, 8)))
+
+
+def test_moved_where_the_structure_grows_a_linear_head_answers_as_if_moved_everywhere(clinic, probe):
+    model = replace(wired(BRIGHT, 3.0), sites={SITE: tile_site()})
+    found = usage(model, probe, clinic, structure="exudates")
+    assert found.verdict == "used"
+    assert found.feature == "directions 0 where exudates grow"
+    np.testing.assert_allclose(found.steered, usage(model, probe, clinic).steered, rtol=1e-3)
+
+
+def test_what_sits_in_a_few_tokens_moves_where_it_sits_and_not_by_a_little_everywhere(clinic):
+    model = replace(wired(BRIGHT, 3.0), module=Somewhere(12.0).eval(), sites={SITE: tile_site()})
+    bright = Directions(SITE, model.module.evidence.rotation[:, BRIGHT][None].clone(), torch.zeros(WIDTH))
+    everywhere = usage(model, bright, clinic)
+    there = usage(model, bright, clinic, structure="exudates")
+    assert everywhere.true_slope.mean == there.true_slope.mean > MARGIN
+    assert everywhere.ratio < 0.5 < there.ratio < 2
+    assert there.verdict == "used"
+    assert there.calibration.per_unit == everywhere.calibration.per_unit
+
+
+def test_a_count_is_raised_by_whole_numbers(clinic, probe):
+    found = validate_used(
+        wired(BRIGHT, 3.0), probe, 0, clinic[2], clinic[1], parameter="exudate_count", steps=(2.0, 4.0), objective=ILL,
+        margin=MARGIN, n_random=20,
+    )  # fmt: skip
+    assert found.calibration.value[0].tolist() == [12, 14, 16]
+    with pytest.raises(ConfigError, match="'exudate_count' is a count, give whole numbers"):
+        validate_used(
+            wired(BRIGHT, 3.0), probe, 0, clinic[2], clinic[1], parameter="exudate_count", steps=(0.5,), objective=ILL,
+            margin=MARGIN,
+        )  # fmt: skip
+
+
+def test_a_structure_that_is_not_there_or_does_not_grow_is_refused(clinic, probe):
+    placed = replace(wired(BRIGHT, 3.0), sites={SITE: tile_site()})
+    with pytest.raises(ConfigError, match="no structure 'exudate': did you mean 'exudates'"):
+        usage(placed, probe, clinic, structure="exudate")
+    with pytest.raises(ConfigError, match="'haemorrhages' do not grow with 'exudate_area_mm2'"):
+        usage(placed, probe, clinic, structure="haemorrhages")
+    with pytest.raises(SiteError, match="tokens of site 'evidence' have no place"):
+        usage(wired(BRIGHT, 3.0), probe, clinic, structure="exudates")
 
 
 def test_a_direction_that_the_area_does_not_move_is_neither_used_nor_unused(clinic):

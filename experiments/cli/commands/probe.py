@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from probes import LearningCurve, ProbeSweep
     from probes.regions import MaskOf
 
-LEVELS = ("image", "region", "token")
+LEVELS = ("image", "region", "token", "sum")
 
 
 def run(
@@ -31,10 +31,18 @@ def run(
         typer.Option("--images", help="where the attributes are; default: where the store's images came from"),
     ] = None,
     level: Annotated[
-        str, typer.Option("--level", help="read off whole images, a region of each, or single tokens")
+        str,
+        typer.Option(
+            "--level", help="read off whole images, a region of each, single tokens, or an area summed over tokens"
+        ),
     ] = "image",
     region: Annotated[
-        str | None, typer.Option("--region", help="with `--level region`: which mask of the images")
+        str | None,
+        typer.Option(
+            "--region",
+            help="which mask of the images: with `--level region` where tokens are pooled; with `--level sum` what the attribute "
+            "is the area of, several with commas between",
+        ),
     ] = None,
     pooling: Annotated[str, typer.Option("--pooling", help="with `--level image`: mean, max or active")] = "mean",
     kind: Annotated[
@@ -69,6 +77,8 @@ def run(
       mechinterp probe --activations runs/a/activations --attribute exudate_contrast --level region --region exudates
 
       mechinterp probe --activations runs/a/activations --attribute exudates --level token --site stages.2 --json
+
+      mechinterp probe --activations runs/a/activations --attribute lesion_area --level sum --region haemorrhages,exudates
     """
     from experiments.analysis.measurements import probe_record
     from experiments.analysis.probe_page import write_probe_page
@@ -88,8 +98,11 @@ def run(
     if kind:
         settings["kind"] = kind
     other = ActivationStore.open(untrained) if untrained else None
-    mask_of = _mask_of(opened, level, region, attribute)
-    sweep = _swept(store, opened, attribute, site, level, pooling, mask_of, other, settings, progress)
+    masks_of = _masks_of(opened, level, region, attribute)
+    sweep = _swept(store, opened, attribute, site, level, pooling, masks_of, other, settings, progress)
+    mask_of = next(iter(masks_of.values()), None)
+    if learning_curve and level == "sum":
+        raise ConfigError("--learning-curve needs --level image or region")
     curve = _curve(store, opened, sweep, attribute, mask_of, pooling, seed, progress) if learning_curve else None
     run_folder = Run.create(Path(activations).parent)
     # what was read off whole images is what the run's pages look for
@@ -99,7 +112,7 @@ def run(
     with run_folder.stage(f"probe {attribute}", activations=str(activations), seed=seed) as record:
         write_json(target, found)
         page = write_probe_page(
-            sweep, attribute, target.with_suffix(".html"), trained=store.manifest.trained, curve=curve
+            sweep, attribute, target.with_suffix(".html"), level=level, trained=store.manifest.trained, curve=curve
         )
         record.update(result=run_folder.relative(target), page=run_folder.relative(page))
     if as_json:
@@ -143,21 +156,24 @@ def _folds(store: ActivationStore, by: str, folds: int) -> Any:
     return splits
 
 
-def _mask_of(images: ImageSet, level: str, region: str | None, attribute: str) -> MaskOf | None:
-    """Return what says where the region, or the structure of a token-level attribute, lies in each image."""
+def _masks_of(images: ImageSet, level: str, region: str | None, attribute: str) -> dict[str, MaskOf]:
+    """Return what says where the region, or what a token-level attribute is the area of, lies in each image."""
     from mechinterp.errors import ConfigError, nearest
 
     if level == "image":
         if region:
-            raise ConfigError(f"--region {region} needs --level region")
-        return None
-    name = attribute if level == "token" else region
-    if name is None:
-        raise ConfigError("--level region needs --region: which mask of the images the tokens are pooled over")
+            raise ConfigError(f"--region {region} needs --level region or sum")
+        return {}
+    given = attribute if level == "token" else region
+    if given is None:
+        said = "the tokens are pooled over" if level == "region" else f"'{attribute}' is the area of"
+        raise ConfigError(f"--level {level} needs --region: which mask of the images {said}")
+    names = [part.strip() for part in given.split(",")] if level == "sum" else [given]
     known = images.masks(0)
-    if name not in known:
-        raise ConfigError(f"the images have no mask '{name}': {nearest(name, known)}")
-    return lambda i: images.masks(i)[name]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"the images have no mask '{name}': {nearest(name, known)}")
+    return {name: (lambda i, name=name: images.masks(i)[name]) for name in names}  # type: ignore[misc]
 
 
 def _swept(
@@ -167,16 +183,23 @@ def _swept(
     site: str | None,
     level: str,
     pooling: Any,
-    mask_of: MaskOf | None,
+    masks_of: dict[str, MaskOf],
     untrained: ActivationStore | None,
     settings: dict[str, Any],
     progress: Progress,
 ) -> ProbeSweep:
-    from probes import probe_sites, probe_tokens
+    from mechinterp.errors import ConfigError
+    from probes import probe_sites, probe_token_sums, probe_tokens
 
     common: dict[str, Any] = {
         "sites": [site] if site else None, "images": images, "untrained": untrained, "progress": progress, **settings
     }  # fmt: skip
+    if level == "sum":
+        if settings.get("kind", "continuous") != "continuous":
+            raise ConfigError(f"--kind {settings['kind']} needs another level: what tokens add up to is continuous")
+        common.pop("kind", None)
+        return probe_token_sums(store, images.attributes, attribute, masks_of, **common)
+    mask_of = next(iter(masks_of.values()), None)
     if level == "token" and mask_of is not None:
         return probe_tokens(store, attribute, mask_of, **common)
     return probe_sites(store, images.attributes, attribute, pooling=pooling, mask_of=mask_of, **common)

@@ -91,6 +91,19 @@ def test_regions_and_tokens_are_read_through_the_masks(made, capsys):
     assert Path(found["result"]).parent.name == "token"
 
 
+def test_an_area_is_summed_over_tokens(made, capsys):
+    store = made / "a" / "activations"
+    common = ("probe", "--activations", store, "--level", "sum", "--region", "square", "--shuffles", 19, "--json")
+    assert run(*common, "--attribute", "area", "--untrained", made / "b" / "activations") == 0
+    found = json.loads(capsys.readouterr().out)
+    one = found["sites"]["stages.1"]
+    assert (one["unit"], found["level"]) == ("mm²", "sum")
+    assert {c["name"] for c in one["controls"]} == {"shuffled attribute", "pixel baseline", "untrained network"}
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert "summed over the image" in page
+    assert Path(found["result"]).parent.name == "sum"
+
+
 def test_grades_are_read_as_levels(made, capsys):
     argv = ("--attribute", "grade", "--site", "stages.2", "--folds", 3, "--shuffles", 0)
     assert run("probe", "--activations", made / "a" / "activations", *argv) == 0
@@ -106,6 +119,10 @@ def test_grades_are_read_as_levels(made, capsys):
         (("--attribute", "area", "--by", "patient"), "--by is 'patient'"),
         (("--attribute", "area", "--level", "region"), "--level region needs --region"),
         (("--attribute", "area", "--region", "square"), "--region square needs --level region"),
+        (("--attribute", "area", "--level", "sum"), "which mask of the images 'area' is the area of"),
+        (("--attribute", "area", "--level", "sum", "--region", "square,disc"), "no mask 'disc'"),
+        (("--attribute", "grade", "--level", "sum", "--region", "square"), "'grade' is ordinal"),
+        (("--attribute", "area", "--level", "sum", "--region", "square", "--kind", "binary"), "needs another level"),
         (("--attribute", "sqare", "--level", "token"), "no mask 'sqare': did you mean 'square'"),
         (("--attribute", "area", "--kind", "ordinl"), "kind is 'ordinl'"),
     ],
