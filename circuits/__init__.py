@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from circuits.finding import find_circuit
     from circuits.finding_config import FindConfig
     from circuits.graph import FeatureGraph, difference
+    from circuits.hierarchical_finding import HierarchicalCircuit, find_circuit_by_groups
     from circuits.measuring import effects
     from circuits.metrics import loss, regression
     from circuits.node_effects import FeatureEffects, feature_effects
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from circuits.set_experiment import SetExperimentConfig, run_set_experiment
     from circuits.set_results import SetExperiment
     from circuits.set_verdict import verdict
+    from circuits.transcoder_tracing import transcoder_graph
 
 _HOME = {
     "Ablation": "circuits.ablations",
@@ -49,6 +51,7 @@ _HOME = {
     "FeatureEffects": "circuits.node_effects",
     "FeatureGraph": "circuits.graph",
     "FindConfig": "circuits.finding_config",
+    "HierarchicalCircuit": "circuits.hierarchical_finding",
     "ModelDifference": "circuits.acting.model_differences",
     "NodeSet": "circuits.nodes",
     "SetExperiment": "circuits.set_results",
@@ -67,6 +70,7 @@ _HOME = {
     "feature_effects": "circuits.node_effects",
     "features": "circuits.nodes",
     "find_circuit": "circuits.finding",
+    "find_circuit_by_groups": "circuits.hierarchical_finding",
     "find_shortcuts": "circuits.acting.shortcuts",
     "heads": "circuits.nodes",
     "loss": "circuits.metrics",
@@ -82,6 +86,7 @@ _HOME = {
     "steer": "circuits.acting.steering",
     "subgroups": "circuits.acting.subgroup_effects",
     "towards": "circuits.ablations",
+    "transcoder_graph": "circuits.transcoder_tracing",
     "two_bands": "circuits.bands",
     "verdict": "circuits.set_verdict",
     "whole": "circuits.nodes",
@@ -102,6 +107,7 @@ __all__ = [
     "FeatureEffects",
     "FeatureGraph",
     "FindConfig",
+    "HierarchicalCircuit",
     "ModelDifference",
     "NodeSet",
     "SetExperiment",
@@ -120,6 +126,7 @@ __all__ = [
     "feature_effects",
     "features",
     "find_circuit",
+    "find_circuit_by_groups",
     "find_shortcuts",
     "heads",
     "loss",
@@ -135,6 +142,7 @@ __all__ = [
     "steer",
     "subgroups",
     "towards",
+    "transcoder_graph",
     "two_bands",
     "verdict",
     "whole",

@@ -98,6 +98,7 @@ def defer(
     labels: Bool[NDArray[np.bool_], " case"],
     *,
     groups: Sequence[Any] | NDArray[Any] | None = None,
+    units_are_patients: bool = True,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> tuple[Deferral, ...]:
@@ -111,6 +112,8 @@ def defer(
         What the model said, and what was true, of cases that set none of the scores.
     groups
         Patient of each case.
+    units_are_patients
+        Whether those groups are patients; the slices of one volume are not.
     n_boot, seed
         Of the intervals.
 
@@ -139,7 +142,9 @@ def defer(
             return excess_area(named[CONFIDENCE][rows], errors[rows]) - excess_area(named[name][rows], errors[rows])
 
         coverage, risk = risk_coverage(named[name], errors)
-        interval = bootstrap_groups(gain, patients, n_boot, seed, method="percentile")
+        interval = bootstrap_groups(
+            gain, patients, n_boot, seed, method="percentile", units_are_patients=units_are_patients
+        )
         every = np.arange(len(said))
         return Deferral(
             name, coverage, risk, float(risk.mean()), excess_area(named[name], errors), gain(every), interval

@@ -105,6 +105,7 @@ def steer(
     target: str | int,
     doses: Sequence[float] = DOSES,
     groups: Sequence[Any] | NDArray[Any] | None = None,
+    units_are_patients: bool | None = None,
     n_random: int = 20,
     n_boot: int = 1000,
     batch: int = 64,
@@ -125,6 +126,8 @@ def steer(
         In standard deviations of the feature's code; negative ones take it away.
     groups
         Patient of each image; an ``ImageSet`` has its own.
+    units_are_patients
+        Whether those groups are patients; an ``ImageSet`` knows it, and of prepared images it is believed.
     n_random
         Random directions of the same norm.
     n_boot, seed
@@ -162,7 +165,9 @@ def steer(
     said = np.stack([decision.log_odds(a.logits).double().numpy() for a in answers])
     change = (said[1:] - said[0]).reshape(len(steps), len(doses), -1)
     patients = patients_of(images, groups)
-    known = not isinstance(images, ImageSet) or images.units_are_patients
+    known = units_are_patients
+    if known is None:
+        known = not isinstance(images, ImageSet) or images.units_are_patients
 
     def interval(values: NDArray[np.float64]) -> Interval:
         return bootstrap_groups(

@@ -42,6 +42,23 @@ class Opened:
         """Return some images as the model's input."""
         return prepared_images(self.model, self.images.subset(rows.tolist()), self.preparation)
 
+    def rows(self, split: str | None, most: int | None = None) -> NDArray[np.int64]:
+        """Return the images of a split, or all; at most so many, spread over them.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+
+        """
+        found = np.flatnonzero(_of_split(self.images, split))
+        if not len(found):
+            known = ", ".join(sorted({str(s) for s in self.images.splits or ()})) or "none"
+            raise ConfigError(f"no image is of the split '{split}': the run's splits are {known}")
+        if most is not None and len(found) > most:
+            found = found[np.linspace(0, len(found) - 1, most).astype(int)]
+        return found
+
     def patients(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the patients of some images; each image its own where nobody said."""
         return rows if self.images.groups is None else np.asarray(self.images.groups)[rows]
@@ -76,13 +93,15 @@ class Opened:
         return table.column(name)
 
 
-def open_run(run: Run, site: str | None) -> Opened:
-    """Open a run's model, images and features: the site's neurons, or the run's autoencoders (of several seeds the first).
+def open_run(run: Run, site: str | None, sae: Path | None = None) -> Opened:
+    """Open a run's model, images and features: an autoencoder, a site's neurons, or all the run's autoencoders.
+
+    Of autoencoders of several seeds the first is taken.
 
     Raises
     ------
     ConfigError
-        If the run holds no activations, or neither a site nor an autoencoder says where to look.
+        If the run holds no activations, neither a site nor an autoencoder says where to look, or both do.
 
     """
     from mechinterp.feature_encoder import Neurons
@@ -94,7 +113,12 @@ def open_run(run: Run, site: str | None) -> Opened:
     store = ActivationStore.open(folder)
     model = model_of_run(store)
     encoders: dict[str, FeatureEncoder] = {}
-    if site is not None:
+    if site is not None and sae is not None:
+        raise ConfigError("--site asks for neurons and --sae for features: give one of them")
+    if sae is not None:
+        chosen = SparseAutoencoder.load(sae)
+        encoders[chosen.site] = chosen
+    elif site is not None:
         encoders[site] = Neurons(site, model.site(site).width)
     else:
         for path in sorted((run.folder / "saes").glob("*/cfg.json")):
@@ -124,7 +148,7 @@ def search_run(
     if len(rows) > most_images:
         rows = rows[np.linspace(0, len(rows) - 1, most_images).astype(int)]
     return find_shortcuts(
-        opened.model, list(opened.encoders), opened.prepared(rows), environments=values[rows], target=_class(target),
+        opened.model, list(opened.encoders), opened.prepared(rows), environments=values[rows], target=as_class(target),
         labels=opened.truth(rows, target, label), groups=opened.patients(rows), method=method, seed=seed,
         progress=progress,
     )  # fmt: skip
@@ -158,7 +182,7 @@ def edit_run(
         return {"shortcut": column[rows], "labels": truth, "groups": opened.patients(rows)}
 
     edited = edit(
-        opened.model, opened.encoders[0], opened.prepared(parts["validation"]), target=_class(target), method=method,
+        opened.model, opened.encoders[0], opened.prepared(parts["validation"]), target=as_class(target), method=method,
         features=features, sensitivity=sensitivity, seed=seed, progress=progress, **known(parts["validation"]),
     )  # fmt: skip
     table = opened.images.attributes
@@ -209,11 +233,12 @@ def _of_split(images: ImageSet, split: str | None) -> NDArray[np.bool_]:
     return found
 
 
-def _class(target: str) -> str | int:
+def as_class(target: str) -> str | int:
+    """Return a class as it was named on the command line: by number where it is one."""
     return int(target) if target.isdigit() else target
 
 
 def _name(model: VisionModel, target: str) -> str:
     from circuits.acting.decision import Decision
 
-    return Decision.of(model, _class(target)).name
+    return Decision.of(model, as_class(target)).name

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from experiments.analysis.stagewise import images_of
 from experiments.run_directory import Run
@@ -132,6 +133,8 @@ def find_in_run(
     most_images: int,
     config: FindConfig,
     random_circuits: int,
+    coarse_to_fine: bool = False,
+    only: str | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Circuit, Faithfulness]:
     """Find the circuit of a run's model, and test it on images that it was not found on.
@@ -154,24 +157,30 @@ def find_in_run(
         How it is found.
     random_circuits
         How many random circuits stand beside it.
+    coarse_to_fine
+        Look at groups of nodes first, and inside those that matter next.
+    only
+        ``right`` or ``wrong``: the images whose label the model answers, or does not.
     progress
         Told of every step.
 
     Raises
     ------
     ConfigError
-        If the run has no store, or the images are too few to be divided.
+        If the run has no store, or the images are too few to be divided, or cannot be told right from wrong.
     HashMismatchError
         If the model's weights are not those that were captured.
 
     """
-    from circuits import find_circuit, measure_faithfulness
+    from circuits import find_circuit, find_circuit_by_groups, measure_faithfulness
 
     opened = opened_for_circuit(run.folder)
     model, images = opened.model, opened.images
     chosen = np.arange(len(images))
     if split is not None:
         chosen = np.array([i for i in chosen if images.splits and images.splits[i] == split], dtype=np.int64)
+    if only is not None:
+        chosen = _answered(opened, chosen, only)
     if len(chosen) > most_images:
         chosen = chosen[np.linspace(0, len(chosen) - 1, most_images).astype(int)]
     found_on, tested_on = _halves(images, chosen)
@@ -179,10 +188,16 @@ def find_in_run(
     by_site = {sae.site: sae for sae in reversed(opened.saes) if sae.site not in sites}
     batches = [opened.batch(part.tolist()) for part in (found_on, tested_on)]
     objective = parsed_metric(metric)
-    circuit = find_circuit(
-        model, batches[0].x, metric=objective, saes=list(by_site.values()), sites=sites,
-        ablation=parsed_ablation(ablation), groups=batches[0].groups, config=config, progress=progress,
-    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "metric": objective, "saes": list(by_site.values()), "sites": sites, "ablation": parsed_ablation(ablation),
+        "config": config, "progress": progress,
+    }  # fmt: skip
+    if coarse_to_fine:
+        circuit = find_circuit_by_groups(model, batches[0].x, patients=batches[0].groups, **asked).circuit
+    else:
+        circuit = find_circuit(model, batches[0].x, groups=batches[0].groups, **asked)
+    if only is not None:
+        circuit = replace(circuit, claim={**circuit.claim, "only": only})
     if not circuit.edges:
         return circuit, _nothing(circuit)
     labels = [str(images.labels[i]) for i in tested_on] if images.labels else None
@@ -271,6 +286,27 @@ def prepared_images(model: VisionModel, images: ImageSet, preparation: Any) -> A
     from mechinterp.images.preparation import Preparation
 
     return model.prepare([images[i] for i in range(len(images))], Preparation(**preparation))
+
+
+def _answered(opened: Opened, chosen: np.ndarray, only: str) -> np.ndarray:
+    """Return the images whose label the model answers (``right``), or those whose it does not (``wrong``)."""
+    images, names = opened.images, opened.model.class_names
+    if only not in {"right", "wrong"}:
+        raise ConfigError(f"--only is '{only}': it must be right or wrong")
+    if images.labels is None or not {str(n) for n in images.labels} & set(names):
+        raise ConfigError(
+            f"the images' labels are none of the model's classes ({', '.join(names)}): right and wrong cannot be told"
+        )
+    said: list[bool] = []
+    for start in range(0, len(chosen), 64):
+        rows = chosen[start : start + 64]
+        with torch.no_grad():
+            answers = opened.model.logits(opened.batch(rows.tolist()).x).argmax(1).tolist()
+        said += [names[a] == images.labels[i] for a, i in zip(answers, rows.tolist(), strict=True)]
+    found = chosen[np.asarray(said) == (only == "right")]
+    if not len(found):
+        raise ConfigError(f"the model answers no image {only}: there is no circuit to find")
+    return found
 
 
 def _halves(images: ImageSet, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

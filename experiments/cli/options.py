@@ -57,6 +57,7 @@ ActivationsFlag = Annotated[
     Path, typer.Option("--activations", help="an activation store, as `mechinterp capture` makes it")
 ]
 SplitFlag = Annotated[str | None, typer.Option("--split", help="use the images of this split only")]
+SaeFlag = Annotated[Path | None, typer.Option("--sae", help="an autoencoder's folder; by default the run's first")]
 SeedFlag = Annotated[int, typer.Option("--seed", help="decides every random choice")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout; notes go to stderr")]
@@ -102,7 +103,7 @@ def with_config(config: type, *, leave_out: Sequence[str] = ()) -> Callable[[Cal
         @functools.wraps(command)
         def wrapper(**given: Any) -> Any:
             settings = {flag.name: given.pop(flag.name) for flag in flags}
-            settings |= {name: _parsed(name, settings[name], kind) for name, kind in lists.items()}
+            settings |= {name: parsed_list(name, settings[name], kind) for name, kind in lists.items()}
             return command(**given, settings=settings)
 
         kept = [
@@ -121,7 +122,15 @@ def _is_list(kind: Any) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
 
 
-def _parsed(name: str, text: str, kind: type) -> tuple[Any, ...]:
+def parsed_list(name: str, text: str, kind: type) -> tuple[Any, ...]:
+    """Return a flag's values, which people write with commas between them.
+
+    Raises
+    ------
+    ConfigError
+        If one is none of its kind.
+
+    """
     try:
         return tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:

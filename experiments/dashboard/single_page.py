@@ -97,7 +97,7 @@ def write_single_page(
     own = f"<script>{script}</script>" if script else ""
     draw = (
         "function draw(at, figure) { Plotly.newPlot('figure-' + at, figure.data, figure.layout, "
-        "{responsive: true, displaylogo: false}); }"
+        "{responsive: true, displaylogo: false, displayModeBar: false}); }"
     )
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -1,4 +1,4 @@
-"""``mechinterp shortcuts`` and ``mechinterp edit`` on a user's own network, and what they refuse."""
+"""Commands that act on a run of a user's own network: what they print and write, and what they refuse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import entry
 
-MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
+MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build_undecided"
 
 
 def run(*argv):
@@ -60,6 +60,65 @@ def test_an_edit_is_billed_on_the_test_images(made, capsys):
     assert Path(said["files"]["edit.html"]).stat().st_size > 0
 
 
+def test_doses_are_told_beside_random_directions(made, capsys):
+    capsys.readouterr()
+    settings = ("--features", "3,8", "--target", 1, "--site", "stages.2", "--doses", "-2,2", "--random", 3)
+    assert run("steer", made, *settings, "--most-images", 20, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [f["feature"] for f in said["features"]] == [3, 8]
+    assert said["features"][0]["doses"] == [-2.0, 2.0]
+    assert len(said["features"][0]["random"]) == 3
+    page = Path(said["files"]["steer.html"]).read_text()
+    assert "feature 3: -2 SD changes the log-odds" in page
+    assert "random directions of the same norm" in page
+
+
+def test_scores_of_doubt_stand_beside_the_models_confidence(made, capsys):
+    capsys.readouterr()
+    settings = ("--target", 1, "--label", "referable", "--site", "stages.2", "--features", "3", "--score", "camera_tag")
+    assert run("defer", made, *settings, "--reference-split", "validation", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    names = [s["name"] for s in said["scores"]]
+    assert names == ["model's confidence", "use of the features", "distance from the data", "camera_tag"]
+    assert said["cases"] == 20
+    assert said["scores"][0]["risk"][-1] == pytest.approx(said["errors"] / said["cases"])
+    assert "Of 80% kept, wrong" in Path(said["files"]["defer.html"]).read_text()
+
+
+def test_decisions_are_turned_with_real_images_beside_them(made, capsys):
+    capsys.readouterr()
+    settings = ("--target", 1, "--site", "stages.2", "--split", "test", "--cases", 3, "--most-images", 40)
+    assert run("counterfactuals", made, *settings, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["cases"]) == 3
+    for case in said["cases"]:
+        assert case["turned"] == ((case["before"] > 0) != (case["after"] > 0))
+        assert case["image"] not in case["neighbours"]
+    page = Path(said["files"]["counterfactuals.html"]).read_text()
+    assert page.count("<img") == 3 * 4
+    assert "minimal, not proved smallest" in page
+
+
+def test_effects_are_told_by_subgroup(made, capsys):
+    capsys.readouterr()
+    settings = ("--by", "laterality", "--metric", 1, "--site", "stages.2", "--nodes", 4, "--most-images", 60)
+    assert run("subgroups", made, *settings, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {e["subgroup"] for e in said["effects"]} == {"laterality 0", "laterality 1"}
+    assert len(said["effects"]) == 8
+    assert Path(said["files"]["subgroups.html"]).stat().st_size > 0
+
+
+def test_a_model_does_not_differ_from_itself(made, capsys, tmp_path):
+    capsys.readouterr()
+    settings = ("--site", "stages.2", "--most-images", 40, "--out", tmp_path)
+    assert run("diff-models", made, made, *settings, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["matched"] + said["silent"][0] == 24
+    assert said["lost"] == said["new"] == said["rotated"] == []
+    assert (tmp_path / "diff-models.html").stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -72,6 +131,25 @@ def test_an_edit_is_billed_on_the_test_images(made, capsys):
         (("edit", "--shortcut", "camera_tag", "--target", "1", "--site", "stages.2"), "no image is labelled"),
         (("edit", "--shortcut", "camera_tag", "--target", "1", "--method", "guess"), "--method is 'guess'"),
         (("edit", "--shortcut", "camera_tag", "--target", "1", "--features", "a"), "--features is 'a'"),
+        (("steer", "--features", "a", "--target", "1"), "--features is 'a'"),
+        (("steer", "--features", "", "--target", "1", "--site", "stages.2"), "name at least one feature"),
+        (("steer", "--features", "99", "--target", "1", "--site", "stages.2"), "there is no feature 99"),
+        (
+            ("steer", "--features", "1", "--target", "1", "--site", "stages.2", "--split", "tset"),
+            "the run's splits are",
+        ),
+        (("steer", "--features", "1", "--target", "1", "--site", "stages.2", "--sae", "a"), "give one of them"),
+        (
+            ("defer", "--target", "1", "--split", "train", "--site", "stages.2"),
+            "what is usual comes from other patients",
+        ),
+        (
+            ("defer", "--target", "1", "--label", "referable", "--features", "99", "--site", "stages.2"),
+            "there is no feature 99",
+        ),
+        (("counterfactuals", "--target", "1", "--site", "stages.2", "--cases", "0"), "--cases is 0"),
+        (("subgroups", "--by", "cup_to_disc_ratio", "--metric", "1", "--site", "stages.2"), "it must make 2 to 8"),
+        (("subgroups", "--by", "laterality", "--metric", "1", "--method", "guess"), "--method is 'guess'"),
     ],
 )
 def test_what_cannot_be_meant_is_said_in_one_line(made, capsys, argv, message):

@@ -32,3 +32,16 @@ def build():
 build.input_size = (48, 48)
 build.mean, build.std = (0.5, 0.4, 0.3), (0.25, 0.25, 0.25)
 build.class_names = ("healthy", "<script>alert(1)</script>")
+
+
+def build_undecided():
+    """Return the network with a bias at which it answers about half of small fundus phantoms either way."""
+    net = Net()
+    with torch.no_grad():
+        net.head.bias[1] += 1.588
+    return net
+
+
+build_undecided.input_size = build.input_size
+build_undecided.mean, build_undecided.std = build.mean, build.std
+build_undecided.class_names = build.class_names
