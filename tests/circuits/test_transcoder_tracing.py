@@ -11,8 +11,8 @@ from small_models import one_thread, small_images, small_vit
 from torch import Tensor
 
 from circuits.metrics import as_metric
-from circuits.transcoder_tracing import transcoder_graph
 from circuits.transcoder_paths import EMBEDDING, LinearRun
+from circuits.transcoder_tracing import transcoder_graph
 from circuits.wiring import holding
 from mechinterp import logit, logit_difference
 from mechinterp.errors import ConfigError, SiteError
