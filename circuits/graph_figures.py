@@ -98,7 +98,7 @@ def graph_figure(
     left = len(graph.edges) - len(edges)
     note = f" · {left} smaller edges not drawn" if left else ""
     return apply_theme(figure).update_layout(
-        title={"text": f"What drives {as_text(graph.metric)}{note}", "y": 0.985, "yanchor": "top"},
+        title={"text": f"Circuit of {as_text(graph.metric)}{note}", "y": 0.985, "yanchor": "top"},
         height=max(380, 150 + 46 * most),
         margin={"t": 92},
         hoverdistance=12,

@@ -1,56 +1,115 @@
-"""The brain study's circuit: from the features of the last convolution back two stages, and what can honestly be said of it.
+"""The brain study's circuit: from the features of the last convolution back two stages, and how large it must be to carry the answer.
 
-It asks what makes a slice “meningioma” where a slice of the same head that is answered “notumor” is not: nodes of positive
-slices take their mean over those reference slices. It is found on slices that the autoencoder was trained on and tested on
-positive slices of held-out blocks. All are of one head, so no number here has an interval.
+It asks what makes a slice “meningioma” where a slice of the same head that is answered “notumor” is not. Nodes are ranked on
+positive slices of training blocks; circuits of every size are run alone on positive slices of held-out blocks, where all other
+nodes take what they have in slices answered “notumor”. All slices are of one head, so no number here has an interval.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError
-from mechinterp.files import read_json, write_bytes, write_json
+from mechinterp.files import read_json
 from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from circuits import Faithfulness
-    from circuits.faithfulness import UnderAblation
-    from circuits.graph import FeatureGraph, GraphNode
+    from circuits import Ablation, Circuit
+    from circuits.agreement import Agreement
+    from circuits.corrupting import Corrupted
+    from circuits.inputs import Batch
+    from circuits.node_curves import NodeCurves, Ranked
+    from circuits.wiring import Wiring
+    from experiments.analysis.circuit_runs import Opened
 
 STAGES_BEFORE = ("functional_1/block3_pool_1/MaxPool2d", "functional_1/block4_pool_1/MaxPool2d")
 """What the published classifier hands from its third and fourth stage to the next."""
 
-CARRIES = 0.8
-"""Least faithfulness, under every ablation, of a circuit that is said to carry the answer."""
+STEPS = 1
+"""Points on the way between both runs at which gradients are taken to rank nodes: a whole pass there and back each."""
 
-NO_ATTRIBUTE = "no attribute found"
+BATCH = 8
+"""Slices at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrainCircuitConfig:
-    """How large the circuit's search and tests are: each node of a test costs the network one run per slice."""
+    """How large the circuit's search and tests are.
 
-    found_on: int = 4
-    tested_on: int = 4
-    references: int = 4
-    edges: int = 12
-    max_nodes: int = 4
-    random_circuits: int = 5
+    Parameters
+    ----------
+    found_on, tested_on, references
+        Slices: to rank nodes on, held out, and to take values from.
+    drawn_nodes, drawn_edges
+        Of the graph: nodes of every site, the error node among them, and edges between them, at most.
+    sizes
+        Nodes kept of every site, along the curve; the drawn size and all nodes are added.
+    last_sizes
+        The same for the features' site alone, which costs little.
+    random_circuits, last_random_circuits
+        Of every size.
+    checked_on, checked_nodes
+        Slices, and nodes of a site, on which estimates are held against exact effects.
+    stages
+        Sites before the features' own.
+    seed
+        Of draws.
+
+    """
+
+    found_on: int = 6
+    tested_on: int = 6
+    references: int = 6
+    drawn_nodes: int = 6
+    drawn_edges: int = 18
+    sizes: tuple[int, ...] = (16, 64, 256)
+    last_sizes: tuple[int, ...] = (2, 16, 32, 64, 128, 256, 512)
+    random_circuits: int = 3
+    last_random_circuits: int = 10
+    checked_on: int = 2
+    checked_nodes: int = 12
     stages: tuple[str, ...] = STAGES_BEFORE
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("found_on", "tested_on", "references", "edges", "max_nodes"):
+        for name in (
+            "found_on",
+            "tested_on",
+            "references",
+            "drawn_nodes",
+            "drawn_edges",
+            "checked_on",
+            "checked_nodes",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+
+@dataclass(frozen=True)
+class EdgeCheck:
+    """The drawn edges' estimated effects beside what replacing their source really does through their target.
+
+    Parameters
+    ----------
+    rho
+        Spearman's, over slices and edges.
+    same_sign
+        Share of the edges whose mean effects have the same sign.
+    edges, slices
+        How many.
+
+    """
+
+    rho: float
+    same_sign: float
+    edges: int
+    slices: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +118,50 @@ class BrainCircuit:
 
     Parameters
     ----------
-    graph
-        Its nodes carry names that say what is known of them.
-    tested
-        Its faithfulness on held-out slices, beside random circuits and as many edges between neurons.
+    circuit
+        The drawn edges, as complete paths.
+    curves
+        What circuits of every size restore on held-out slices; the smallest size is the drawn nodes with every edge
+        between them.
+    last_curves
+        The same of circuits of the features alone: the stages before are left as they are.
+    drawn_alone
+        What the drawn edges alone restore under ``mean``: every other edge is cut.
+    agreements
+        Of the nodes' estimated effects with exact ones, site by site.
+    edge_check
+        The same of the drawn edges.
+    rerun_difference
+        By how much, at most, the curve under ``mean`` differs from plain re-runs with an edit at every site.
     slices
-        Numbers of the images: ``found_on``, ``tested_on``, ``references``.
-    sentences
-        What can be said, made from these numbers.
+        Numbers of the images: ``found_on``, ``tested_on``, ``references``, ``partners``.
 
     """
 
-    graph: FeatureGraph
-    tested: Faithfulness
+    circuit: Circuit
+    curves: NodeCurves
+    last_curves: NodeCurves
+    drawn_alone: float
+    agreements: tuple[Agreement, ...]
+    edge_check: EdgeCheck
+    rerun_difference: float
     slices: Mapping[str, tuple[int, ...]]
-    sentences: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its numbers as plain JSON."""
+        return {
+            **self.curves.to_json(),
+            "features_alone": self.last_curves.to_json(),
+            "drawn": {
+                "edges": len(self.circuit.edges),
+                "nodes": len(self.circuit.nodes),
+                "alone_mean": self.drawn_alone,
+            },
+            "agreement": [a.to_json() for a in self.agreements],
+            "edge_check": vars(self.edge_check),
+            "rerun_difference": self.rerun_difference,
+            "slices": {what: list(rows) for what, rows in self.slices.items()},
+        }
 
 
 def find_brain_circuit(
@@ -98,10 +186,7 @@ def find_brain_circuit(
         If the model has not the stages.
 
     """
-    from circuits import FindConfig, find_circuit, mean, measure_faithfulness, resample, zero
-    from circuits.inputs import Batch
     from experiments.analysis.circuit_runs import opened_for_circuit
-    from mechinterp.objectives import logit_difference
 
     config = config or BrainCircuitConfig()
     if not (folder / "results.json").exists():
@@ -110,37 +195,162 @@ def find_brain_circuit(
     opened = opened_for_circuit(folder)
     if not opened.saes:
         raise ConfigError(f"{folder} has no autoencoder: run mechinterp study brain-mri --out {folder} first")
-    slices = chosen_slices(results, config)
-    question = results["target"]
-    metric = logit_difference(question["class"], question["reference"])
-    batches = {what: opened.batch(rows) for what, rows in slices.items()}
-    # blocks of one head are no patients
-    found_on, tested_on = (Batch(batches[w].x, batches[w].groups, False) for w in ("found_on", "tested_on"))
-    settings = FindConfig(
-        method="attribution", discovery="top-n", top=config.edges, max_nodes=config.max_nodes, batch=8, rows=32,
-        seed=config.seed,
-    )  # fmt: skip
-    sae = opened.saes[0]
-    reference = batches["references"].x
-    circuits = [
-        find_circuit(
-            opened.model, found_on.x, metric=metric, saes=saes, sites=sites, reference=reference, ablation=mean(),
-            groups=None, config=settings, progress=progress,
+    return _Search(results, opened, config, chosen_slices(results, config)).found(progress)
+
+
+@dataclass(eq=False)
+class _Search:
+    """One search: the run's model and slices."""
+
+    results: Mapping[str, Any]
+    opened: Opened
+    config: BrainCircuitConfig
+    slices: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        from circuits.metrics import as_metric
+        from mechinterp.objectives import logit_difference
+
+        question = self.results["target"]
+        self.metric = as_metric(logit_difference(question["class"], question["reference"]), self.opened.model)
+        self.batches = {what: self._batch(rows) for what, rows in self.slices.items()}
+        self.reference = self.batches["references"].x
+
+    def _batch(self, rows: Sequence[int]) -> Batch:
+        """Return slices prepared; one may be the partner of several."""
+        from circuits.inputs import Batch
+
+        unique = list(dict.fromkeys(rows))
+        batch = self.opened.batch(unique)
+        at = [unique.index(i) for i in rows]
+        # blocks of one head are no patients
+        return Batch(batch.x[at], None if batch.groups is None else batch.groups[at], False)
+
+    def found(self, progress: Progress) -> BrainCircuit:
+        """Rank, test every size, draw, and check what was estimated."""
+        from circuits.agreement import agreement
+
+        progress.note("ranking nodes on training slices")
+        config = self.config
+        ranked, neurons = (self._ranked(config.stages, with_features=basis) for basis in (True, False))
+        last = [self._ranked((), with_features=basis) for basis in (True, False)]
+        curves = self._curves(ranked, neurons, config.sizes, config.random_circuits, progress)
+        last_curves = self._curves(last[0], last[1], config.last_sizes, config.last_random_circuits, progress)
+        drawn = self._drawn(ranked, progress)
+        few = self.batches["found_on"].x[: self.config.checked_on]
+        agreements = agreement(
+            self.metric, ranked.wiring.layers, model=self.opened.model, images=few, reference=self.reference,
+            most_nodes=self.config.checked_nodes, rows=32, seed=self.config.seed, progress=progress,
+        )  # fmt: skip
+        progress.note("checking drawn edges, and running the circuits again")
+        return BrainCircuit(
+            drawn, curves, last_curves, self._alone(drawn), agreements, self._edge_check(drawn), self._rerun_difference(ranked, curves),
+            self.slices,
+        )  # fmt: skip
+
+    def _ranked(self, stages: Sequence[str], *, with_features: bool) -> Ranked:
+        """Return stages and the features' site with their nodes in order: its features and error, or its channels."""
+        from circuits import features, mean, neurons
+        from circuits.node_circuits import rank_nodes
+        from circuits.node_curves import Ranked
+        from circuits.wiring import Wiring
+
+        model, sae, shown = self.opened.model, self.opened.saes[0], self.batches["found_on"]
+        last = features(sae) if with_features else neurons(model, sae.site)
+        wiring = Wiring(model, [*(neurons(model, site) for site in stages), last], self.metric, shown.x)
+        return Ranked(wiring, rank_nodes(wiring, self._runs(wiring, shown, mean()), steps=STEPS))
+
+    def _runs(self, wiring: Wiring, shown: Batch, ablation: Ablation, *, consistent: bool = True) -> list[Corrupted]:
+        from circuits.corrupting import corrupted_batches
+
+        settings: dict[str, Any] = {"batch": BATCH, "seed": self.config.seed, "consistent": consistent}
+        return list(corrupted_batches(wiring, shown.x, self.reference, ablation, **settings))
+
+    def _curves(
+        self, ranked: Ranked, neurons: Ranked, sizes: Sequence[int], random_circuits: int, progress: Progress
+    ) -> NodeCurves:
+        from circuits import counterfactual, mean, resample, zero
+        from circuits.node_curves import measure_curves
+
+        every = max(len(layer) for layer in ranked.wiring.layers)
+        chosen = {self.config.drawn_nodes, *sizes, every}
+        return measure_curves(
+            ranked, images=self.batches["tested_on"], neurons=neurons,
+            ablations=(zero(), mean(), resample(1), counterfactual()), reference=self.reference,
+            partners=self.batches["partners"].x, sizes=sorted(n for n in chosen if n <= every),
+            subgroups=bands_of(self.results["target"]["bands"], self.slices["tested_on"]),
+            random_circuits=random_circuits, batch=BATCH, seed=self.config.seed, progress=progress,
+        )  # fmt: skip
+
+    def _drawn(self, ranked: Ranked, progress: Progress) -> Circuit:
+        """Return the largest edges between the largest nodes, as complete paths."""
+        from circuits import FindConfig, find_circuit, mean
+        from circuits.paths import complete_paths
+
+        among = ranked.ranking.largest(self.config.drawn_nodes)
+        every = sum(map(len, among.values())) ** 2
+        settings = FindConfig(
+            method="attribution", discovery="top-n", top=every, batch=BATCH, rows=32, seed=self.config.seed
         )
-        for saes, sites in (([sae], config.stages), ([], (*config.stages, sae.site)))
-    ]  # fmt: skip
-    circuit, neurons = circuits
-    tested = measure_faithfulness(
-        circuit, images=tested_on, ablations=(zero(), mean(), resample(1)), reference=reference,
-        subgroups=bands_of(question["bands"], slices["tested_on"]), random_circuits=config.random_circuits,
-        neuron_circuit=neurons, minimality=False, curve=(len(circuit.edges),), progress=progress,
-    )  # fmt: skip
-    graph = named(circuit.graph, results)
-    return BrainCircuit(graph, tested, slices, sentences(graph, tested, results, slices))
+        whole = find_circuit(
+            self.opened.model, self.batches["found_on"].x, metric=self.metric, nodes=ranked.wiring.layers,
+            reference=self.reference, ablation=mean(), among=among, config=settings, progress=progress,
+        )  # fmt: skip
+        return complete_paths(whole, self.config.drawn_edges)
+
+    def _alone(self, drawn: Circuit) -> float:
+        """Return what the drawn edges alone restore of held-out slices, every other edge cut."""
+        from circuits import mean, measure_faithfulness
+
+        if not drawn.edges:
+            return 0.0
+        tested = measure_faithfulness(
+            drawn, images=self.batches["tested_on"], ablations=[mean()], reference=self.reference, random_circuits=0,
+            minimality=False, curve=[len(drawn.edges)],
+        )  # fmt: skip
+        return tested.under[0].faithfulness.value
+
+    def _edge_check(self, drawn: Circuit) -> EdgeCheck:
+        from circuits import mean
+        from circuits.edge_checks import real_effects
+        from mechinterp.statistics import spearman
+
+        few = self.config.checked_on
+        shown = replace(self.batches["found_on"], x=self.batches["found_on"].x[:few])
+        if not drawn.edges:
+            return EdgeCheck(float("nan"), float("nan"), 0, len(shown.x))
+        runs = self._runs(drawn.wiring, shown, mean(), consistent=False)
+        real = real_effects(drawn.wiring, runs, [e.edge for e in drawn.edges])
+        estimated = np.stack([e.noising[: len(real)] for e in drawn.edges], 1)
+        rho = float(spearman(real.reshape(-1, 1), estimated.reshape(-1, 1))[0, 0])
+        same = float(np.mean(np.sign(real.mean(0)) == np.sign(estimated.mean(0))))
+        return EdgeCheck(rho, same, len(drawn.edges), len(shown.x))
+
+    def _rerun_difference(self, ranked: Ranked, curves: NodeCurves) -> float:
+        """Run the circuit of every size the plain way, and return by how much its faithfulness differs from the curve's."""
+        import torch
+
+        from circuits import mean
+        from circuits.direct_rerun import direct_rerun
+        from circuits.shares import restored
+
+        wiring, ranking = ranked.wiring, ranked.ranking
+        runs = self._runs(wiring, self.batches["tested_on"], mean(), consistent=False)
+
+        def metric(kept: Mapping[str, Sequence[int]]) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = torch.cat([direct_rerun(wiring, b, kept) for b in runs]).double().numpy()
+            return found
+
+        whole = torch.cat([b.clean.metric for b in runs]).double().numpy()
+        none = metric({})
+        points = next(u.points for u in curves.under if u.ablation.name == "mean")
+        return max(abs(restored(metric(ranking.largest(p.most)), whole, none) - p.faithfulness.value) for p in points)
 
 
 def chosen_slices(results: Mapping[str, Any], config: BrainCircuitConfig) -> dict[str, tuple[int, ...]]:
-    """Return which slices the circuit is found on, tested on, and compared with: spread evenly over those there are.
+    """Return which slices nodes are ranked on, tested on, and compared with: spread evenly over those there are.
+
+    Each tested slice's partner, for counterfactuals, is the nearest slice of the head that is answered otherwise.
 
     Raises
     ------
@@ -149,10 +359,11 @@ def chosen_slices(results: Mapping[str, Any], config: BrainCircuitConfig) -> dic
 
     """
     splits, positive = results["images"]["splits"], results["target"]["positive"]
+    others = results["target"]["reference_images"]
     kinds = {
         "found_on": ([i for i in positive if splits[i] == "train"], config.found_on, "positive training slices"),
         "tested_on": ([i for i in positive if splits[i] == "test"], config.tested_on, "positive held-out slices"),
-        "references": (results["target"]["reference_images"], config.references, "reference slices"),
+        "references": (others, config.references, "reference slices"),
     }
     found = {}
     for kind, (rows, most, words) in kinds.items():
@@ -160,143 +371,10 @@ def chosen_slices(results: Mapping[str, Any], config: BrainCircuitConfig) -> dic
             raise ConfigError(f"the run has no {words}: a circuit is found on some and tested on others")
         at = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)
         found[kind] = tuple(int(rows[i]) for i in at)
+    found["partners"] = tuple(min(others, key=lambda j: abs(j - i)) for i in found["tested_on"])
     return found
 
 
 def bands_of(bands: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> list[str]:
     """Return the band of each slice, ``between`` for those in none."""
     return [next((b["name"] for b in bands if i in b["images"]), "between") for i in rows]
-
-
-def named(graph: FeatureGraph, results: Mapping[str, Any]) -> FeatureGraph:
-    """Return the graph with names that say what is known: an attribute only where held-out slices confirmed it."""
-    return replace(graph, nodes=tuple(_named(node, results) for node in graph.nodes))
-
-
-def _named(node: GraphNode, results: Mapping[str, Any]) -> GraphNode:
-    if node.kind == "feature":
-        best = results["features"][node.index]["best"]
-        if not best or not best["survives"]:
-            return replace(node, name=f"feature {node.index}: {NO_ATTRIBUTE}")
-        attribute, unit, rho = best["attribute"].replace("_", " "), best["unit"], best["rho_confirmation"]
-        return replace(
-            node, name=f"feature {node.index}: {attribute} [{unit}], ρ {rho:+.2f} on held-out slices",
-            attribute=attribute, unit=unit,
-        )  # fmt: skip
-    if node.kind == "error":
-        return replace(node, name="what the features leave out")
-    return node if node.kind == "metric" else replace(node, name=f"channel {node.index}")
-
-
-def sentences(
-    graph: FeatureGraph, tested: Faithfulness, results: Mapping[str, Any], slices: Mapping[str, Sequence[int]]
-) -> tuple[str, ...]:
-    """Return what the circuit shows, how far it carries, and what it leaves open: three sentences, from numbers alone."""
-    features = [n for n in graph.nodes if n.kind == "feature"]
-    confirmed = sum(bool(n.attribute) for n in features)
-    question = results["target"]
-    shares = "; ".join(_carries(u) for u in tested.under)
-    carried = (
-        f"On {len(slices['tested_on'])} held-out “{question['class']}” slices these {tested.edges} of {tested.possible:,} "
-        f"possible edges alone restore this share of the difference to “{question['reference']}”: {shares}."
-    )
-    errors = (
-        f"The error node, what the autoencoder does not reconstruct, is the source of {tested.error_share:.0%} of the size of "
-        "the edges drawn"
-        if any(n.kind == "error" for n in graph.nodes)
-        else "No edge drawn starts at the error node, which may still carry what the few largest edges do not"
-    )
-    left = f"{errors}; without the circuit {_without(tested.under)} of the difference is still there."
-    carries = min(u.faithfulness.value for u in tested.under) >= CARRIES
-    why = (
-        f"Of the {len(features)} features drawn {confirmed or 'none'} follow{'s' if confirmed == 1 else ''} a measured quantity "
-        f"on held-out slices, and all slices are of one head (n = 1, so no interval): "
-        + (
-            f"the graph says what the answer passes through in this head, not why another would be “{question['class']}”."
-            if carries
-            else f"the graph shows the largest single effects and is no explanation of “{question['class']}”, since it does not "
-            "carry the answer alone."
-        )
-    )
-    return carried, left, why
-
-
-def _carries(u: UnderAblation) -> str:
-    low, high = (float(u.random.min()), float(u.random.max())) if len(u.random) else (float("nan"), float("nan"))
-    neurons = "" if u.neurons is None else f", as many edges between channels {u.neurons.value:z.2f}"
-    beside = f"{len(u.random)} random circuit(s) {low:z.2f} to {high:z.2f}" if len(u.random) else "no random circuits"
-    return f"{u.faithfulness.value:z.2f} under {u.ablation.name} ({beside}{neurons})"
-
-
-def _without(under: Sequence[UnderAblation]) -> str:
-    return ", ".join(f"{u.completeness.value:z.2f} under {u.ablation.name}" for u in under)
-
-
-def write_brain_circuit(found: BrainCircuit, folder: Path, out: Path) -> Path:
-    """Write the graph, its faithfulness, and a page with both, the sentences and each feature's most active slice.
-
-    Parameters
-    ----------
-    found
-        The circuit.
-    folder
-        The study's run, which holds the slices' pictures.
-    out
-        Where ``circuit.json``, ``circuit.graphml``, ``faithfulness.json`` and ``circuit.html`` are written.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    """
-    from circuits.graph_figures import graph_figure
-
-    found.graph.save(out / "circuit.json")
-    found.graph.save(out / "circuit.graphml")
-    record = {**found.tested.to_json(), "slices": dict(found.slices), "sentences": list(found.sentences)}
-    write_json(out / "faithfulness.json", record)
-    results = read_json(folder / "results.json")
-    sites = list(dict.fromkeys(n.site for n in found.graph.nodes if n.kind != "metric"))
-    figures = [graph_figure(found.graph, columns_named=_columns(sites, results)), found.tested.figure()]
-    graph, tested = (f.to_html(full_html=False, include_plotlyjs=(k == 0)) for k, f in enumerate(figures))
-    said = "".join(f"<li>{html.escape(s)}</li>" for s in found.sentences)
-    question = results["target"]
-    title = html.escape(f"Circuit: “{question['class']}” against “{question['reference']}” in this head")
-    pictures = "".join(_picture(n, results, folder) for n in found.graph.nodes if n.kind == "feature")
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
-        f"<body><main><h1>{title}</h1><ul>{said}</ul>{graph}<h2>Where each feature speaks most</h2>"
-        f'<div class="slices">{pictures}</div><h2>How much the circuit carries alone</h2>{tested}'
-        "<p>Research use only.</p></main></body></html>"
-    )
-    write_bytes(out / "circuit.html", page.encode())
-    return out / "circuit.html"
-
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;color:#222;margin:0}main{max-width:1180px;margin:0 auto;padding:24px}"
-    ".slices{display:flex;flex-wrap:wrap;gap:16px}figure{margin:0;width:150px}figure img{width:150px}"
-    "figcaption{font-size:13px;line-height:1.3}"
-)
-
-
-def _columns(sites: Sequence[str], results: Mapping[str, Any]) -> dict[str, str]:
-    explored = results["model"]["site"]
-    before = [s for s in sites if s != explored]
-    words = {
-        s: f"channels, {len(before) - k} stage{'s' if len(before) - k > 1 else ''} before" for k, s in enumerate(before)
-    }
-    return words | {explored: "features of the last convolution"}
-
-
-def _picture(node: GraphNode, results: Mapping[str, Any], folder: Path) -> str:
-    feature = results["features"][node.index]
-    if not feature["top"]:
-        return ""
-    slice_number = feature["top"][0]["image"]
-    file = folder / results["images"]["files"][slice_number]
-    at = f"{results['images']['ids'][slice_number]}"
-    source = base64.b64encode(file.read_bytes()).decode()
-    caption = html.escape(f"{node.name}; most active on {at}")
-    return f'<figure><img alt="{html.escape(at)}" src="data:image/png;base64,{source}"><figcaption>{caption}</figcaption></figure>'

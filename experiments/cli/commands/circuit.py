@@ -39,6 +39,12 @@ def run(
     random_circuits: Annotated[
         int, typer.Option("--random-circuits", help="random circuits of the same size beside it")
     ] = 20,
+    coarse_to_fine: Annotated[
+        bool, typer.Option("--coarse-to-fine", help="look at groups of nodes first, and inside those that matter next")
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option("--only", help="right or wrong: images whose label the model answers, or does not")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="where it is written; default: RUN/circuit")] = None,
     as_json: JsonFlag = False,
     *,
@@ -54,6 +60,7 @@ def run(
 
       mechinterp circuit runs/a --metric difference:tumour,none --site stages.2 --site stages.3 --json
     """
+    from circuits.agreement import agreement_of, agreement_sentence
     from experiments.analysis.circuit_runs import find_in_run, write_circuit
     from experiments.run_directory import Run
 
@@ -66,9 +73,12 @@ def run(
     with found_run.stage("circuit", metric=metric, ablation=ablation, **settings) as record:
         circuit, tested = find_in_run(
             found_run, metric, ablation=ablation, sites=tuple(site or ()), split=split, most_images=images, config=config,
-            random_circuits=random_circuits, progress=ConsoleProgress(),
+            random_circuits=random_circuits, coarse_to_fine=coarse_to_fine, only=only, progress=ConsoleProgress(),
         )  # fmt: skip
-        files = write_circuit(circuit, tested, target)
+        agreed = agreement_of(circuit, progress=ConsoleProgress())
+        near = agreement_sentence(agreed)
+        ConsoleProgress().note(near)
+        files = write_circuit(circuit, tested, target, run=found_run.folder, lines=[near])
         record.update(result=found_run.relative(target))
     summary = {
         "metric": circuit.wiring.metric.name,
@@ -78,6 +88,7 @@ def run(
         "self_repair": [f"{s}:{n}" for s, n in circuit.self_repair],
         "claim": dict(circuit.claim),
         "faithfulness": tested.to_json(),
+        "agreement": [a.to_json() for a in agreed],
         "files": files,
     }
     rows = [
@@ -97,13 +108,12 @@ def run(
 
 
 def _of_brain_study(run: Run, target: Path, *, as_json: bool) -> None:
-    from experiments.studies.brain_mri_circuit import find_brain_circuit, write_brain_circuit
+    from experiments.studies.brain_mri_circuit import find_brain_circuit
+    from experiments.studies.brain_mri_circuit_page import write_brain_circuit
 
     with run.stage("circuit", metric="brain-mri") as record:
         found = find_brain_circuit(run.folder, progress=ConsoleProgress())
-        page = write_brain_circuit(found, run.folder, target)
+        page, said = write_brain_circuit(found, run.folder, target)
         record.update(result=run.relative(target))
-    summary = {"sentences": found.sentences, "faithfulness": found.tested.to_json(), "page": str(page)}
-    emit_table(
-        summary, "Brain study: its circuit", ["what can be said"], [(s,) for s in found.sentences], as_json=as_json
-    )
+    summary = {"sentences": said, "faithfulness": found.to_json(), "page": str(page)}
+    emit_table(summary, "Brain study: its circuit", ["what can be said"], [(s,) for s in said], as_json=as_json)
