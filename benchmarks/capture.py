@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.timing import interleaved_medians
+from benchmarks.timing import interleaved
 
 if TYPE_CHECKING:
     from mechinterp import ImageSet, VisionModel
@@ -26,7 +26,8 @@ def measure(quick: bool) -> dict[str, Any]:
     """Time ViT-S/16 at 224 (two blocks' width of it when quick), batch 32, three sites to disk as float16, two threads.
 
     All sides are fed by the same loader, which prepares one batch ahead. nnsight runs timm's model, TransformerBridge Hugging
-    Face's of the same size, the only kind that it takes; each is compared with a capture of the model that it runs.
+    Face's of the same size, the only kind that it takes; each is compared with a capture of the model that it runs. The last
+    capture's files are removed between the runs, not while the clock runs: the peers write over theirs.
     """
     from mechinterp import CaptureConfig, ImageSet, capture, load_model
 
@@ -39,34 +40,45 @@ def measure(quick: bool) -> dict[str, Any]:
     sites = tuple(f"blocks.{b}.hook_resid_post" for b in _BLOCKS)
     config = CaptureConfig(sites=sites, dtype="float16", batch_size=_BATCH)
 
-    def captured(model: VisionModel) -> None:
+    def clean() -> None:
         shutil.rmtree(folder / "store", ignore_errors=True)
+
+    def captured(model: VisionModel) -> None:
         capture(model, images, out=folder / "store", config=config)
 
+    repeats = 3 if quick else 7
     try:
         ours = load_model("timm:vit_tiny_patch16_224" if quick else "timm:vit_small_patch16_224", "random")
-        theirs = load_model(f"hf:{_hugging_face_vit(folder, quick)}", "random")
-        medians = interleaved_medians(
+        timm = interleaved(
             {
                 "bare": lambda: _bare(ours, images),
                 "ours": lambda: captured(ours),
                 "nnsight": lambda: _nnsight(ours, images, folder),
+            },
+            repeats,
+            clean,
+        )
+        theirs = load_model(f"hf:{_hugging_face_vit(folder, quick)}", "random")
+        hugging_face = interleaved(
+            {
                 "bare, Hugging Face": lambda: _bare(theirs, images),
                 "ours, Hugging Face": lambda: captured(theirs),
                 "TransformerBridge": _bridge(theirs, images, folder),
             },
-            3 if quick else 5,
+            repeats,
+            clean,
         )
     finally:
         shutil.rmtree(folder)
     return {
-        "seconds": medians,
+        "seconds": timm.medians | hugging_face.medians,
         "ratios": {
-            "capture/vs_bare_forward": medians["ours"] / medians["bare"],
-            "capture/vs_nnsight": medians["ours"] / medians["nnsight"],
-            "capture/hf_vs_bare_forward": medians["ours, Hugging Face"] / medians["bare, Hugging Face"],
-            "capture/vs_transformer_bridge": medians["ours, Hugging Face"] / medians["TransformerBridge"],
+            "capture/vs_bare_forward": timm.ratio("ours", "bare"),
+            "capture/vs_nnsight": timm.ratio("ours", "nnsight"),
+            "capture/hf_vs_bare_forward": hugging_face.ratio("ours, Hugging Face", "bare, Hugging Face"),
+            "capture/vs_transformer_bridge": hugging_face.ratio("ours, Hugging Face", "TransformerBridge"),
         },
+        "rounds": timm.seconds | hugging_face.seconds,
     }
 
 

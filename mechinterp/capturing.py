@@ -21,6 +21,7 @@ from mechinterp.images.image_set import ImageSet, MedicalImage
 from mechinterp.images.preparation import Preparation
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import SILENT, Progress
+from mechinterp.reused_memory import reused_memory
 
 if TYPE_CHECKING:
     from mechinterp.store.manifest import StoreManifest
@@ -271,7 +272,7 @@ class _ShardWork:
     ticks: Iterator[int]
 
     def __call__(self, shard: int) -> ShardReceipt:
-        with _threads(self.writer.plan.threads):
+        with _threads(self.writer.plan.threads), reused_memory():
             return self.writer.write(shard, self._batches(self.writer.images_of(shard)))
 
     def __getstate__(self) -> dict[str, Any]:
