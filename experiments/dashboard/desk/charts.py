@@ -10,9 +10,11 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from experiments.dashboard.run_view import RunView
-from mechinterp.figures import COLOURS, DIVERGING, as_text, image_with_overlay, themed_figure
+from mechinterp.figures import COLOURS, as_text, image_with_overlay, themed_figure
 
-OPACITY = 0.6
+OPACITY = 0.75
+EITHER_WAY = ((0.0, "rgba(0,114,178,1)"), (0.5, "rgba(247,247,247,0)"), (1.0, "rgba(213,94,0,1)"))
+"""The theme's blue and vermilion, see-through where there is nothing either way."""
 
 
 def answer_figure(names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> go.Figure:
@@ -32,7 +34,7 @@ def answer_figure(names: Sequence[str], before: Sequence[float], after: Sequence
         (
             "after the moves",
             after,
-            {"color": COLOURS["blue"], "pattern": {"shape": "/", "fgcolor": "#ffffff", "fgopacity": 0.7, "size": 6, "solidity": 0.25}},
+            {"color": COLOURS["blue"], "pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#ffffff", "fgopacity": 0.7, "size": 6, "solidity": 0.25}},
         ),
     )  # fmt: skip
     traces = [
@@ -79,5 +81,5 @@ def map_figure(
         orientation=view.orientation, length_unit=view.length_unit, opacity=OPACITY,
     )  # fmt: skip
     if limits[0] < 0:
-        figure.data[0].colorscale = DIVERGING
+        figure.data[0].colorscale = EITHER_WAY
     return figure

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.dashboard.page import Block, File, Files, Heading, Page, Text
-from experiments.dashboard.pages.parts import not_run
+from experiments.dashboard.page import Block, Facts, File, Files, Heading, Page, Text
 from experiments.dashboard.run_files import OTHER, ROOMS, pages_of_stages
 from experiments.dashboard.run_view import RunView
 
@@ -29,5 +28,5 @@ def build(view: RunView) -> Page:
     absent = [room for room in ROOMS if not any(page.room == room for page in found)]
     if absent:
         blocks.append(Heading("Not run", 3))
-        blocks += [not_run(f"{room.name} ({room.commands})") for room in absent]
+        blocks.append(Facts(tuple((room.name, f"not run: {room.commands}") for room in absent)))
     return Page(SLUG, "All results", tuple(blocks))

@@ -139,4 +139,4 @@ def test_the_page_has_no_serious_fault_for_readers_who_cannot_see_it(open_page):
     open_page.click("g.node[data-id='early:0']")
     found = Axe().run(open_page, options={"resultTypes": ["violations"], "preload": False})
     serious = [v for v in found.response["violations"] if v["impact"] in {"serious", "critical"}]
-    assert serious == [], [n['html'] for v in serious for n in v['nodes']]
+    assert serious == [], [n["html"] for v in serious for n in v["nodes"]]

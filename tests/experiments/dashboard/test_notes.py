@@ -126,9 +126,10 @@ def test_a_note_is_saved_from_the_page_and_found_again(online_tab, served_made, 
         "() => document.querySelector('.widget.notes [role=status]').textContent.startsWith('Saved')"
     )
     assert Notes(own_run).of("feature/1").text == f"bright spots {ATTACK}"
+    page.wait_for_load_state("networkidle")
     page.reload()
     assert page.get_by_label("Your note on this page").input_value() == f"bright spots {ATTACK}"
-    page.goto(f"{served_made}#/notes")
+    page.evaluate("location.hash = '#/notes'")
     page.wait_for_function("() => document.querySelector('main').textContent.includes('bright spots')")
     assert ATTACK in page.locator("main").inner_text()
     assert page.evaluate("window.hacked === undefined")

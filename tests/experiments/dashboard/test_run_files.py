@@ -6,7 +6,7 @@ import pytest
 
 from experiments.dashboard.app import make_app
 from experiments.dashboard.export import export_static
-from experiments.dashboard.page import Files, Text, walk
+from experiments.dashboard.page import Facts, Files, walk
 from experiments.dashboard.run_files import EXPORT, files_of_run, pages_of_stages
 from experiments.dashboard.site import build_pages
 
@@ -56,8 +56,9 @@ def test_exports_hidden_folders_and_links_out_of_the_run_are_left_alone(run):
 
 def test_what_was_not_run_is_named_with_its_command(run, results):
     blocks = list(walk(build_pages(results, run)["stages"].blocks))
-    said = [line for block in blocks if isinstance(block, Text) for line in block.paragraphs]
-    assert any("mechinterp localize" in line for line in said)
+    said = dict(pair for block in blocks if isinstance(block, Facts) for pair in block.items)
+    assert said["Localization"] == "not run: mechinterp localize"
+    assert "Circuits" not in said
     linked = [file.path for block in blocks if isinstance(block, Files) for file in block.files]
     assert "circuit/circuit.html" in linked
 
