@@ -10,23 +10,18 @@ method                  what it computes                                        
 ``integrated-own``      the same along each node's own way: its exact effect       one of each a node and step
 ``graddrop``            attribution, averaged in size over gradients that each     one of each a block
                         leave out one block: effects that cancel show [2]_
-``relevance``           coefficient of relevance × change: attribution whose       one forward, one backward
-                        backward pass follows the rules of LRP [3]_
 ======================  =========================================================  ===================================
 
 References
 ----------
 .. [1] Sundararajan, Taly, Yan. Axiomatic attribution for deep networks. 2017 (arXiv 1703.01365), on the activation patch.
 .. [2] Kramár et al. AtP*. 2024 (arXiv 2403.00745), section 3.1; :mod:`circuits.saturation` has its other correction.
-.. [3] Rezaei Jafari et al. RelP: faithful and efficient circuit discovery via relevance patching. 2025 (arXiv 2508.21258);
-   the rules are those of :mod:`circuits.localization.lrp_rules`.
 
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -42,7 +37,6 @@ from circuits.corrupting import Corrupted, corrupted_batches
 from circuits.exact import ExactRuns, Finished
 from circuits.frozen import LIVE, Frozen
 from circuits.inputs import as_batch
-from circuits.localization.lrp_rules import RelevanceMode
 from circuits.metrics import Measurable, as_metric
 from circuits.node_results import Effects, NodeName, Resolution
 from circuits.node_scores import site_gradients
@@ -57,8 +51,8 @@ if TYPE_CHECKING:
     from mechinterp.images.image_set import ImageSet
     from mechinterp.models.vision_model import VisionModel
 
-Method: TypeAlias = Literal["exact", "attribution", "integrated", "integrated-own", "graddrop", "relevance"]
-METHODS: tuple[Method, ...] = ("exact", "attribution", "integrated", "integrated-own", "graddrop", "relevance")
+Method: TypeAlias = Literal["exact", "attribution", "integrated", "integrated-own", "graddrop"]
+METHODS: tuple[Method, ...] = ("exact", "attribution", "integrated", "integrated-own", "graddrop")
 
 
 def effects(
@@ -133,8 +127,6 @@ def effects(
     ablation = ablation or mean()
     if method not in METHODS:
         raise ConfigError(f"there is no method '{method}': {nearest(method, METHODS)}")
-    if method == "relevance" and freeze:
-        raise ConfigError("method='relevance' has its own rules for attention and normalisation: give no freeze")
     if (resolution == "region") != (regions is not None):
         raise ConfigError("resolution='region' and regions go together: give the region of every token of every image")
     if steps < 1 or batch < 1 or rows < 1:
@@ -207,9 +199,8 @@ def _by_gradient(
 ) -> tuple[dict[str, Float[Tensor, "image token node"]], dict[str, int]]:
     change = {layer.site: minus(b.replaced.parts[layer.site], b.clean.parts[layer.site]) for layer in wiring.layers}
     first = b.rows.start
-    if method in {"attribution", "relevance"}:
-        with RelevanceMode() if method == "relevance" else nullcontext():
-            gradients = site_gradients(wiring, b.clean, first=first)
+    if method == "attribution":
+        gradients = site_gradients(wiring, b.clean, first=first)
         own = {s.site: s.per_node(gradients[s.site], change[s.site]) for s in wiring.layers}
         return own, _cost(1)
     if method == "graddrop":
