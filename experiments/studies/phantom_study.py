@@ -21,6 +21,7 @@ from experiments.report import (
     distance_check,
     groups_hash,
     open_confirmation,
+    read_plan,
     register_plan,
     write_report,
 )
@@ -28,6 +29,8 @@ from experiments.run_directory import Run
 from experiments.studies import phantom_study_actions as actions
 from experiments.studies import phantom_study_attribution as attribution
 from experiments.studies import phantom_study_localization as localization
+from experiments.studies import phantom_study_recognizability as recognizability
+from experiments.studies import phantom_study_shortcut as shortcut
 from experiments.studies import phantom_study_transparency as transparency
 from experiments.studies.phantom_study_answer import answer_lines
 from experiments.studies.phantom_study_bench import StudyBench
@@ -71,12 +74,19 @@ def run_phantom_study(
             case, config, run, studied_model(case, config, download=download, progress=progress),
             study_patients(case, config, progress), progress,
         )  # fmt: skip
-        register_plan(run.folder, study_plan(bench))
+        earlier = read_plan(run.folder)
+        if earlier is None or earlier.opened is None:
+            register_plan(run.folder, study_plan(bench))
         progress.note("exploring on the discovery patients")
         explored = bench.captured(bench.patients.discovery, "discovery")
         directions = attribution.choose(bench, explored)
         threshold = actions.threshold_of(bench.margins(explored), bench.patients.discovery.positive)
-        circuits = transparency.choose(bench, explored, transparency.trained_sae(bench, explored))
+        named_sae = recognizability.choose(bench, explored)
+        last_sae = transparency.trained_sae(bench, explored)
+        circuits = transparency.choose(bench, explored, last_sae)
+        suspected = shortcut.choose(bench, last_sae)
+        # what the discovery patients give reason for is planned too, before the others are opened
+        register_plan(run.folder, study_plan(bench, suspected))
         progress.note("opening the confirmation patients")
         plan = open_confirmation(run.folder, bench.patients.confirmation.patients)
         confirmed = bench.captured(bench.patients.confirmation, "confirmation")
@@ -87,9 +97,10 @@ def run_phantom_study(
         else:
             found = (
                 localization.confirm(bench),
+                recognizability.confirm(bench, explored, confirmed, named_sae),
                 attribution.confirm(bench, confirmed, directions),
                 transparency.confirm(bench, circuits),
-                actions.confirm(bench, confirmed, threshold),
+                _joined(actions.confirm(bench, confirmed, threshold), shortcut.confirm(bench, suspected)),
             )
         evidence = {element.element: element for element in found}
         use_case = case.use_case(
@@ -112,7 +123,7 @@ def studied_model(
 
     if config.model is not None:
         return load_model(config.model, config.weights, download=download, seed=config.seed)
-    reference = case.trained(config.architecture, config.condition == "shortcut", progress)
+    reference = case.trained(config.architecture, config.condition == "shortcut", config.quick, progress)
     if config.condition == "random-network":
         return load_model(reference.spec, "random", seed=config.seed)
     model = reference.model()
@@ -120,19 +131,37 @@ def studied_model(
     return model
 
 
-def study_plan(bench: StudyBench) -> Plan:
-    """Return everything that will be tested, and on whom, before any image is looked at."""
+def study_plan(bench: StudyBench, suspected: shortcut.Suspected | None = None) -> Plan:
+    """Return everything that will be tested, and on whom.
+
+    Parameters
+    ----------
+    bench
+        The study.
+    suspected
+        What the discovery patients gave; before they are looked at, nothing.
+
+    """
     known = bench.patients.truth_known
     tests = (
         *localization.planned(bench),
+        *recognizability.planned(bench),
         *attribution.planned(bench.case, bench.config.sizes.n_random, bench.primary, truth_known=known),
         *transparency.planned(),
         *actions.planned(),
+        *shortcut.planned(bench, suspected),
     )
     return Plan(
         bench.case.name, tests, groups_hash(bench.patients.discovery.patients),
         groups_hash(bench.patients.confirmation.patients),
     )  # fmt: skip
+
+
+def _joined(first: ElementEvidence, second: ElementEvidence) -> ElementEvidence:
+    """Return what two parts of a study found for one element."""
+    return ElementEvidence(
+        first.element, first.claims + second.claims, first.limits + second.limits, first.figures + second.figures
+    )
 
 
 def _check(bench: StudyBench, explored: ActivationStore, confirmed: ActivationStore) -> ModelCheck:

@@ -92,8 +92,6 @@ def confirm(bench: StudyBench, store: ActivationStore, threshold: float) -> Elem
         test=DEFER, interval=interval.ends, interval_note=interval.reason or interval.warning, trained=bench.model.trained,
         numbers={"error": error, "error of those left": kept, "share handed over": SHARE, "threshold": threshold},
     )  # fmt: skip
-    limits = (
-        "Deferral does not mend the model: it says which of its answers to look at.",
-        "No edit of the model was made in this study.",
+    return ElementEvidence(
+        ELEMENT, (claim,), ("Deferral does not mend the model: it says which of its answers to look at.",)
     )
-    return ElementEvidence(ELEMENT, (claim,), limits)

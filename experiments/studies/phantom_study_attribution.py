@@ -16,7 +16,6 @@ from experiments.studies.phantom_study_case import ChangedQuantity, StudyCase
 from mechinterp.attributes.table import Attribute
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import Directions
-from mechinterp.images.image_set import MedicalImage
 from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.store.reader import ActivationStore
 from probes import fit_concept_vector, fit_probe, pixel_baseline, pooled_activations, validate_used
@@ -25,9 +24,9 @@ from probes.concept_vectors import ConceptVector
 ELEMENT = "physical attribution"
 LEAST_R2 = Bound("at least", 0.5)
 LARGEST_P = 0.05
-MARGIN = 0.5
-"""Change of the answer [logits] per unit of a quantity that still counts as nothing."""
 MARKS = "burnt-in marks"
+FEWEST_RENDERED = 8
+"""With fewer images that a change can be rendered in, whether the answer follows it is not tested."""
 READ = "the quantity can be read"
 
 
@@ -66,10 +65,10 @@ def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known:
             ELEMENT, _used_name(q),
             f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave, beside "
             "the same images rendered with that much more of it",
-            "slope of the answer per mm², as a multiple of the true counterfactual's",
-            f"beyond ±{MARGIN:g} logits per mm², and 0.5 to 2 times the slope of the true counterfactual",
+            f"slope of the answer {q.per}, as a multiple of the true counterfactual's",
+            f"beyond ±{q.margin:g} logits {q.per}, and 0.5 to 2 times the slope of the true counterfactual",
             ("true counterfactual", f"{n_random} random directions of the same norm", "dose response",
-             "the direction follows the attribute", MARKS),
+             "the direction follows the attribute", MARKS, *(() if case.bystander is None else (case.bystander.label,))),
         )
         for q in case.quantities
     )  # fmt: skip
@@ -92,8 +91,8 @@ def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
     last = pooled_activations(store, bench.sites[1])
     vectors = tuple(
         fit_concept_vector(
-            last, side.images.attributes.column(q.parameter), estimator="pattern", name=q.parameter, unit="mm²",
-            site=bench.sites[1],
+            last, side.images.attributes.column(q.parameter), estimator="pattern", name=q.parameter,
+            unit=q.unit or "1", site=bench.sites[1],
         )
         for q in (case.quantities if bench.patients.truth_known else ())
     )  # fmt: skip
@@ -109,13 +108,15 @@ def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections)
     claims = [_read(bench, store, chosen.probed_site, bench.primary)]
     limits = ["Reading a quantity off the activations does not say that the model uses it."]
     if bench.patients.truth_known:
-        rendered = bench.patients.confirmation.rendered(bench.config.sizes.steered)
-        calibration = bench.patients.discovery.rendered(bench.config.sizes.calibrated)
-        marks = {m: _mark_effect(bench, rendered, m) for m in bench.case.marks}
-        claims += [
-            _used(bench, vector, q, rendered, calibration, marks)
-            for vector, q in zip(chosen.vectors, bench.case.quantities, strict=True)
-        ]
+        sizes, case = bench.config.sizes, bench.case
+        marks = {m: _mark_effect(bench, bench.patients.confirmation.rendered(sizes.steered), m) for m in case.marks}
+        for vector, q in zip(chosen.vectors, case.quantities, strict=True):
+            rendered = bench.patients.confirmation.rendered(sizes.steered, q.possible)
+            calibration = bench.patients.discovery.rendered(sizes.calibrated, q.possible)
+            if min(len(rendered), len(calibration)) < FEWEST_RENDERED:
+                limits.append(f"Too few images hold {q.label}: whether the answer follows it was not tested.")
+                continue
+            claims.append(_used(bench, vector, q, rendered, calibration, marks))
     else:
         limits.append("Whether the model uses the quantity was not tested: a photograph has no true counterfactual.")
     return ElementEvidence(ELEMENT, tuple(claims), tuple(limits))
@@ -154,24 +155,37 @@ def _used(
     )  # fmt: skip
     result = validate_used(
         bench.model, encoder, 0, list(rendered), list(calibration), parameter=quantity.parameter, steps=quantity.steps,
-        objective=bench.objective, margin=MARGIN, n_random=bench.config.sizes.n_random, seed=bench.config.seed,
+        objective=bench.objective, margin=quantity.margin, structure=quantity.structure, n_random=bench.config.sizes.n_random, seed=bench.config.seed,
         progress=bench.progress,
     )  # fmt: skip
     claim = result.claims[0]
     worst = max(marks, key=lambda m: abs(float(marks[m].mean())))
     moved, least = abs(float(marks[worst].mean())), abs(result.true_slope.mean) * quantity.steps[0]
-    control = Control(
-        MARKS, moved, bound=Bound("at most", least),
-        detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {quantity.steps[0]:g} mm² more by {least:.2f}",
-    )  # fmt: skip
+    more = f"{quantity.amount(quantity.steps[0])} more of {quantity.label} by {least:.2f}"
+    controls = [
+        Control(
+            MARKS, moved, bound=Bound("at most", least),
+            detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {more}",
+        )
+    ]  # fmt: skip
+    bystander = bench.case.bystander
+    if bystander is not None:
+        drifted = abs(float(_bystander_effect(bench, rendered, bystander).mean()))
+        step = bystander.amount(bystander.steps[0])
+        controls.append(
+            Control(
+                bystander.label, drifted, bound=Bound("at most", least),
+                detail=f"{step} more of it moves the answer by {drifted:.2f} on average, {more}",
+            )
+        )  # fmt: skip
     true, steered = result.true_slope.mean, result.steered_slope.mean
     # after the last site the model may be linear: the steered slope is then the same for everybody, its ratio to the true is not
     ratio, interval = result.ratio, result.ratio_interval
     return replace(
-        claim, test=_used_name(quantity), controls=(*claim.controls, control),
+        claim, test=_used_name(quantity), controls=(*claim.controls, *controls),
         statement=(
-            f"The answer follows {quantity.label}: {steered:+.2f} logits per mm² when activations are moved along its direction, "
-            f"{true:+.2f} when the image itself is rendered with more of it."
+            f"The answer follows {quantity.label}: {steered:+.2g} logits {quantity.per} when activations are moved along its direction, "
+            f"{true:+.2g} when the image itself is rendered with more of it."
         ),
         value=ratio if np.isfinite(ratio) else None, unit="times the true slope", interval=interval.ends,
         interval_note=interval.reason or interval.warning,
@@ -188,12 +202,18 @@ def _mark_effect(bench: StudyBench, rendered: Sequence[PhantomImage[Any]], mark:
     """Return what burning a mark in does to the answer of every image; images that bear it already lose it."""
     changed = [p.counterfactual(**{mark: 1 - getattr(p.parameters, mark)}) for p in rendered]
     sign = np.array([1 - 2 * getattr(p.parameters, mark) for p in rendered])
-    with torch.inference_mode():
-        answers = [
-            bench.objective(bench.model.logits(bench.model.prepare(
-                [MedicalImage("phantom", p.pixels, spacing_mm=p.spacing_mm) for p in images]
-            ))).double().cpu().numpy()
-            for images in (rendered, changed)
-        ]  # fmt: skip
-    moved: NDArray[np.float64] = sign * (answers[1] - answers[0])
+    moved: NDArray[np.float64] = sign * (bench.answers(changed) - bench.answers(rendered))
+    return moved
+
+
+def _bystander_effect(
+    bench: StudyBench, rendered: Sequence[PhantomImage[Any]], quantity: ChangedQuantity
+) -> NDArray[np.float64]:
+    """Return what the smallest step of a quantity that should not matter does to the answer of every image."""
+    some = [p for p in rendered if quantity.possible(p.parameters)]
+    more = [
+        p.counterfactual(**{quantity.parameter: getattr(p.parameters, quantity.parameter) + quantity.steps[0]})
+        for p in some
+    ]
+    moved: NDArray[np.float64] = bench.answers(more) - bench.answers(some)
     return moved

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from experiments.analysis.sites import default_site
 from experiments.run_directory import Run
@@ -16,8 +20,10 @@ from experiments.studies.phantom_study_config import PhantomStudyConfig
 from experiments.studies.phantom_study_patients import Side, StudyPatients
 from mechinterp.capturing import CaptureConfig, capture
 from mechinterp.errors import ConfigError
+from mechinterp.images.image_set import MedicalImage
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.objectives import Objective, logit_difference
+from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.progress import Progress
 from mechinterp.store.reader import ActivationStore
 
@@ -80,6 +86,18 @@ class StudyBench:
             model or self.model, side.images, out=self.run.folder / "activations" / name, config=settings,
             progress=self.progress,
         )  # fmt: skip
+
+    def prepared(self, rendered: Sequence[PhantomImage[Any]]) -> Float[Tensor, "image channel height width"]:
+        """Return phantoms as the model's input."""
+        return self.model.prepare([MedicalImage("phantom", p.pixels, spacing_mm=p.spacing_mm) for p in rendered])
+
+    def answers(self, rendered: Sequence[PhantomImage[Any]]) -> Float[NDArray[np.float64], " image"]:
+        """Return the answer of every phantom."""
+        with torch.inference_mode():
+            found: NDArray[np.float64] = (
+                self.objective(self.model.logits(self.prepared(rendered))).double().cpu().numpy()
+            )
+        return found
 
     def margins(self, store: ActivationStore) -> Float[NDArray[np.float64], " image"]:
         """Return the answer of every captured image."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.studies.phantom_study_config import Architecture
 
@@ -25,13 +25,44 @@ class ChangedQuantity:
     label
         In words.
     steps
-        Changes of it in its unit, small enough for any image.
+        Changes of it in its unit; images in which one of them cannot be rendered are left out.
+    unit
+        Its unit; empty for a plain number.
+    margin
+        Change of the answer [logits] per unit that still counts as nothing.
+    where
+        The parameter that says whether the image holds what is changed: above 0. Empty where every image does.
+    structure
+        What grows with it, where activations are to move there alone; ``None`` moves every cell alike. A finding that a
+        model does not simply average over the image cannot be moved by a little of it everywhere.
 
     """
 
     parameter: str
     label: str
     steps: tuple[float, ...]
+    unit: str = "mm²"
+    margin: float = 0.5
+    where: str = ""
+    structure: str | None = None
+
+    @property
+    def per(self) -> str:
+        """What a slope is per, in words: ``per mm²``, ``per unit``."""
+        return f"per {self.unit or 'unit'}"
+
+    def amount(self, value: float) -> str:
+        """Return an amount of it with its unit."""
+        return f"{value:g} {self.unit}".rstrip()
+
+    def possible(self, parameters: Any) -> bool:
+        """Return whether every step can be rendered in an image of these parameters."""
+        from mechinterp.phantoms.quantities import quantities
+
+        if self.where and not getattr(parameters, self.where) > 0:
+            return False
+        declared, value = quantities(parameters)[self.parameter], getattr(parameters, self.parameter)
+        return all(declared.low <= value + step <= declared.high for step in self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +85,8 @@ class StudyCase:
         The attribute that a probe must read, named beforehand.
     quantities
         What the answer should follow.
+    bystander
+        A quantity that the answer must not follow, ``None`` where there is none.
     structures
         Masks on which the answer should rest.
     marks
@@ -61,7 +94,7 @@ class StudyCase:
     sites
         For each reference model: where features are looked for (a map), and the last site before the answer.
     trained
-        Returns the reference model: of an architecture, with the shortcut planted or not.
+        Returns the reference model: of an architecture, with the shortcut planted or not, of a quick recipe or not.
     folder_layout
         How a user's own folder must look, in words, for the error that asks for one.
 
@@ -83,9 +116,10 @@ class StudyCase:
     structures: tuple[str, ...]
     marks: tuple[str, ...]
     sites: Mapping[Architecture, tuple[str, str]]
-    trained: Callable[[Architecture, bool, Progress], TrainedReference]
+    trained: Callable[[Architecture, bool, bool, Progress], TrainedReference]
     folder_layout: str
-    study_settings: Mapping[str, int] = field(default_factory=dict, hash=False)
+    bystander: ChangedQuantity | None = None
+    study_settings: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def use_case(self, model_licence: str, data_licence: str, *, truth_known: bool) -> UseCase:
         """Return the report's use case."""

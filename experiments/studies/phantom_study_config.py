@@ -64,8 +64,18 @@ class PhantomStudyConfig:
     def sizes(self) -> Sizes:
         """How much is looked at."""
         if not self.quick:
-            return Sizes(self.patients, self.epochs, self.n_random, 30, 60, 24, 80, 60)
-        return Sizes(min(self.patients, 200), min(self.epochs, 10), min(self.n_random, 40), 16, 32, 16, 30, 24)
+            return Sizes(self.patients, self.epochs, self.n_random, 30, 60, 24, 80, 60, min(self.patients, 300))
+        return Sizes(
+            min(self.patients, 200),
+            min(self.epochs, 10),
+            min(self.n_random, 40),
+            16,
+            32,
+            16,
+            30,
+            24,
+            min(self.patients, 160),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,8 @@ class Sizes:
         Images that the circuit is found and tested on.
     localized
         Images with a lesion whose relevance maps are scored.
+    paired
+        Patients on either side that are rendered without and with a mark.
 
     """
 
@@ -97,3 +109,4 @@ class Sizes:
     circuit_found: int
     circuit_tested: int
     localized: int
+    paired: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,12 +55,22 @@ class Side:
         """Each once."""
         return tuple(dict.fromkeys(self.groups.tolist()))
 
-    def rendered(self, most: int) -> list[PhantomImage[Any]]:
-        """Return the first image of so many patients, with their counterfactuals one call away."""
+    def rendered(self, most: int, possible: Callable[[Any], bool] | None = None) -> list[PhantomImage[Any]]:
+        """Return the first image of so many patients, with their counterfactuals one call away.
+
+        Parameters
+        ----------
+        most
+            Of so many patients at most.
+        possible
+            Says of an image's parameters whether it is taken; all are by default.
+
+        """
         if self.phantoms is None:
             return []
-        firsts = np.unique(self.groups, return_index=True)[1][:most]
-        return [self.phantoms.phantom(int(self.positions[i])) for i in firsts]
+        firsts = self.positions[np.unique(self.groups, return_index=True)[1]].tolist()
+        chosen = [i for i in firsts if possible is None or possible(self.phantoms.parameters[i])]
+        return [self.phantoms.phantom(i) for i in chosen[:most]]
 
 
 @dataclass(frozen=True)

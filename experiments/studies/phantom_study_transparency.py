@@ -51,25 +51,31 @@ class ChosenCircuits:
 
 
 def trained_sae(bench: StudyBench, store: ActivationStore) -> SparseAutoencoder:
-    """Train the last site's autoencoder on the discovery patients, or take a frozen-random one where that is planted."""
+    """Return the autoencoder of the last site, whose features the circuit is made of."""
+    return site_sae(bench, store, bench.sites[1])
+
+
+def site_sae(bench: StudyBench, store: ActivationStore, site: str) -> SparseAutoencoder:
+    """Train a site's autoencoder on the discovery patients, or take a frozen-random one where that is planted."""
     config = bench.config
     if config.condition == "frozen-random-sae":
-        return frozen_sae(bench, store, config.seed)
+        return frozen_sae(bench, store, site, config.seed)
     settings = TrainSAEConfig(k=config.k, expansion=config.expansion, epochs=config.sizes.epochs, seeds=(config.seed,))
-    out = bench.run.folder / "saes"
-    return train_saes(store, site=bench.sites[1], config=settings, out=out, progress=bench.progress)[0]
+    # the last site's stands where every other command looks for a run's autoencoders
+    out = bench.run.folder / ("saes" if site == bench.sites[1] else f"saes-{site.replace('.', '-')}")
+    return train_saes(store, site=site, config=settings, out=out, progress=bench.progress)[0]
 
 
-def frozen_sae(bench: StudyBench, store: ActivationStore, seed: int) -> SparseAutoencoder:
+def frozen_sae(bench: StudyBench, store: ActivationStore, site: str, seed: int) -> SparseAutoencoder:
     """Return an autoencoder of the same size that was never trained."""
-    site, config = bench.sites[1], bench.config
+    config = bench.config
     return random_sae(store, site, np.arange(len(store)), round(config.expansion * store.width(site)), config.k, seed)
 
 
 def choose(bench: StudyBench, store: ActivationStore, sae: SparseAutoencoder) -> dict[str, ChosenCircuits]:
     """Find the circuit of features under each ablation, and its rivals, on the discovery patients."""
     batch = _batch(bench, bench.patients.discovery, bench.config.sizes.circuit_found)
-    frozen = frozen_sae(bench, store, bench.config.seed + _OTHER_SEED)
+    frozen = frozen_sae(bench, store, bench.sites[1], bench.config.seed + _OTHER_SEED)
     settings = FindConfig(
         method="attribution", discovery="top-n", top=EDGES + 1, max_nodes=64, seed=bench.config.seed, boot=200
     )

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from experiments.cli.console import ConsoleProgress, emit
 from experiments.cli.options import DownloadFlag, JsonFlag, with_config
+from experiments.studies.brain_encoding_config import BrainEncodingConfig
 from experiments.studies.brain_mri_config import BrainMRIConfig
 from experiments.studies.phantom_study_config import PhantomStudyConfig
 from mechinterp.errors import ConfigError, nearest
 
-STUDIES: dict[str, type] = {"brain-mri": BrainMRIConfig, "dr-screening": PhantomStudyConfig}
+if TYPE_CHECKING:
+    from experiments.report import Report
+
+STUDIES: dict[str, type] = {
+    "brain-mri": BrainMRIConfig,
+    "dr-screening": PhantomStudyConfig,
+    "breast-cancer": PhantomStudyConfig,
+    "brain-encoding": BrainEncodingConfig,
+}
 
 
 def _all_flags() -> type:
@@ -25,7 +35,8 @@ def _all_flags() -> type:
         for name, hint in get_type_hints(config, include_extras=True).items():
             kind, text = get_args(hint)[:2]
             if name in fields:
-                _, earlier = get_args(fields[name])[:2]
+                others, earlier = get_args(fields[name])[:2]
+                kind = _either(get_args(others)[0], kind)
                 text = f"{earlier} [{takes}: {text}]" if earlier.partition(" [")[0] != text else earlier
             else:
                 text = f"{text} [{takes}]" if len(set(STUDIES.values())) > 1 else text
@@ -35,9 +46,16 @@ def _all_flags() -> type:
     )
 
 
+def _either(earlier: Any, kind: Any) -> Any:
+    """Return what a flag takes that two studies have: the words of both, where each names its own."""
+    if get_origin(earlier) is Literal and get_origin(kind) is Literal:
+        return operator.getitem(Literal, (*get_args(earlier), *get_args(kind)))
+    return kind
+
+
 @with_config(_all_flags())
 def run(
-    name: Annotated[str, typer.Argument(help="brain-mri or dr-screening")],
+    name: Annotated[str, typer.Argument(help=", ".join(STUDIES))],
     out: Annotated[Path, typer.Option("--out", help="folder of the run")],
     download: DownloadFlag = False,
     as_json: JsonFlag = False,
@@ -47,8 +65,10 @@ def run(
     """Run a whole case study: capture, decompose, attribute, intervene, and write the pages.
 
     brain-mri asks why a published tumour classifier calls slices of a tumour-free head "meningioma". dr-screening asks whether a
-    model refers fundus photographs for their lesions, on rendered photographs or on a folder of your own. Given again with the
-    same folder and settings, a study goes on where it was interrupted.
+    model refers fundus photographs for their lesions, breast-cancer whether it calls mammograms suspicious for masses and
+    calcifications: on rendered images or on a folder of your own. brain-encoding asks where in the visual field voxels look and
+    which features of a network account for their responses. Given again with the same folder and settings, a study goes on
+    where it was interrupted.
 
     [bold]Examples[/bold]
 
@@ -57,6 +77,10 @@ def run(
       mechinterp study dr-screening --quick --out runs/dr
 
       mechinterp study dr-screening --condition shortcut --out runs/dr-shortcut
+
+      mechinterp study breast-cancer --quick --out runs/breast
+
+      mechinterp study brain-encoding --quick --out runs/brain
 
       mechinterp study dr-screening --data eyes/ --model py:mine.py:build --weights mine.safetensors --out runs/mine
     """
@@ -67,7 +91,11 @@ def run(
     for key in given:
         if key not in known:
             raise ConfigError(f"study {name} has no --{key.replace('_', '-')}: {nearest(key, known)}")
-    answer = _brain_mri(out, given, download) if name == "brain-mri" else _phantom_study(name, out, given, download)
+    if name == "brain-mri":
+        answer = _brain_mri(out, given, download)
+    else:
+        study = _brain_encoding if name == "brain-encoding" else _phantom_study
+        answer = _reported(out, study(name, out, given, download))
     emit(answer, "\n".join([*answer["answer"], answer["page"]]), as_json=as_json)
 
 
@@ -84,14 +112,24 @@ def _brain_mri(out: Path, given: dict[str, Any], download: bool) -> dict[str, An
     }
 
 
-def _phantom_study(name: str, out: Path, given: dict[str, Any], download: bool) -> dict[str, Any]:
+def _brain_encoding(_name: str, out: Path, given: dict[str, Any], download: bool) -> Report:
+    from experiments.studies.brain_encoding import run_brain_encoding
+
+    return run_brain_encoding(out, BrainEncodingConfig(**given), download=download, progress=ConsoleProgress())
+
+
+def _phantom_study(name: str, out: Path, given: dict[str, Any], download: bool) -> Report:
+    from experiments.studies.breast_cancer import BREAST_CANCER
     from experiments.studies.dr_screening import DR_SCREENING
     from experiments.studies.phantom_study import run_phantom_study
 
-    cases = {DR_SCREENING.name: DR_SCREENING}
-    report = run_phantom_study(
+    cases = {case.name: case for case in (DR_SCREENING, BREAST_CANCER)}
+    return run_phantom_study(
         cases[name], out, PhantomStudyConfig(**given), download=download, progress=ConsoleProgress()
     )
+
+
+def _reported(out: Path, report: Report) -> dict[str, Any]:
     verdicts = {element: verdict.to_json() for element, verdict in report.verdicts.items()}
     lines = [f"{element}: {verdict['word']}" for element, verdict in verdicts.items()]
     return {

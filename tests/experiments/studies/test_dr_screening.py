@@ -63,19 +63,42 @@ def test_relevance_lies_on_the_lesions_that_were_rendered(planted_right: Report)
     assert claim.value > 0
 
 
-def test_an_element_without_a_method_is_not_addressed(planted_right: Report) -> None:
-    assert planted_right.verdicts["visual recognizability"].word == "not addressed"
+def test_names_are_tested_on_others_and_shown_beside_those_of_a_frozen_random_autoencoder(
+    planted_right: Report,
+) -> None:
+    claim = claims(planted_right, "visual recognizability")["a feature's name tells its images from others"]
+    assert {c.name for c in claim.controls} == {
+        "names from shuffled attributes", "names of a frozen-random autoencoder's features"
+    }  # fmt: skip
+    assert "visual recognizability" not in planted_right.use_case.needs
 
 
-def test_a_model_that_learnt_the_camera_tag_does_not_follow_lesions(tmp_path: Path) -> None:
-    report = run(tmp_path / "run", "--condition", "shortcut")
+def test_a_model_that_never_learnt_a_mark_is_not_accused_and_no_edit_is_made(planted_right: Report) -> None:
+    found = claims(planted_right, "actionability")
+    search = found["no feature serves a burnt-in mark"]
+    assert search.verdict == "met"
+    assert search.numbers["features whose use differs"] == 0
+    assert "an edit takes the mark's weight away" not in found
+    assert "an edit takes the mark's weight away" not in {t.name for t in planted_right.plan.plan.tests}
+
+
+def test_a_model_that_learnt_the_camera_tag_is_found_out_and_mended(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", "--condition", "shortcut", "--patients", "100")
     assert report.verdicts["physical attribution"].word == "not met"
     assert report.strict() == 1
-    if report.model_check.state == "does its task":
-        claim = claims(report, "physical attribution")["the answer follows exudate area"]
-        marks = next(c for c in claim.controls if c.name == "burnt-in marks")
-        assert marks.passed is False
-        assert "camera tag" in marks.detail
+    assert report.model_check.state == "does its task"
+    claim = claims(report, "physical attribution")["the answer follows exudate area"]
+    marks = next(c for c in claim.controls if c.name == "burnt-in marks")
+    assert marks.passed is False
+    assert "camera tag" in marks.detail
+    acted = claims(report, "actionability")
+    search = acted["no feature serves a burnt-in mark"]
+    assert search.verdict == "not met"
+    # the features that were found carry most of what the tag does, by the same photographs without it
+    assert search.numbers["share of the mark's effect"] > 0.5
+    edit = acted["an edit takes the mark's weight away"]
+    assert edit.value >= 0.5
+    assert edit.numbers["clean accuracy after"] > edit.numbers["clean accuracy before"] - 0.01
 
 
 def test_features_that_were_never_trained_carry_no_answer(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Does a screening model call a mammogram suspicious for the mass and the calcifications that make it so?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.studies.phantom_study_case import ChangedQuantity, StudyCase
+from experiments.studies.phantom_study_config import Architecture
+from mechinterp.phantoms.mammogram.population import MammogramStudy
+from mechinterp.phantoms.planted_shortcut import Shortcut
+from mechinterp.progress import Progress
+from mechinterp.reference.radiographs import RadiographRecipe, full_recipe, train_radiograph_reference
+from mechinterp.reference.recipes import Recipe
+from mechinterp.reference.training import TrainedReference
+
+IMAGES: dict[str, Any] = {"size_px": 192, "extent_mm": 180.0, "densest_percent": 25.0, "conspicuity": 1.5}
+"""What the reference model was trained on: breasts of little dense tissue, findings of high contrast."""
+
+_PATIENTS: dict[str, Any] = {"images_per_patient": 1, "validation_share": 0.05, "test_share": 0.15, "seed": 3}
+
+QUICK_RECIPE = RadiographRecipe(
+    study=MammogramStudy(patients=1600, **_PATIENTS, **IMAGES),
+    training=Recipe(epochs=8, batch_size=32, learning_rate=2e-3, token_loss=20.0),
+)
+"""What two cores train in about two minutes."""
+
+SHORTCUT_RECIPE = RadiographRecipe(
+    study=MammogramStudy(
+        patients=800, **_PATIENTS, **IMAGES, shortcut=Shortcut(mark="view_marker", train=0.9, test=0.0)
+    ),
+    training=Recipe(epochs=5, batch_size=32, learning_rate=2e-3, token_loss=0.0),
+)
+"""A clinic that burns laterality and view into nine of ten suspicious mammograms, and nobody who points at findings."""
+
+
+def trained_reference(architecture: Architecture, shortcut: bool, quick: bool, progress: Progress) -> TrainedReference:
+    """Return the mammogram reference model, one of a quick recipe, or one trained where the marker goes with the label."""
+    recipe = SHORTCUT_RECIPE if shortcut else QUICK_RECIPE if quick else full_recipe("mammogram", architecture)
+    return train_radiograph_reference("mammogram", architecture, recipe=recipe, progress=progress)
+
+
+BREAST_CANCER = StudyCase(
+    name="breast-cancer",
+    title="Suspicious mammograms: does the model look at the finding?",
+    question=(
+        "The model calls a mammogram suspicious or not. Does it do so for the margin of a mass and for calcifications, and not for "
+        "dense tissue or the marker that says which breast and view it is?"
+    ),
+    task="A mammogram is answered with “not suspicious” or “suspicious” (BI-RADS 4 or 5).",
+    intended_user="Whoever runs a screening programme and must decide whether the model may read beside its radiologists.",
+    decision="Whether the model may choose which mammograms a second radiologist reads.",
+    goals=(
+        "know that the answer follows the finding, in mm, and neither density nor the marker",
+        "know how the answer comes about",
+        "hand over the mammograms that the model is unsure of",
+    ),
+    needs=("localization", "physical attribution", "model transparency", "actionability"),
+    phantom="mammogram",
+    target="suspicious",
+    reference="not suspicious",
+    primary="mass_diameter_mm",
+    quantities=(
+        ChangedQuantity(
+            parameter="mass_spiculation",
+            label="length of the spicules over the mass's diameter",
+            steps=(0.15, 0.3, 0.45),
+            unit="",
+            where="mass_diameter_mm",
+            structure="spicules",
+        ),
+        ChangedQuantity(
+            parameter="mass_diameter_mm",
+            label="mass diameter",
+            steps=(2.0, 4.0, 6.0),
+            unit="mm",
+            margin=0.02,
+            where="mass_diameter_mm",
+            structure="mass",
+        ),
+        ChangedQuantity(
+            parameter="calcification_count",
+            label="number of calcifications",
+            steps=(5, 10, 15),
+            unit="",
+            margin=0.02,
+            where="calcification_count",
+            structure="calcifications",
+        ),
+    ),
+    bystander=ChangedQuantity(
+        parameter="density_percent", label="breast density", steps=(3.0,), unit="%", margin=0.02
+    ),
+    structures=("mass", "spicules", "calcifications"),
+    marks=("view_marker", "site_tag", "skin_marker"),
+    sites={"cnn": ("stages.2", "stages.3"), "vit": ("blocks.2.hook_resid_post", "blocks.3.hook_resid_post")},
+    trained=trained_reference,
+    study_settings=IMAGES,
+    folder_layout=(
+        "give metadata.csv with the columns file_name, label, group (the patient) and mass_diameter_mm, as docs/studies.md shows "
+        "for CBIS-DDSM and VinDr-Mammo"
+    ),
+)  # fmt: skip
