@@ -26,8 +26,8 @@ from mechinterp.statistics import (
 )
 from mechinterp.statistics.few_patients import rank_correlation_intervals
 from probes import match_attributes
-from probes.score_intervals import score_interval
-from probes.scores import auroc
+from probes.score_intervals import reading_interval, score_interval
+from probes.scores import Reading
 
 SOURCES = (
     "mechinterp/statistics/*.py", "probes/matrix.py", "probes/matrix_result.py", "probes/pair_measures.py",
@@ -37,7 +37,6 @@ TITLE = "Data that hold nothing: false discoveries, cover of intervals, equivale
 
 RUNS, SMALL_RUNS = 2000, 12
 _FEATURES, _ATTRIBUTES, _PATIENTS = 60, 4, 80
-_APART = 1.5
 
 Draw = Callable[[np.random.Generator], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]]
 
@@ -294,15 +293,28 @@ def _r2(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends 
     return _ends(interval), _plain(1 - (often @ error) / spread)
 
 
-def _auroc(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends | None]:
-    """Cover the AUROC of a score that is higher by 1.5 standard deviations in every other patient."""
-    scored, groups = _clustered(rng, patients)
-    ill = (groups % 2).astype(float)[:, None]
-    scored = (scored + _APART * ill[:, 0])[:, None]
-    interval = score_interval(
-        lambda i: float(auroc(ill[i], scored[i])[0]), groups, "binary", n_boot=400, seed=seed
-    )  # fmt: skip
-    return _ends(interval), None
+def _auroc(truth: float, ill_share: float) -> Callable[..., tuple[Ends, Ends | None]]:
+    """Cover the AUROC of a score that is higher in some patients by as much as it takes."""
+    from scipy.special import ndtri
+
+    apart = float(np.sqrt(2) * ndtri(truth))
+
+    def draw(rng: np.random.Generator, patients: int, seed: int) -> tuple[Ends, Ends | None]:
+        scored, groups = _clustered(rng, patients)
+        of_patient = np.arange(patients) < round(ill_share * patients)
+        ill = of_patient[groups].astype(float)[:, None]
+        scored = (scored + apart * ill[:, 0])[:, None]
+        reading = Reading("binary", ill, scored, np.full_like(ill, ill.mean()))
+        higher = (scored[:, 0][:, None] > scored[:, 0]).reshape(patients, 3, patients, 3).mean((1, 3))
+        often = rng.multinomial(patients, np.full(patients, 1 / patients), size=400).astype(float)
+        first, second = often[:, of_patient], often[:, ~of_patient]
+        with np.errstate(invalid="ignore"):
+            drawn = np.einsum("ij,jk,ik->i", first, higher[of_patient][:, ~of_patient], second) / (
+                first.sum(1) * second.sum(1)
+            )
+        return _ends(reading_interval(reading, groups)), _plain(drawn[np.isfinite(drawn)])
+
+    return draw
 
 
 def _rank_correlation(strength: float, zeros: bool) -> Callable[..., tuple[Ends, Ends | None]]:
@@ -331,16 +343,16 @@ def _rank_truth(strength: float, zeros: bool) -> float:
 
 def _statistics() -> tuple[tuple[str, float, Callable[..., tuple[Ends, Ends | None]]], ...]:
     """Return what is covered: a name, the truth, and a draw that gives the interval and the plain bootstrap's."""
-    from scipy.special import ndtr
-
     return (
         ("mean, Student's t over patients", 0.5, _mean_by_t),
         ("mean, bootstrap over patients", 0.5, _bootstrapped_mean),
         ("R² of a probe", 0.5, _r2),
-        ("AUROC of a probe", float(ndtr(_APART / np.sqrt(2))), _auroc),
+        ("AUROC of a probe, half of the patients ill", 0.86, _auroc(0.86, 1 / 2)),
+        *(("AUROC of a probe, a third ill", truth, _auroc(truth, 1 / 3)) for truth in (0.7, 0.86, 0.95)),
         ("rank correlation", 0.0, _rank_correlation(0.0, zeros=False)),
         ("rank correlation", _rank_truth(0.5, False), _rank_correlation(0.5, zeros=False)),
         ("rank correlation", _rank_truth(0.8, False), _rank_correlation(0.8, zeros=False)),
+        ("rank correlation", _rank_truth(0.95, False), _rank_correlation(0.95, zeros=False)),
         ("rank correlation, 69 % zeros", _rank_truth(0.5, True), _rank_correlation(0.5, zeros=True)),
     )
 

@@ -34,8 +34,8 @@ SOURCES = (
     "probes/linear.py", "probes/reading.py", "probes/ridge.py", "probes/logistic.py", "probes/ordinal.py",
     "probes/classifiers.py", "probes/folds.py", "probes/pooling.py", "probes/sweep.py", "probes/pixels.py",
     "probes/control_task.py", "probes/description_length.py", "probes/shuffles.py", "probes/concept_vectors.py",
-    "probes/concept_tests.py", "mechinterp/statistics/bootstrap.py", "mechinterp/phantoms/fundus*.py",
-    "mechinterp/reference/fitting.py",
+    "probes/concept_tests.py", "probes/score_intervals.py", "mechinterp/statistics/bootstrap.py",
+    "mechinterp/statistics/separation_intervals.py", "mechinterp/phantoms/fundus*.py", "mechinterp/reference/fitting.py",
     "mechinterp/reference/networks.py", "mechinterp/reference/training_data.py", "mechinterp/reference/recipes.py",
 )  # fmt: skip
 

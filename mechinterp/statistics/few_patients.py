@@ -1,7 +1,8 @@
-"""Intervals of rank correlations that hold for few patients too: by the score where resamples are too coarse."""
+"""Intervals of rank correlations that hold for few patients too: by inverting a test where resamples are too coarse."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError, ShapeError
-from mechinterp.statistics.bootstrap import FEW_GROUPS, FEWEST_GROUPS, Interval, few_groups_warning
+from mechinterp.statistics.bootstrap import FEWEST_GROUPS, Interval, few_groups_warning
 from mechinterp.statistics.rank import spearman
 from mechinterp.statistics.rank_intervals import spearman_intervals
 
 FEWEST_APART = 4
 """So many patients must differ from the commonest value: under this a correlation rests on single ones."""
+FEWER = 40
+"""With fewer patients a test is inverted instead: resamples of 30 still cover too often where correlations are strong."""
+_DRAWS, _STEPS, _FURTHEST = 10_000, 40, 4.0
 
 
 def rank_correlation_intervals(
@@ -33,15 +37,15 @@ def rank_correlation_intervals(
     x, y
         One row per patient (average a patient's images first), one column per pair; NaN where missing.
     n_boot, level, seed
-        Of the bootstrap, which is used from 30 patients on; nominal cover.
+        Of the bootstrap, which is used from 40 patients on; nominal cover.
     units_are_patients
         False where the rows are parts of one subject: then nothing can be estimated.
 
     Returns
     -------
     list of Interval
-        Under 10 patients, or where fewer than 4 of fewer than 30 differ from the commonest value: not estimable. Under
-        30 patients by :func:`score_interval`, with a warning; from 30 on by
+        Under 10 patients, or where fewer than 4 of fewer than 40 differ from the commonest value: not estimable. Under
+        40 patients by :func:`interval_by_inversion`, under 30 with a warning; from 40 on by
         :func:`~mechinterp.statistics.rank_intervals.spearman_intervals`.
 
     Raises
@@ -56,7 +60,7 @@ def rank_correlation_intervals(
     if x.shape != y.shape or x.ndim != 2:
         raise ShapeError(f"x has shape {x.shape}, y {y.shape}: give patient × pair for both")
     known = ~(np.isnan(x) | np.isnan(y))
-    few = known.sum(0) < FEW_GROUPS
+    few = known.sum(0) < FEWER
     found: list[Interval] = [Interval.not_estimable(1, level)] * x.shape[1]
     if not units_are_patients:
         return found
@@ -69,7 +73,7 @@ def rank_correlation_intervals(
     return found
 
 
-def score_interval(rho: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def interval_by_inversion(rho: float, n: int, level: float = 0.95) -> tuple[float, float]:
     r"""Return all rank correlations that `n` patients' own one does not speak against.
 
     Parameters
@@ -93,10 +97,11 @@ def score_interval(rho: float, n: int, level: float = 0.95) -> tuple[float, floa
 
     Notes
     -----
-    Fisher's :math:`z = \operatorname{artanh} \rho` of a true :math:`\rho` scatters by
-    :math:`\sqrt{(1 + \rho^2 / 2) / (n - 3)}` [1]_. An end is the :math:`\rho` whose own scatter just reaches what was
-    observed, as in Wilson's interval of a share; the scatter of the observed value in its place gives intervals that are
-    too wide near 0 and too narrow near 1 with few patients.
+    The test that is inverted is exact where some rising transformation of each variable makes the two bivariate normal,
+    which ranks do not see: a true :math:`\rho = \frac{6}{\pi} \arcsin \frac{r}{2}` is kept unless fewer than
+    :math:`(1 - level) / 2` of 10,000 samples of `n` from it reach what was observed, on either side, those that equal it counting half. Fisher's z with the
+    variance :math:`(1 + \rho^2 / 2) / (n - 3)` [1]_ is off there: with 12 patients its 95 % intervals cover 96 to 97 %
+    at correlations of 0.7 to 0.9, since z is skewed and biased. The samples are the same in every run.
 
     References
     ----------
@@ -104,23 +109,46 @@ def score_interval(rho: float, n: int, level: float = 0.95) -> tuple[float, floa
        Psychometrika 65, 2000.
 
     """
-    from scipy.optimize import brentq
-    from scipy.special import ndtri
-
     if n < 4:
-        raise ConfigError(f"n is {n}: the scatter of a rank correlation needs at least 4 patients")
-    inside = 1 - 1e-12  # a correlation of 1 has no finite z
-    seen, reach = float(np.arctanh(np.clip(rho, -inside, inside))), float(ndtri((1 + level) / 2)) / np.sqrt(n - 3)
+        raise ConfigError(f"n is {n}: an interval of a rank correlation needs at least 4 patients")
+    r, reached = _reached(n, level)
+    return _least(rho, r, reached), -_least(-rho, r, reached)
 
-    def end(side: int) -> float:
-        def beyond(z: float) -> float:
-            return z - seen - side * float(reach * np.sqrt(1 + np.tanh(z) ** 2 / 2))
 
-        # the scatter lies between 1 and √1.5 of the smallest, so the end lies between these
-        near, far = seen + side * reach, seen + side * reach * np.sqrt(1.5)
-        return float(np.tanh(brentq(beyond, *sorted((near, far)))))
+def _least(rho: float, r: NDArray[np.float64], reached: NDArray[np.float64]) -> float:
+    """Return the lowest true correlation whose samples reach so high."""
+    if rho < reached[0]:
+        return -1.0
+    values, first = np.unique(reached, return_index=True)  # of equal ones the first: the lowest that reaches it
+    return float(6 / np.pi * np.arcsin(np.interp(rho, values, r[first]) / 2))
 
-    return end(-1), end(1)
+
+@lru_cache(maxsize=64)
+def _reached(n: int, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return correlations of bivariate normals, rising, and how high all but a few of their samples reach."""
+    from scipy.signal import savgol_filter
+
+    grid, samples = _samples(n)
+    outer = (1 - level) / 2
+    lowest, highest = np.quantile(samples, [outer, 1 - outer], axis=1)
+    r = np.concatenate([-grid[:0:-1], grid])  # of the opposite correlation the samples are opposite
+    # what the samples of one correlation got wrong by chance, those of its neighbours did not
+    smooth = savgol_filter(np.concatenate([-lowest[:0:-1], highest]), 9, 3)
+    return r, np.maximum.accumulate(smooth)
+
+
+@lru_cache(maxsize=4)
+def _samples(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return correlations from 0 to nearly 1, and Spearman's of samples of `n` from the bivariate normal of each."""
+    random = np.random.default_rng(n)
+    grid = np.tanh(np.linspace(0, _FURTHEST, _STEPS))
+    squares, step = n * (n * n - 1) / 12, 12 / (n * (n * n - 1))
+    found = np.empty((_STEPS, _DRAWS))
+    for row, r in zip(found, grid, strict=True):
+        x, noise = random.normal(size=(2, _DRAWS, n))
+        ranks = [np.argsort(np.argsort(v, axis=1), axis=1) for v in (x, r * x + np.sqrt(1 - r * r) * noise)]
+        row[:] = np.einsum("ij,ij->i", ranks[0] - (n - 1) / 2, ranks[1]) / squares
+    return grid, found + random.uniform(-step / 2, step / 2, size=found.shape)
 
 
 def _of_few(x: NDArray[np.float64], y: NDArray[np.float64], level: float) -> Interval:
@@ -131,5 +159,5 @@ def _of_few(x: NDArray[np.float64], y: NDArray[np.float64], level: float) -> Int
     if apart < FEWEST_APART:
         why = f"not estimable ({apart} of {n} patients differ from the commonest value)"
         return Interval(None, None, level, n, reason=why)
-    low, high = score_interval(float(spearman(x[:, None], y[:, None])[0, 0]), n, level)
+    low, high = interval_by_inversion(float(spearman(x[:, None], y[:, None])[0, 0]), n, level)
     return Interval(low, high, level, n, warning=few_groups_warning(n))

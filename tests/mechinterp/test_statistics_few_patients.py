@@ -1,4 +1,4 @@
-"""Rank correlations of few patients: the score interval against its defining equation, and how often it covers."""
+"""Rank correlations of few patients: the inverted test against samples of its own, and how often it covers."""
 
 import numpy as np
 import pytest
@@ -6,31 +6,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechinterp.errors import ConfigError, ShapeError
-from mechinterp.statistics.few_patients import rank_correlation_intervals, score_interval
+from mechinterp.statistics.few_patients import interval_by_inversion, rank_correlation_intervals
 from mechinterp.statistics.rank import spearman
 from mechinterp.statistics.rank_intervals import spearman_intervals
 
 
-@given(rho=st.floats(-0.999, 0.999), n=st.integers(10, 29), level=st.sampled_from([0.9, 0.95, 0.999]))
-def test_each_end_is_the_correlation_whose_own_scatter_just_reaches_what_was_seen(rho, n, level):
-    low, high = score_interval(rho, n, level)
-    quantile = {0.9: 1.6448536, 0.95: 1.9599640, 0.999: 3.2905267}[level]
-    assert -1 < low < rho < high < 1
-    for end in (low, high):
-        scatter = np.sqrt((1 + end**2 / 2) / (n - 3))
-        assert abs(np.arctanh(end) - np.arctanh(rho)) == pytest.approx(quantile * scatter, rel=1e-6)
+def test_each_end_is_the_correlation_whose_samples_just_reach_what_was_seen():
+    # other samples than the interval's own: 2.5 % of those of either end lie beyond
+    random, n, seen = np.random.default_rng(99), 14, 0.6
+    for end, side in zip(interval_by_inversion(seen, n), (1, -1), strict=True):
+        r = 2 * np.sin(np.pi * end / 6)
+        x, noise = random.normal(size=(2, n, 40_000))
+        y = r * x + np.sqrt(1 - r * r) * noise
+        ranks = [np.argsort(np.argsort(v, axis=0), axis=0) - (n - 1) / 2 for v in (x, y)]
+        rho = (ranks[0] * ranks[1]).sum(0) / (n * (n * n - 1) / 12)
+        assert np.mean(side * rho > side * seen) == pytest.approx(0.025, abs=0.006)
 
 
-def test_the_interval_around_zero_is_fishers_a_little_wider():
-    low, high = score_interval(0.0, 12)
-    assert low == -high
-    # z = 1.96 sqrt((1 + rho^2 / 2) / 9) by hand: 0.653 at first, 0.707 once rho = 0.609 is put in
-    assert high == pytest.approx(0.610, abs=0.002)
+@given(rho=st.floats(-1, 1), n=st.sampled_from([10, 12]), level=st.sampled_from([0.9, 0.95, 0.99]))
+def test_the_interval_holds_what_was_seen_and_turns_with_its_sign(rho, n, level):
+    low, high = interval_by_inversion(rho, n, level)
+    assert -1 <= low <= rho <= high <= 1
+    assert high - low > 0.01
+    assert interval_by_inversion(-rho, n, level) == pytest.approx((-high, -low))
+
+
+def test_more_is_covered_at_a_higher_level_and_less_with_more_patients():
+    low, high = interval_by_inversion(0.5, 12)
+    assert interval_by_inversion(0.5, 12, 0.99)[0] < low < interval_by_inversion(0.5, 25)[0]
+    assert interval_by_inversion(0.5, 25)[1] < high < interval_by_inversion(0.5, 12, 0.99)[1]
+
+
+def test_the_interval_around_zero_is_about_fishers():
+    low, high = interval_by_inversion(0.0, 12)
+    assert low == pytest.approx(-high)
+    # critical value of Spearman's rho for n = 12, two-sided 5 %: 0.587
+    assert high == pytest.approx(0.59, abs=0.04)
 
 
 def test_a_perfect_correlation_has_an_interval_that_ends_at_it():
-    low, high = score_interval(1.0, 15)
-    assert low > 0.99
+    low, high = interval_by_inversion(1.0, 15)
+    assert 0.97 < low < 1
     assert high == pytest.approx(1.0)
 
 
@@ -43,7 +59,7 @@ def test_the_number_of_patients_decides_how_the_interval_is_made():
     x[:1, 3] = 0.0
     many, few, none, alike = rank_correlation_intervals(x, y, n_boot=200, seed=3)
     assert many == spearman_intervals(x[:, :1], y[:, :1], n_boot=200, seed=3)[0]
-    assert few.ends == score_interval(float(spearman(x[:12, 1:2], y[:12, 1:2])[0, 0]), 12)
+    assert few.ends == interval_by_inversion(float(spearman(x[:12, 1:2], y[:12, 1:2])[0, 0]), 12)
     assert few.n == 12
     assert few.warning.startswith("fewer than 30")
     assert none.text == "not estimable (n = 9)"
@@ -68,4 +84,4 @@ def test_users_mistakes_are_named():
     with pytest.raises(ShapeError, match="give patient × pair for both"):
         rank_correlation_intervals(np.zeros((12, 2)), np.zeros((12, 3)))
     with pytest.raises(ConfigError, match="n is 3"):
-        score_interval(0.5, 3)
+        interval_by_inversion(0.5, 3)

@@ -1,11 +1,12 @@
-"""Which interval a score gets: the jackknife's for R², the bootstrap's for all others, patients drawn whole."""
+"""Which interval a score gets: the jackknife's for R², an inverted test's for AUROC, the bootstrap's for all others."""
 
 import numpy as np
 import pytest
 
 from mechinterp.statistics.bootstrap import bootstrap_groups
-from probes.score_intervals import METHODS, score_interval
-from probes.scores import METRICS
+from mechinterp.statistics.separation_intervals import auroc_interval
+from probes.score_intervals import METHODS, reading_interval, score_interval
+from probes.scores import METRICS, Reading
 
 
 def mean_of(values):
@@ -32,3 +33,14 @@ def test_an_r_squared_of_means_over_patients_has_students_interval():
 def test_one_subject_has_no_interval():
     found = score_interval(mean_of(np.arange(30.0)), np.arange(30), "binary", units_are_patients=False)
     assert found.text == "not estimable (n = 1)"
+
+
+def test_an_auroc_has_the_interval_of_an_inverted_test_and_other_readings_that_of_their_kind():
+    rng, groups = np.random.default_rng(2), np.repeat(np.arange(12), 3)
+    truth = (groups < 5).astype(float)[:, None]
+    predicted = rng.normal(size=(36, 1)) + truth
+    binary = Reading("binary", truth, predicted, np.full_like(truth, 0.4))
+    assert reading_interval(binary, groups) == auroc_interval(predicted[:, 0], truth[:, 0], groups)
+    assert reading_interval(binary, groups, units_are_patients=False).text == "not estimable (n = 1)"
+    line = Reading("continuous", predicted + rng.normal(size=(36, 1)), predicted, np.zeros((36, 1)))
+    assert reading_interval(line, groups) == score_interval(line.score_of, groups, "continuous")
