@@ -172,9 +172,8 @@
       row.begin = begin;
       var name = unit.slug ? element("a", { href: "#/" + unit.slug, text: unit.unit }) : element("span", { text: unit.unit });
       row.node = element("fieldset", { "class": "desk-row" }, [
-        element("legend", {}, [name]),
-        element("span", { "class": "desk-fact", text: "largest here " + short(unit.largest)
-          + (unit.inRun ? " of " + short(unit.inRun) + " in the run" : "") + " · adds about " + unit.relevance }),
+        element("legend", {}, [name, element("span", { "class": "desk-fact", text: " largest here " + short(unit.largest)
+          + (unit.inRun ? " of " + short(unit.inRun) + " in the run" : "") + " · adds about " + unit.relevance })]),
         element("label", { "for": id + "-how", "class": "unseen", text: unit.unit + ", what is done" }), how, slider, number
       ]);
       rows.push(row);

@@ -12,7 +12,8 @@ from experiments.dashboard.page import Details, FeatureTable, FigureBlock, Table
 from experiments.dashboard.run_view import RunView
 from experiments.dashboard.site import Pages
 from mechinterp.store.reader import ActivationStore
-from sparse_autoencoders import SparseAutoencoder, stability
+from sparse_autoencoders import SparseAutoencoder
+from sparse_autoencoders.stability import stability
 
 
 @pytest.fixture(scope="session")
