@@ -58,14 +58,16 @@ def build(view: RunView, details: FeatureDetails = NO_DETAILS) -> Page:
             )
         )
     )
-    blocks.append(
-        FeatureTable(
-            "All features", columns, rows, filters=FILTERS, sort=len(columns) - 1 if ablation else 0, descending=True
-        )
-        if ablation
-        else FeatureTable("All features", columns[:-1], tuple(row[:-1] for row in rows), filters=FILTERS)
-    )
+    if not ablation:
+        columns, rows = columns[:-1], tuple(row[:-1] for row in rows)
+    sort = len(columns) - 1 if ablation else 0
+    blocks.append(FeatureTable("All features", columns, rows, _told_apart(rows), sort, descending=bool(ablation)))
     return Page("features", "Features", tuple(blocks))
+
+
+def _told_apart(rows: tuple[tuple[Cell, ...], ...]) -> tuple[int, ...]:
+    """Return the columns that are offered as filters: those with more than one value."""
+    return tuple(column for column in FILTERS if len({row[column] for row in rows}) > 1)
 
 
 def effect_ablation(view: RunView) -> str:
