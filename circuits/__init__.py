@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from circuits.acting.shortcuts import ShortcutSearch, find_shortcuts
     from circuits.acting.steering import Steered, steer
     from circuits.acting.subgroup_effects import SubgroupEffect, subgroups
+    from circuits.agreements import Agreement, agreement
     from circuits.attention import attention_patterns, rollout
     from circuits.bands import Band, two_bands
     from circuits.circuit import Circuit
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from circuits.hierarchical_finding import HierarchicalCircuit, find_circuit_by_groups
     from circuits.measuring import effects
     from circuits.metrics import loss, regression
+    from circuits.node_circuits import rank_nodes
+    from circuits.node_curves import NodeCurves, Ranked, measure_curves
     from circuits.node_effects import FeatureEffects, feature_effects
     from circuits.node_results import Effects
     from circuits.nodes import NodeSet, features, heads, neurons, whole
+    from circuits.paths import complete_paths
     from circuits.set_experiment import SetExperimentConfig, run_set_experiment
     from circuits.set_results import SetExperiment
     from circuits.set_verdict import verdict
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Ablation": "circuits.ablations",
+    "Agreement": "circuits.agreements",
     "Band": "circuits.bands",
     "Circuit": "circuits.circuit",
     "CounterfactualFeatures": "circuits.acting.counterfactuals",
@@ -53,13 +58,17 @@ _HOME = {
     "FindConfig": "circuits.finding_config",
     "HierarchicalCircuit": "circuits.hierarchical_finding",
     "ModelDifference": "circuits.acting.model_differences",
+    "NodeCurves": "circuits.node_curves",
     "NodeSet": "circuits.nodes",
+    "Ranked": "circuits.node_curves",
     "SetExperiment": "circuits.set_results",
     "SetExperimentConfig": "circuits.set_experiment",
     "ShortcutSearch": "circuits.acting.shortcuts",
     "Steered": "circuits.acting.steering",
     "SubgroupEffect": "circuits.acting.subgroup_effects",
+    "agreement": "circuits.agreements",
     "attention_patterns": "circuits.attention",
+    "complete_paths": "circuits.paths",
     "counterfactual": "circuits.ablations",
     "counterfactual_features": "circuits.acting.counterfactuals",
     "defer": "circuits.acting.deferring",
@@ -75,9 +84,11 @@ _HOME = {
     "heads": "circuits.nodes",
     "loss": "circuits.metrics",
     "mean": "circuits.ablations",
+    "measure_curves": "circuits.node_curves",
     "measure_faithfulness": "circuits.faithfulness",
     "neurons": "circuits.nodes",
     "prune": "circuits.faithfulness",
+    "rank_nodes": "circuits.node_circuits",
     "regression": "circuits.metrics",
     "resample": "circuits.ablations",
     "residual_decompose": "circuits.decomposition",
@@ -95,6 +106,7 @@ _HOME = {
 
 __all__ = [
     "Ablation",
+    "Agreement",
     "Band",
     "Circuit",
     "CounterfactualFeatures",
@@ -109,13 +121,17 @@ __all__ = [
     "FindConfig",
     "HierarchicalCircuit",
     "ModelDifference",
+    "NodeCurves",
     "NodeSet",
+    "Ranked",
     "SetExperiment",
     "SetExperimentConfig",
     "ShortcutSearch",
     "Steered",
     "SubgroupEffect",
+    "agreement",
     "attention_patterns",
+    "complete_paths",
     "counterfactual",
     "counterfactual_features",
     "defer",
@@ -131,9 +147,11 @@ __all__ = [
     "heads",
     "loss",
     "mean",
+    "measure_curves",
     "measure_faithfulness",
     "neurons",
     "prune",
+    "rank_nodes",
     "regression",
     "resample",
     "residual_decompose",

@@ -21,7 +21,7 @@ from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from circuits import Ablation, Circuit
-    from circuits.agreement import Agreement
+    from circuits.agreements import Agreement
     from circuits.corrupting import Corrupted
     from circuits.inputs import Batch
     from circuits.node_curves import NodeCurves, Ranked
@@ -228,7 +228,7 @@ class _Search:
 
     def found(self, progress: Progress) -> BrainCircuit:
         """Rank, test every size, draw, and check what was estimated."""
-        from circuits.agreement import agreement
+        from circuits.agreements import agreement
 
         progress.note("ranking nodes on training slices")
         config = self.config
@@ -331,7 +331,7 @@ class _Search:
         import torch
 
         from circuits import mean
-        from circuits.direct_rerun import direct_rerun
+        from circuits.plain_runs import direct_rerun
         from circuits.shares import restored
 
         wiring, ranking = ranked.wiring, ranked.ranking

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from circuits.agreement import agreement_sentence
+from circuits.agreements import agreement_sentence
 from circuits.node_curves import WITHIN
 
 if TYPE_CHECKING:

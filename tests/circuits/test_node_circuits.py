@@ -5,7 +5,7 @@ import torch
 from small_models import both_runs, one_thread, planted_wiring, small_images, small_vit
 
 from circuits.ablations import mean, resample, zero
-from circuits.direct_rerun import direct_rerun
+from circuits.plain_runs import direct_rerun
 from circuits.metrics import as_metric
 from circuits.node_circuits import (
     NodeCircuitRunner,

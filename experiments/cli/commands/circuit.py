@@ -60,7 +60,7 @@ def run(
 
       mechinterp circuit runs/a --metric difference:tumour,none --site stages.2 --site stages.3 --json
     """
-    from circuits.agreement import agreement_of, agreement_sentence
+    from circuits.agreements import agreement_of, agreement_sentence
     from experiments.analysis.circuit_runs import find_in_run, write_circuit
     from experiments.run_directory import Run
 

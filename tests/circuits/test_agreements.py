@@ -6,7 +6,7 @@ import torch
 from small_models import one_thread, planted_wiring, small_images, small_vit
 
 from circuits import FindConfig, effects, find_circuit, heads, mean, neurons, resample, zero
-from circuits.agreement import Agreement, agreement, agreement_of, agreement_sentence, some_of
+from circuits.agreements import Agreement, agreement, agreement_of, agreement_sentence, some_of
 from circuits.nodes import features
 from mechinterp import logit
 from mechinterp.feature_encoder import Directions
