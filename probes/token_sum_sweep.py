@@ -33,6 +33,7 @@ def probe_token_sums(
     sites: Sequence[str] | None = None,
     chosen: Sequence[int] | NDArray[np.int64] | None = None,
     untrained: ActivationStore | None = None,
+    pixel_baseline: bool = True,
     progress: Progress = SILENT,
     **settings: Any,
 ) -> ProbeSweep:
@@ -56,6 +57,8 @@ def probe_token_sums(
         Positions of the images to use; all by default.
     untrained
         A store of the same images and sites under random weights: a control.
+    pixel_baseline
+        Whether to read what is plain in the pixels of the tiles by the same procedure: another control.
     progress
         Counts the sites.
     **settings
@@ -101,7 +104,7 @@ def probe_token_sums(
     for site in progress.track(there, f"summing {name} over tokens", total=len(there)):
         found = fit_token_sum(
             _tokens(store, site, of_images), tiles[site].shares, values[of_images], tiles[site].area, name=name,
-            unit=about.unit, site=site, baseline=_of_array(tiles[site].pixels),
+            unit=about.unit, site=site, baseline=_of_array(tiles[site].pixels) if pixel_baseline else None,
             untrained=_tokens(untrained, site, of_images) if untrained and site in untrained.sites else None, **settings,
         )  # fmt: skip
         results[name, site] = replace(found, images=of_images[found.images])

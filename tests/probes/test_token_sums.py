@@ -265,10 +265,12 @@ def test_a_stores_sites_are_summed_where_tokens_have_a_place(squares):
         {"square": lambda i: masks[i]},
         images=images,
         chosen=range(10, 50),
+        pixel_baseline=False,
         n_shuffles=0,
         n_boot=100,
     ).best("area")
     assert set(few.images.tolist()) == set(range(10, 50))
+    assert few.controls == ()
 
 
 def test_without_spacing_tiles_count_as_they_are(squares):
