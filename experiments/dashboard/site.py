@@ -64,7 +64,9 @@ class Pages(Mapping[str, Page]):
     """
 
     def __init__(self, view: RunView, *, live: bool = False, stored_desks: int = STORED_DESKS) -> None:
-        self.view, self.live, self.stored_desks = view, live, stored_desks
+        self.view: RunView = view
+        self.live: bool = live
+        self.stored_desks = stored_desks
         self.desk = DeskOfRun(view)
         self.notes = Notes(view.run_dir)
         self._groups = [group.slug for group in ablation.groups(view)[1:]]

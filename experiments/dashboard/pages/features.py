@@ -42,7 +42,10 @@ def build(view: RunView, details: FeatureDetails = NO_DETAILS) -> Page:
         return Page("features", "Features", (not_run("The search for features"),))
     ablation = effect_ablation(view)
     target = view.target
-    columns = (*COLUMNS, Column(f"effect on {target}", form="signed", explanation=_effect_words(ablation, target)))
+    columns: tuple[Column, ...] = (
+        *COLUMNS,
+        Column(f"effect on {target}", form="signed", explanation=_effect_words(ablation, target)),
+    )
     rows = tuple(
         _row(view, feature, slug, ablation, details)
         for feature, slug in zip(view.features, view.feature_slugs, strict=True)

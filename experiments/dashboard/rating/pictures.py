@@ -61,11 +61,13 @@ def _marked(
     row, column = at
     there = ((row >= 0) & (row < values.shape[0]))[:, None] & ((column >= 0) & (column < values.shape[1]))[None, :]
     picked = strong[np.clip(row, 0, values.shape[0] - 1)][:, np.clip(column, 0, values.shape[1] - 1)]
-    return picked & there
+    marked: NDArray[np.bool_] = picked & there
+    return marked
 
 
 def _edge(inside: Bool[NDArray[np.bool_], "height width"]) -> Bool[NDArray[np.bool_], "height width"]:
     """Return the pixels of a region that touch its outside, two pixels deep."""
     from scipy.ndimage import binary_erosion
 
-    return inside & ~binary_erosion(inside, iterations=2, border_value=0)
+    edge: NDArray[np.bool_] = inside & ~binary_erosion(inside, iterations=2, border_value=0)
+    return edge
