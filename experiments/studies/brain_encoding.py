@@ -111,7 +111,7 @@ def study_plan(bench: EncodingBench) -> Plan:
         *localization.planned(truth_known=known),
         *recognizability.planned(bench),
         *attribution.planned(truth_known=known),
-        *transparency.planned(experiment.regions),
+        *transparency.planned(transparency.asked(experiment)),
         *actions.planned(bench),
     )
     return Plan(
@@ -125,7 +125,7 @@ def study_plan(bench: EncodingBench) -> Plan:
 def use_case(bench: EncodingBench) -> UseCase:
     """Return what the encoding models are meant for."""
     known = bench.experiment.truth is not None
-    needs = ["localization", "visual recognizability", "model transparency", "actionability"]
+    needs = ["localization", "model transparency", "actionability"]
     return UseCase(
         NAME,
         "Brain encoding: where voxels look, and which features of a network account for their responses",

@@ -1,4 +1,8 @@
-"""Physical attribution: does a region's prediction follow a stimulus' size and place in degrees as the region itself does."""
+"""Physical attribution: does a region's prediction follow a stimulus' place in degrees as the region itself does.
+
+A stimulus' size is no test: predictions from an untrained network's channels follow it as well (0.88 of the true change for faces
+made 1.5° smaller, against 0.90 from the trained one's, over 59 simulated voxels).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from experiments.studies.brain_encoding_bench import EncodingBench, as_input
 from experiments.studies.brain_encoding_experiment import KnownVoxels
 from experiments.studies.brain_encoding_fits import Explored, called_in
 from mechinterp.claims import Bound, Claim, Control
+from mechinterp.phantoms.phantom_set import PhantomSet
 from mechinterp.statistics.bootstrap import bootstrap_groups
 from probes.encoding import EncodingModel
 
@@ -55,10 +60,10 @@ class Change:
 
 
 CHANGES = (
-    Change("face", "face", "size_deg", -1.5, "the height of faces"),
-    Change("scene", "scene", "size_deg", -1.5, "the side of scenes"),
-    Change("face", "face", "right_deg", 1.5, "the place of faces"),
-    Change("scene", "scene", "right_deg", 1.5, "the place of scenes"),
+    Change("face", "face", "right_deg", 1.5, "the place of faces to the right"),
+    Change("face", "face", "up_deg", 1.5, "the height at which faces are shown"),
+    Change("scene", "scene", "right_deg", 1.5, "the place of scenes to the right"),
+    Change("scene", "scene", "up_deg", 1.5, "the height at which scenes are shown"),
 )
 
 
@@ -84,10 +89,16 @@ def confirm(bench: EncodingBench, explored: Explored) -> ElementEvidence:
         return ElementEvidence(ELEMENT, (), ("Recorded stimuli have no true counterfactual: nothing was changed.",))
     limits = (
         "What the prediction follows is what the simulated voxels follow: of real ones nobody knows it.",
-        "The place of a stimulus is moved to the right alone.",
+        "Sizes were not changed: predictions from an untrained network's channels follow them as well.",
     )
     found = [change for change in CHANGES if len(called_in(bench, explored, change.region)) >= FEWEST_VOXELS]
-    return ElementEvidence(ELEMENT, tuple(_claim(bench, explored, truth, change) for change in found), limits)
+    images = [_stimuli(bench, truth, change) for change in found]
+    changed = truth.changes([(i, {c.parameter: c.step}) for i, c in zip(images, found, strict=True)])
+    claims = [
+        _claim(bench, explored, change, shown, *after)
+        for change, shown, after in zip(found, images, changed, strict=True)
+    ]
+    return ElementEvidence(ELEMENT, tuple(claims), limits)
 
 
 def slope(
@@ -98,10 +109,11 @@ def slope(
     return float((predicted * true).sum() / whole) if whole > 0 else float("nan")
 
 
-def _claim(bench: EncodingBench, explored: Explored, truth: KnownVoxels, change: Change) -> Claim:
+def _claim(
+    bench: EncodingBench, explored: Explored, change: Change, images: NDArray[np.int64], changed: PhantomSet,
+    true: Float[NDArray[np.float64], "image voxel"],
+) -> Claim:  # fmt: skip
     voxels = called_in(bench, explored, change.region)
-    images = _stimuli(bench, truth, change)
-    changed, true = truth.change(images, **{change.parameter: change.step})
     true = true[:, voxels]
     before = bench.inputs(images)
     after = as_input(bench.model, [changed.phantom(i).pixels for i in range(len(changed))])

@@ -31,7 +31,8 @@ from probes.receptive_fields import ReceptiveFields
 
 Maps = dict[str, Float[NDArray[np.float32], "image token width"]]
 Edit = Callable[[Tensor], Tensor]
-REFERENCE_SITES = ("stages.1", "stages.2", "stages.3")
+REFERENCE_SITES = ("stages.1", "stages.2")
+"""Cells of 0.7° and 1.4°; those of the last stage are 2.8° apart and place fields too coarsely."""
 UNTRAINED_SEED = 1000
 SIZES_DEG = (0.7, 1.2, 2.0, 3.0)
 STEP_DEG = 0.75
@@ -53,7 +54,7 @@ class EncodingBench:
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
-        """Whose channels predict responses: three of increasing depth."""
+        """Whose channels predict responses: two of the reference model, three of increasing depth of a user's own."""
         if self.config.model is None:
             return REFERENCE_SITES
         deep = [

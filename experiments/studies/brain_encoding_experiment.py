@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,42 +49,37 @@ class KnownVoxels:
     fields: ReceptiveFields
     ceiling: Float[NDArray[np.float64], " voxel"]
 
-    def change(
-        self, images: Int[NDArray[np.int64], " chosen"], **added: float
-    ) -> tuple[PhantomSet, Float[NDArray[np.float64], "chosen voxel"]]:
-        """Render some stimuli again with something added to their parameters.
+    def changes(
+        self, asked: Sequence[tuple[Int[NDArray[np.int64], " chosen"], Mapping[str, float]]]
+    ) -> list[tuple[PhantomSet, Float[NDArray[np.float64], "chosen voxel"]]]:
+        """Render some stimuli again, each time with something added to their parameters.
+
+        Parameters
+        ----------
+        asked
+            Positions of stimuli, and what is added to which of their parameters.
 
         Returns
         -------
-        changed
-            The stimuli.
-        responses
-            By how much each voxel's response, without noise, changes: in its standard deviations over all the stimuli.
-            0 for voxels of noise alone.
+        list
+            For each: the changed stimuli, and by how much every voxel's response, without noise, changes, in its standard
+            deviations over all the stimuli; 0 for voxels of noise alone.
 
         """
-        before = self.phantoms
-        changed = replace(
-            before,
-            parameters=tuple(
-                replace(p, **{name: getattr(p, name) + step for name, step in added.items()})
-                for p in (before.parameters[i] for i in images)
-            ),
-            identities=tuple(before.identities[i] for i in images),
-            splits=tuple(before.splits[i] for i in images),
-        )
-        both = replace(
-            before,
-            parameters=before.parameters + changed.parameters,
-            identities=before.identities + changed.identities,
-            splits=before.splits + changed.splits,
-        )
-        shown = [*range(len(before)), *range(len(before), len(both))]
-        signals = np.concatenate(record(both, replace(self.study, repeats=1), images=shown).signals, axis=1)
-        spread = signals[: len(before)].std(0)
-        moved = (signals[len(before) :] - signals[images]) / np.where(spread > 0, spread, np.inf)
-        missing = len(self.ceiling) - moved.shape[1]
-        return changed, np.concatenate([moved, np.zeros((len(images), missing))], axis=1)
+        sets = [_changed(self.phantoms, images, added) for images, added in asked]
+        # all in one recording, since a voxel's unit is its own deviation over what is shown
+        whole = _joined([self.phantoms, *sets])
+        recording = record(whole, replace(self.study, repeats=1))
+        signals = np.concatenate(recording.signals, axis=1)
+        before, start, found = signals[: len(self.phantoms)], len(self.phantoms), []
+        spread = before.std(0)
+        for (images, _), changed in zip(asked, sets, strict=True):
+            after = signals[start : start + len(changed)]
+            start += len(changed)
+            moved = (after - before[images]) / np.where(spread > 0, spread, np.inf)
+            nothing = np.zeros((len(images), len(self.ceiling) - moved.shape[1]))
+            found.append((changed, np.concatenate([moved, nothing], axis=1)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -196,6 +192,27 @@ def planted_responses(
     if config.condition == "noise-only":
         return random.standard_normal(responses.shape)
     return responses[random.permutation(len(responses))] if config.condition == "shuffled-responses" else responses
+
+
+def _changed(phantoms: PhantomSet, images: NDArray[np.int64], added: Mapping[str, float]) -> PhantomSet:
+    return replace(
+        phantoms,
+        parameters=tuple(
+            replace(p, **{name: getattr(p, name) + step for name, step in added.items()})
+            for p in (phantoms.parameters[i] for i in images)
+        ),
+        identities=tuple(phantoms.identities[i] for i in images),
+        splits=tuple(phantoms.splits[i] for i in images),
+    )
+
+
+def _joined(sets: Sequence[PhantomSet]) -> PhantomSet:
+    return replace(
+        sets[0],
+        parameters=tuple(p for each in sets for p in each.parameters),
+        identities=tuple(w for each in sets for w in each.identities),
+        splits=tuple(s for each in sets for s in each.splits),
+    )
 
 
 def _known(phantoms: PhantomSet, study: VoxelStudy, recording: Recording, n_noise: int) -> KnownVoxels:

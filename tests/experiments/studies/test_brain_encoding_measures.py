@@ -64,3 +64,11 @@ def test_features_are_replaced_by_their_mean_or_by_those_of_another_stimulus():
     assert torch.equal(by_mean[..., [0, 2]], acts[..., [0, 2]])
     by_another = taken_away(neurons, chosen, None)(acts.clone())
     assert torch.equal(by_another[..., 1], torch.roll(acts[..., 1], 2, 0))
+
+
+def test_features_that_are_taken_away_by_half_go_half_the_way():
+    acts = torch.rand(4, 2, 3)
+    neurons, chosen, mean = Neurons("site", 3), np.array([0, 2]), torch.tensor([1.0, 2.0, 3.0])
+    half = taken_away(neurons, chosen, mean, 0.5)(acts.clone())
+    whole = taken_away(neurons, chosen, mean)(acts.clone())
+    assert half == pytest.approx((acts + whole) / 2)
