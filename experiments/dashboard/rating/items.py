@@ -2,12 +2,13 @@
 
 An item is a gallery of images on which one feature is strongest, its places marked, and a few candidates, one of which is
 another of its images. Planted among them are control items: galleries put together at random, for which no candidate is
-right. A rater's page holds neither names nor numbers nor the key.
+right, and galleries of features of an autoencoder that was never trained. A rater's page holds neither names nor numbers nor the key.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from experiments.dashboard.record import Record
 from experiments.dashboard.run_view import RunView
 from mechinterp.errors import ConfigError
 
-Kind = Literal["feature", "random images"]
+Kind = Literal["feature", "random images", "frozen-random feature"]
 FEWEST_ITEMS = 4
 
 
@@ -27,7 +28,7 @@ class RatingConfig:
 
     Parameters
     ----------
-    features, controls
+    features, controls, frozen
         How many items of each kind.
     gallery, candidates
         Images of an item's gallery, and candidates to choose among.
@@ -38,6 +39,7 @@ class RatingConfig:
 
     features: Annotated[int, "features to be rated, drawn at random among those alive"] = 20
     controls: Annotated[int, "galleries of random images planted among them"] = 8
+    frozen: Annotated[int, "galleries of features of a frozen-random autoencoder planted among them"] = 8
     gallery: Annotated[int, "images of a gallery"] = 4
     candidates: Annotated[int, "images to choose the one from that belongs to the gallery"] = 4
     seed: Annotated[int, "decides features, controls and every order"] = 0
@@ -69,7 +71,7 @@ class Item:
     name
         Says nothing: a hash.
     kind, feature
-        What it is; a control has no feature.
+        What it is; a control has no feature of the run.
     gallery, candidates
         What is shown.
     right
@@ -117,7 +119,7 @@ class Plan:
         }  # fmt: skip
 
 
-def make_plan(view: RunView, config: RatingConfig) -> Plan:
+def make_plan(view: RunView, config: RatingConfig, frozen: Sequence[Sequence[Shown]] = ()) -> Plan:
     """Draw features and controls from a run.
 
     Parameters
@@ -126,6 +128,8 @@ def make_plan(view: RunView, config: RatingConfig) -> Plan:
         The run.
     config
         How many of what.
+    frozen
+        Images of features of a frozen-random autoencoder, see :func:`experiments.dashboard.rating.frozen.frozen_random_examples`.
 
     Raises
     ------
@@ -133,7 +137,12 @@ def make_plan(view: RunView, config: RatingConfig) -> Plan:
         If a number cannot be meant, or the run keeps too few examples of its features.
 
     """
-    if config.gallery < 2 or config.candidates < 2 or config.controls < 0 or config.features < FEWEST_ITEMS:
+    if (
+        config.gallery < 2
+        or config.candidates < 2
+        or min(config.controls, config.frozen) < 0
+        or config.features < FEWEST_ITEMS
+    ):
         raise ConfigError(
             f"a rating has at least {FEWEST_ITEMS} features, 2 images a gallery and 2 candidates; no fewer than 0 controls"
         )
@@ -145,7 +154,14 @@ def make_plan(view: RunView, config: RatingConfig) -> Plan:
             "galleries, or analyse the run on more images"
         )
     chosen = rng.permutation(list(examples))[: config.features].tolist()
-    items = [_feature_item(view, index, examples, config, rng) for index in chosen]
+    items = [
+        _feature_item("feature", view.features[index]["id"].integer(), index, examples, config, rng) for index in chosen
+    ]
+    random = {i: list(shown) for i, shown in enumerate(frozen) if len(shown) > config.gallery}
+    items += [
+        _feature_item("frozen-random feature", None, index, random, config, rng)
+        for index in list(random)[: config.frozen]
+    ]
     items += [_control_item(examples, config, rng) for _ in range(config.controls)]
     ordered = [item for i in rng.permutation(len(items)) if (item := items[int(i)]) is not None]
     named = tuple(
@@ -167,7 +183,12 @@ def _examples(view: RunView, feature: Record) -> list[Shown]:
 
 
 def _feature_item(
-    view: RunView, index: int, examples: dict[int, list[Shown]], config: RatingConfig, rng: np.random.Generator
+    kind: Kind,
+    feature: int | None,
+    index: int,
+    examples: dict[int, list[Shown]],
+    config: RatingConfig,
+    rng: np.random.Generator,
 ) -> Item | None:
     """Return one feature's item; nothing where other features leave too few wrong candidates."""
     own = [examples[index][int(i)] for i in rng.permutation(len(examples[index]))]
@@ -178,7 +199,7 @@ def _feature_item(
         return None
     place = int(rng.integers(config.candidates))
     candidates = [*wrong[:place], right, *wrong[place:]]
-    return Item("", "feature", view.features[index]["id"].integer(), tuple(gallery), tuple(candidates), place)
+    return Item("", kind, feature, tuple(gallery), tuple(candidates), place)
 
 
 def _control_item(examples: dict[int, list[Shown]], config: RatingConfig, rng: np.random.Generator) -> Item | None:

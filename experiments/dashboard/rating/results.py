@@ -49,11 +49,12 @@ def write_scores(run_dir: Path, scores: Scores, *, trained: bool) -> dict[str, s
         ),
     ]
     items = sorted(scores.items, key=lambda item: (item.kind != "feature", -item.right, -item.seen))
-    names = [f"feature {i.feature}" if i.feature is not None else f"random images {n}" for n, i in enumerate(items)]
+    names = [f"feature {i.feature}" if i.feature is not None else f"{i.kind} {n}" for n, i in enumerate(items)]
     shown = Shown(
         "Right choices, gallery by gallery",
         shares(names, [item.right for item in items], f"share of raters who chose right (chance {scores.chance:.2f})"),
-        "Galleries of random images have no right choice: whoever finds it there, guesses.",
+        "Galleries of random images have no right choice: whoever finds it there, guesses. Features of a frozen-random autoencoder have "
+        "one, and nothing was learnt.",
     )
     write_single_page(folder / "ratings.html", "What people see in the features", lines, [shown])
     return {name: str(folder / name) for name in (FILE, "ratings.csv", "ratings.html")}

@@ -110,7 +110,12 @@ class Scores:
         return Claim.measured(
             statement, "correlational", value, "1", Bound("at least", self.chance),
             "the share of right choices lies above chance, with its whole interval over features",
-            controls=(self._random_galleries(value), self._imagined(), self._agreement()),
+            controls=(
+                self._guessed("galleries of random images", "random images", value),
+                self._guessed("features of a frozen-random autoencoder", "frozen-random feature", value),
+                self._imagined(),
+                self._agreement(),
+            ),
             interval=self.interval.ends,
             interval_note=self.interval.reason or "over features, not over patients", trained=trained,
             numbers={"chance": self.chance, "raters": n, "features": len(features)},
@@ -133,10 +138,9 @@ class Scores:
             "items": [item.to_json() for item in self.items],
         }
 
-    def _random_galleries(self, value: float) -> Control:
-        """Return the control that planted galleries are guessed no better than features are known."""
-        name = "galleries of random images"
-        found = self.accuracy.get("random images")
+    def _guessed(self, name: str, kind: str, value: float) -> Control:
+        """Return the control that planted galleries are known less well than the features."""
+        found = self.accuracy.get(kind)
         if found is None:
             return Control(name, None, None, "no such gallery was rated")
         worst = value if self.interval.low is None else self.interval.low

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.cli import entry
 from experiments.dashboard.rating.answers import COLUMNS, read_ratings
+from experiments.dashboard.rating.frozen import frozen_random_examples
 from experiments.dashboard.rating.items import RatingConfig, make_plan
 from experiments.dashboard.rating.rating_page import write_rating
 from experiments.dashboard.rating.results import FILE, rated_claim, with_ratings
@@ -16,14 +17,14 @@ from experiments.dashboard.record import Record
 from experiments.dashboard.run_view import RunView
 from mechinterp.errors import ConfigError, DamagedFileError
 
-FEATURES, CONTROLS = 24, 12
+FEATURES, CONTROLS, FROZEN = 24, 12, 10
 
 
 @pytest.fixture(scope="module")
 def key():
     """A key of features and controls, whose right candidates are known."""
     rng = np.random.default_rng(0)
-    kinds = ["feature"] * FEATURES + ["random images"] * CONTROLS
+    kinds = ["feature"] * FEATURES + ["random images"] * CONTROLS + ["frozen-random feature"] * FROZEN
     items = {
         f"i{n}": {"kind": kind, "feature": n if kind == "feature" else None, "right": int(rng.integers(4))}
         for n, kind in enumerate(kinds)
@@ -60,6 +61,7 @@ def test_raters_who_see_features_are_believed(key, tmp_path):
     # the controls are guessed, so that even perfect raters do not agree on all items
     assert 0.5 < scores.alpha_match < 1
     assert {c.name: c.passed for c in claim.controls}["galleries of random images"] is True
+    assert {c.name: c.passed for c in claim.controls}["features of a frozen-random autoencoder"] is True
     assert {c.name: c.passed for c in claim.controls}["something seen in galleries of random images"] is True
     assert "100 % of 24 features; chance gives 25 %" in claim.statement
 
@@ -70,6 +72,17 @@ def test_raters_who_guess_are_not(key, tmp_path):
     assert claim.verdict != "met"
     assert abs(scores.alpha_match) < 0.2
     assert {c.name: c.passed for c in claim.controls}["agreement of raters"] is False
+
+
+def test_features_known_no_better_than_frozen_random_ones_are_not_met(key, tmp_path):
+    raters = [rater(key, n, 1.0, (1.0, 0.0), s) for n, s in (("a", 1), ("b", 2))]
+    for made in raters:
+        for row in made["answers"]:
+            if key["items"][row["item"]]["kind"] == "frozen-random feature":
+                row["match"] = key["items"][row["item"]]["right"]
+    claim = scored(key, tmp_path, raters).claim(trained=True)
+    assert claim.verdict == "not met"
+    assert any("frozen-random" in reason for reason in claim.reasons)
 
 
 def test_one_rater_leaves_the_claim_open(key, tmp_path):
@@ -89,7 +102,7 @@ def test_a_rating_without_controls_cannot_be_met(key, tmp_path):
         trained=True
     )
     assert claim.verdict == "inconclusive"
-    assert sum("no such gallery was rated" in reason for reason in claim.reasons) == 2
+    assert sum("no such gallery was rated" in reason for reason in claim.reasons) == 3
 
 
 def test_csv_and_json_of_the_same_rater_say_the_same(key, tmp_path):
@@ -107,7 +120,7 @@ def test_unanswered_items_are_left_out(key, tmp_path):
     made["answers"][0]["match"] = None
     made["answers"][1]["seen"] = None
     (tmp_path / "a.json").write_text(json.dumps(made))
-    assert len(read_ratings([tmp_path / "a.json"])[0].answers) == FEATURES + CONTROLS - 2
+    assert len(read_ratings([tmp_path / "a.json"])[0].answers) == FEATURES + CONTROLS + FROZEN - 2
 
 
 def test_files_that_are_no_ratings_are_refused(key, tmp_path):
@@ -156,7 +169,8 @@ def rated_run(made_run, tmp_path):
 
     run = shutil.copytree(made_run, tmp_path / "run")
     view = RunView.read(run)
-    plan = make_plan(view, RatingConfig(features=8, controls=3, gallery=2, candidates=2))
+    frozen = frozen_random_examples(view, 12)
+    plan = make_plan(view, RatingConfig(features=8, controls=3, frozen=3, gallery=2, candidates=2), frozen)
     write_rating(view, plan, tmp_path / "out")
     return run, plan
 
@@ -198,24 +212,11 @@ def test_from_the_command_line_to_the_report(rated_run, tmp_path, capsys):
 
 def test_a_page_is_made_from_the_command_line(made_run, tmp_path, capsys):
     capsys.readouterr()
-    argv = [
-        "rate",
-        made_run,
-        "--out",
-        tmp_path / "r",
-        "--features",
-        4,
-        "--controls",
-        1,
-        "--gallery",
-        2,
-        "--candidates",
-        2,
-        "--json",
-    ]
+    sizes = ["--features", 4, "--controls", 1, "--frozen", 2, "--gallery", 2, "--candidates", 2]
+    argv = ["rate", made_run, "--out", tmp_path / "r", *sizes, "--json"]
     assert entry.run([str(a) for a in argv]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["items"] == 5
+    assert said["items"] == 7
     assert (tmp_path / "r" / "rating.html").stat().st_size > 10_000
 
 
