@@ -29,6 +29,7 @@ COMMANDS = {
     "import-sae": "Take over a sparse autoencoder of SAELens, dictionary_learning or overcomplete.",
     "export-sae": "Write a sparse autoencoder so that another library reads it.",
     "probe": "Read a physical attribute off a site with a linear probe and its controls.",
+    "heads": "Fit classifiers of a site's features whose every answer is a sum of terms to look at.",
     "attributes": "Say which physical attribute each feature follows, in units.",
     "circuit": "Find which nodes and edges drive an answer, and test how faithful they are.",
     "transcoder-graph": "Trace an answer of a ViT back through transcoder features.",
