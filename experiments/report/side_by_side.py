@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.report.element_evidence import ElementEvidence
 from experiments.report.elements import CITATION, ELEMENTS
 from experiments.report.report import NOTICE, Report
 from mechinterp.errors import ConfigError
@@ -72,13 +73,21 @@ def side_by_side(reports: Mapping[str, Report]) -> dict[str, Any]:
 def shared(reports: Sequence[Report]) -> tuple[str, ...]:
     """Return in words whether study, plan and patients are the same for all runs."""
     studies = {report.use_case.name for report in reports}
-    patients = {report.plan.plan.confirmation for report in reports}
+    # two sets of phantoms number their patients alike: the same names are the same patients within one set of images only
+    patients = {
+        (report.plan.plan.confirmation, str(report.provenance.get("images", {}).get("name")), report.use_case.name)
+        for report in reports
+    }
+    planted = {_condition(report) for report in reports} - {None, "as-it-is"}
     criteria = {tuple(test.name for test in report.plan.plan.tests) for report in reports}
     found = []
     if len(studies) > 1:
         found.append("The runs are of different studies: compare how far each is understood, not their numbers.")
-    if len(patients) == 1 and None not in patients:
-        found.append("All runs were confirmed on the same patients: what differs is the model and what was made of it.")
+    if len(patients) == 1 and all(report.plan.plan.confirmation for report in reports):
+        differs = " and, where something was planted wrong, that" if planted else ""
+        found.append(
+            f"All runs were confirmed on the same patients: what differs is the model, what was made of it{differs}."
+        )
     else:
         found.append("The runs were not confirmed on the same patients: their numbers differ by that too.")
     if len(studies) == 1 and len(criteria) > 1:
@@ -87,7 +96,7 @@ def shared(reports: Sequence[Report]) -> tuple[str, ...]:
 
 
 def _run(name: str, report: Report) -> dict[str, Any]:
-    check, config = report.model_check, report.provenance.get("config", {})
+    check = report.model_check
     model = report.provenance.get("model", {})
     return {
         "name": name,
@@ -95,7 +104,7 @@ def _run(name: str, report: Report) -> dict[str, Any]:
         "title": report.use_case.title,
         "model": str(model.get("spec", "not stated")),
         "weights_hash": model.get("weights_hash"),
-        "condition": config.get("condition") if isinstance(config, Mapping) else None,
+        "condition": _condition(report),
         "check": {
             "state": check.state, "metric": check.metric, "value": check.value,
             "interval": None if check.interval is None else list(check.interval), "n_groups": check.n_groups,
@@ -104,6 +113,11 @@ def _run(name: str, report: Report) -> dict[str, Any]:
         "n_needed_met": len(report.use_case.needs) - len(report.unmet),
         "answer": list(report.answer),
     }  # fmt: skip
+
+
+def _condition(report: Report) -> str | None:
+    config = report.provenance.get("config")
+    return config.get("condition") if isinstance(config, Mapping) else None
 
 
 def _element_cell(report: Report, name: str) -> dict[str, Any]:
@@ -141,5 +155,5 @@ def _test_cell(report: Report, element: str, name: str) -> dict[str, Any] | None
     return {"word": "not run", "value": None, "unit": "", "strength": "", "interval": None, "reason": ""}
 
 
-def _evidence(report: Report, name: str) -> Any:
-    return next(evidence for evidence in report.elements if evidence.element == name)
+def _evidence(report: Report, name: str) -> ElementEvidence:
+    return report.evidence.get(name, ElementEvidence(name))

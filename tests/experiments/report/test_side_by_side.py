@@ -76,6 +76,7 @@ def test_a_test_that_a_run_planned_and_did_not_run_is_told_from_one_it_did_not_p
 def test_what_the_runs_share_is_said():
     runs = good_and_bad()
     assert "confirmed on the same patients" in side_by_side(runs)["shared"][0]
+    assert "planted wrong" in side_by_side(runs)["shared"][0]
     other = Plan("made", made.TESTS, "d" * 64, "e" * 64)
     runs["other"] = dataclasses.replace(
         runs["right"], plan=PlanRecord(other), use_case=made.use_case(name="another study")
@@ -83,6 +84,12 @@ def test_what_the_runs_share_is_said():
     said = " ".join(side_by_side(runs)["shared"])
     assert "different studies" in said
     assert "not confirmed on the same patients" in said
+
+
+def test_patients_of_the_same_names_in_other_images_are_not_the_same() -> None:
+    images = [{"images": {"name": name}} for name in ("fundus phantom", "mammogram phantom")]
+    runs = {str(i): made.report(provenance=source) for i, source in enumerate(images)}
+    assert "not confirmed on the same patients" in side_by_side(runs)["shared"][0]
 
 
 def test_every_number_on_the_page_has_a_path_in_the_json():
