@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from experiments.report import ElementEvidence, PlannedTest
+from experiments.report import ElementEvidence, PlannedTest, ReportFigure
 from experiments.studies.brain_encoding_bench import EncodingBench
 from experiments.studies.brain_encoding_fits import Confirmed, Explored, called_in
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.statistics.bootstrap import bootstrap_groups
+from probes.encoding_figures import region_score_figure
 from probes.encoding_scores import correlations
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 ELEMENT = "actionability"
 CHOOSE = "stimuli chosen by the prediction drive a voxel"
@@ -58,9 +64,29 @@ def confirm(bench: EncodingBench, explored: Explored, confirmed: Confirmed) -> E
     )
     if not len(voxels):
         return ElementEvidence(ELEMENT, (), ("No voxel is predicted: no stimulus can be chosen for one.", *limits))
-    return ElementEvidence(
-        ELEMENT, (_chosen(bench, explored, confirmed, voxels), _trusted(bench, explored, confirmed)), limits
+    text = (
+        "Mean correlation with responses to new stimuli, over all voxels of a region, beside what noise allows at most."
     )
+    return ElementEvidence(
+        ELEMENT,
+        (_chosen(bench, explored, confirmed, voxels), _trusted(bench, explored, confirmed)),
+        limits,
+        (ReportFigure.of("How well each region is predicted", text, _scores(bench, confirmed)),),
+    )
+
+
+def _scores(bench: EncodingBench, confirmed: Confirmed) -> go.Figure:
+    """Draw each region's score beside its ceiling and the controls."""
+    of = {
+        "model": confirmed.predicted, "untrained network": confirmed.by_untrained,
+        "responses to other stimuli": confirmed.by_misplaced,
+    }  # fmt: skip
+    regions = bench.experiment.regions
+    scores = {name: correlations(predicted, confirmed.measured) for name, predicted in of.items()}
+    means = {name: {r: float(each[bench.experiment.of(r)].mean()) for r in regions} for name, each in scores.items()}
+    ceiling = bench.ceiling
+    most = None if ceiling is None else {r: float(ceiling.correlation[bench.experiment.of(r)].mean()) for r in regions}
+    return region_score_figure(means, most)
 
 
 def response_to_chosen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.report import ModelCheck, distance_check
 from experiments.studies.brain_encoding_bench import EncodingBench
@@ -54,10 +55,10 @@ def _region(bench: EncodingBench, confirmed: Confirmed, region: str) -> Claim:
     most = 1.0 if bench.ceiling is None else float(bench.ceiling.correlation[voxels].mean())
     most = most if most > 0 else 1.0
 
-    def score(images: np.ndarray) -> float:
+    def score(images: NDArray[np.int64]) -> float:
         return float(correlations(predicted[images], measured[images]).mean()) / most
 
-    def beyond(images: np.ndarray) -> float:
+    def beyond(images: NDArray[np.int64]) -> float:
         return score(images) - float(correlations(untrained[images], measured[images]).mean()) / most
 
     everything = np.arange(len(measured))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -21,9 +20,6 @@ from mechinterp.store.reader import ActivationStore
 from sparse_autoencoders.concepts import concepts_of
 from sparse_autoencoders.features import summarise_features
 from sparse_autoencoders.naming import FeatureNames, name_features
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ELEMENT = "visual recognizability"
 NAMED = "names of the driving features hold"
@@ -95,7 +91,9 @@ def confirm(
     )
 
 
-def _named(bench: EncodingBench, store: ActivationStore, encoder: FeatureEncoder, features: NDArray[np.int64]):  # type: ignore[no-untyped-def]
+def _named(
+    bench: EncodingBench, store: ActivationStore, encoder: FeatureEncoder, features: NDArray[np.int64]
+) -> tuple[FeatureNames, Callable[[NDArray[np.int64]], float]]:
     """Return names of some features, and what gives their mean precision beyond the base rate on a resample."""
     experiment = bench.experiment
     order = np.concatenate([experiment.explored, experiment.confirm])
