@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FILE = "feature-details.json"
 FORMAT = 1
 EXAMPLES, NEIGHBOURS = 6, 6
+MOST_IMAGES = 2_000
+"""Images that the further galleries are chosen from, spread over the run: a reader waits for this when the pages are opened."""
 QUANTILES, PER_QUANTILE = 3, 2
 
 
@@ -69,6 +71,11 @@ class FeatureDetails:
         return self._content["tokens"].integer() or 0
 
     @property
+    def images(self) -> int:
+        """How many images the further galleries were chosen from."""
+        return self._content["images"].integer() or 0
+
+    @property
     def objective(self) -> str:
         """What relevance is for; empty where it was not computed."""
         return self._content["objective"].text()
@@ -102,10 +109,12 @@ def ensure_details(view: RunView, desk: DeskOfRun, *, progress: Progress = SILEN
 
 
 def _compute(view: RunView, desk: DeskOfRun, progress: Progress) -> None:
+    from experiments.analysis.measurements import evenly
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders.gallery import choose_examples
 
     store, encoder = ActivationStore.open(view.run_dir / "activations"), encoder_of_run(view)
+    images = evenly(np.arange(len(store)), MOST_IMAGES)
     others = _other_seeds(view.run_dir, encoder)
     made_from = sha256_json([FORMAT, store.hash, encoder.weights_hash, [other.weights_hash for other in others]])
     path = view.run_dir / FILE
@@ -113,13 +122,14 @@ def _compute(view: RunView, desk: DeskOfRun, progress: Progress) -> None:
         return
     opened, gradients = _relevance(desk, store, progress)
     gallery = choose_examples(
-        encoder, store, top=EXAMPLES, per_quantile=PER_QUANTILE, quantiles=QUANTILES, gradients=gradients, progress=progress
+        encoder, store, images, top=EXAMPLES, per_quantile=PER_QUANTILE, quantiles=QUANTILES, gradients=gradients, progress=progress
     )  # fmt: skip
     write_json(path, {
         "format": FORMAT,
         "made_from": made_from,
         "objective": opened.objective.name if opened else "",
         "others": len(others),
+        "images": len(images),
         "tokens": int(store.read(encoder.site, [0]).shape[1]),
         "features": _records(encoder, others, gallery, store, progress),
     })  # fmt: skip

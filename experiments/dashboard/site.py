@@ -88,7 +88,8 @@ class Pages(Mapping[str, Page]):
         elif slug in self._groups:
             page = ablation.build_group(self.view, slug)
         else:
-            page = feature.build(self.view, self._feature_index[slug], self.details)
+            at = self._feature_index[slug]
+            page = feature.build(self.view, at, self.details, desk=self._desk_of(at))
         noted = self._note(slug) if slug in self._feature_index or slug == START else []
         return Page(page.slug, page.title, (*stamps(self.view), *page.blocks, *noted))
 
@@ -117,6 +118,14 @@ class Pages(Mapping[str, Page]):
             return notes.build(self.notes.read(), titles, live=self.live)
         except MechinterpError as error:
             return Page(notes.SLUG, "Notes", (Text((str(error),), "caution"),))
+
+    def _desk_of(self, index: int) -> Link | None:
+        """Return the way to the desk of a feature's strongest image that has one."""
+        for entry in self.view.features[index]["top"].entries():
+            image = entry["image"].integer()
+            if image is not None and desk.slug_of(image) in self._desk_slugs:
+                return Link(f"Move it on the desk: {self.view.image_name(image)}", desk.slug_of(image))
+        return None
 
     def _note(self, slug: str) -> list[Block]:
         try:

@@ -40,7 +40,7 @@ def title(view: RunView, feature: Record) -> str:
     return name[0].upper() + name[1:]
 
 
-def build(view: RunView, index: int, details: FeatureDetails = NO_DETAILS) -> Page:
+def build(view: RunView, index: int, details: FeatureDetails = NO_DETAILS, *, desk: Link | None = None) -> Page:
     """Build the page of the feature at this place in the results.
 
     Parameters
@@ -51,6 +51,8 @@ def build(view: RunView, index: int, details: FeatureDetails = NO_DETAILS) -> Pa
         Place in the results.
     details
         Further galleries, near features and seeds.
+    desk
+        The way to a desk on which it can be moved.
 
     """
     feature = view.features[index]
@@ -67,6 +69,7 @@ def build(view: RunView, index: int, details: FeatureDetails = NO_DETAILS) -> Pa
             *_attributes(view, feature),
             Heading("What it does to the answer"),
             *_effects(view, feature),
+            *([Links("Try it", (desk,))] if desk else []),
             Heading("How often it is active"),
             *_histogram(feature),
             Heading("Features near it"),

@@ -40,7 +40,9 @@ def further_galleries(view: RunView, feature: Record, details: FeatureDetails) -
             continue
         highest = max((v for e in entries for row in e["map"].grid() for v in row if v is not None), default=0.0)
         pictures = tuple(picture(view, feature, entry, highest) for entry in entries)
-        blocks.append(Details(summary, (Text((words,), "muted"), Side(pictures, narrowest_px=270))))
+        among = f"Chosen from {details.images:,} of {view.n_images:,} images, spread over the run."
+        said = (words, among) if 0 < details.images < view.n_images else (words,)
+        blocks.append(Details(summary, (Text(said, "muted"), Side(pictures, narrowest_px=270))))
     return blocks
 
 

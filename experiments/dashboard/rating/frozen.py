@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from experiments.dashboard.desk.opening import encoder_of_run
+from experiments.dashboard.feature_details import MOST_IMAGES
 from experiments.dashboard.rating.items import Shown
 from experiments.dashboard.run_view import RunView
 from mechinterp.progress import SILENT, Progress
@@ -44,21 +45,23 @@ def frozen_random_examples(
         If the run's store or autoencoder cannot be read.
 
     """
+    from experiments.analysis.measurements import evenly
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders.baselines import random_sae
     from sparse_autoencoders.gallery import choose_examples
 
     store, trained = ActivationStore.open(view.run_dir / "activations"), encoder_of_run(view)
     k = getattr(trained, "k", None) or USUAL_K
-    frozen = random_sae(store, trained.site, np.arange(len(store)), trained.width, k, seed)
-    gallery = choose_examples(frozen, store, top=TOP, seed=seed, progress=progress)
+    images = evenly(np.arange(len(store)), MOST_IMAGES)
+    frozen = random_sae(store, trained.site, images, trained.width, k, seed)
+    gallery = choose_examples(frozen, store, images, top=TOP, seed=seed, progress=progress)
     enough = np.flatnonzero((gallery.activation.images >= 0).sum(1) == TOP)
     chosen = np.random.default_rng(seed).permutation(enough)[:features]
     found = []
     for feature in chosen.tolist():
-        images = gallery.activation.images[feature]
-        maps = gallery.maps(frozen, store, feature, images)
-        found.append([Shown(int(i), _grid(view, tokens)) for i, tokens in zip(images, maps, strict=True)])
+        strongest = gallery.activation.images[feature]
+        maps = gallery.maps(frozen, store, feature, strongest)
+        found.append([Shown(int(i), _grid(view, tokens)) for i, tokens in zip(strongest, maps, strict=True)])
     return found
 
 

@@ -8,9 +8,9 @@ import torch
 
 from experiments.dashboard.desk.opening import DeskOfRun, encoder_of_run
 from experiments.dashboard.feature_details import FILE, FeatureDetails, ensure_details
-from experiments.dashboard.page import Details, FeatureTable, FigureBlock, Table, Text, walk
+from experiments.dashboard.page import Details, FeatureTable, FigureBlock, Links, Table, Text, walk
 from experiments.dashboard.run_view import RunView
-from experiments.dashboard.site import Pages
+from experiments.dashboard.site import Pages, build_pages
 from mechinterp.store.reader import ActivationStore
 from sparse_autoencoders import SparseAutoencoder
 from sparse_autoencoders.stability import stability
@@ -124,6 +124,32 @@ def test_the_feature_page_shows_them_and_the_index_filters_by_them(detailed, mad
     assert {"recurs", "strongest class"} <= set(names)
     recurring = table.select(filters={names.index("recurs"): "1 of 1"})
     assert len(recurring) == sum(details[i]["recurs"].integer() == 1 for i in range(len(view.features)))
+
+
+def test_a_feature_leads_to_the_desk_of_its_strongest_image(made_run, results, run_dir):
+    pages = Pages(RunView.read(made_run), live=True)
+    index = next(i for i, f in enumerate(pages.view.features) if f["top"].entries())
+    strongest = pages.view.features[index]["top"][0]["image"].integer()
+    links = [link for b in pages[pages.view.feature_slugs[index]].blocks if isinstance(b, Links) for link in b.links]
+    assert f"desk/{strongest}" in {link.slug for link in links}
+    without = [
+        link for b in build_pages(results, run_dir)["feature/3"].blocks if isinstance(b, Links) for link in b.links
+    ]
+    assert not any(link.slug.startswith("desk") for link in without)
+
+
+def test_galleries_of_a_large_run_are_chosen_from_some_of_its_images(own_run, monkeypatch):
+    (own_run / FILE).unlink(missing_ok=True)
+    monkeypatch.setattr("experiments.dashboard.feature_details.MOST_IMAGES", 5)
+    view = RunView.read(own_run)
+    details = ensure_details(view, DeskOfRun(view))
+    assert details.images == 5
+    shown = {e["image"].integer() for i in range(40) for e in details[i]["random"].entries()}
+    assert len(shown) <= 5
+    feature = next(i for i in range(40) if details[i]["random"].entries())
+    blocks = walk(Pages(view, stored_desks=0)[view.feature_slugs[feature]].blocks)
+    said = [line for b in blocks if isinstance(b, Text) for line in b.paragraphs]
+    assert any(line.startswith("Chosen from 5 of ") for line in said)
 
 
 def test_details_of_another_format_are_not_read(tmp_path):

@@ -46,9 +46,7 @@ def test_ten_thousand_features_are_browsed_without_a_freeze(tab, many):
     for words in ("feature 9999", "grey", "feature 12"):
         started = time.perf_counter()
         search.fill(words)
-        tab.page.wait_for_function(
-            "n => !document.querySelector('.count').textContent.startsWith('10,000 of')", arg=0
-        )
+        tab.page.wait_for_function("n => !document.querySelector('.count').textContent.startsWith('10,000 of')", arg=0)
         spent.append(time.perf_counter() - started)
     assert min(spent) < INDEX_S
     assert tab.page.locator(".feature-table tbody tr").count() <= 50
