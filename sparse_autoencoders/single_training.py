@@ -25,6 +25,7 @@ from sparse_autoencoders.stream import TrainingStream
 
 _CURVE_POINTS = 200
 _RESTART_ROWS = 1 << 12
+_CALIBRATION_VALUES = 1 << 22
 
 
 class Thresholded(Protocol):
@@ -306,7 +307,8 @@ def _begun(
 
 
 def _preactivations(made: Thresholded, stream: TrainingStream) -> Iterable[Float[Tensor, "row feature"]]:
-    """Yield what the features see of the training images, one after another."""
-    for image in stream.images:
-        rows = stream.raw([int(image)])
+    """Yield what the features see of the training images, some images at a time."""
+    size = max(1, _CALIBRATION_VALUES // (made.width * max(1, stream.store.tokens(stream.site))))
+    for first in range(0, len(stream.images), size):
+        rows = stream.raw(stream.images[first : first + size])
         yield made.preactivations(rows if stream.read_width is None else rows[:, : stream.read_width])
