@@ -1,3 +1,6 @@
+from .activation_curves import ActivationCurve as ActivationCurve
+from .activation_curves import activation_curve as activation_curve
+from .activation_curves import activation_curve_figure as activation_curve_figure
 from .concept_tests import TcavResult as TcavResult
 from .concept_tests import random_sets as random_sets
 from .concept_tests import tcav as tcav

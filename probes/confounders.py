@@ -73,7 +73,8 @@ def confounder_graph(
     readout
         One number per image.
     attributes, names
-        The table, and which of its columns; images that lack one are left out.
+        The table, and which of its columns; images that lack one are left out. Of categories (a scanner's maker, for
+        example) each but the commonest becomes an attribute of its own, 1 where an image is of it.
     groups
         Patient of each image.
     readout_name
@@ -84,13 +85,14 @@ def confounder_graph(
     Raises
     ------
     AttributeTableError
-        If fewer than two attributes are named.
+        If fewer than two attributes are named, or one is the same on all images that are left.
 
     """
     if len(names) < 2:
         raise AttributeTableError(f"{len(names)} attribute named: a confounder graph needs two at least")
-    values = np.stack([attributes.column(name) for name in names], axis=1)
-    kept = np.isfinite(values).all(1) & np.isfinite(readout)
+    kept = np.isfinite(readout) & np.isfinite([attributes.column(name) for name in names]).all(0)
+    columns = [column for name in names for column in _numbers(attributes, name, kept)]
+    values = np.stack([of for _, of in columns], axis=1)
     units = None if groups is None else np.asarray(groups, dtype=object)[kept]
     values, r = values[kept], np.asarray(readout, dtype=np.float64)[kept]
     r = (r - r.mean()) / r.std()
@@ -98,14 +100,35 @@ def confounder_graph(
     settings: dict[str, Any] = {"groups": units, "unit": "s.d.", "n_boot": n_boot, "seed": seed}
     return ConfounderGraph(
         readout_name,
-        tuple(attributes[name].label for name in names),
+        tuple(label for label, _ in columns),
         spearman(z, z),
-        tuple(naive_effect(r, z[:, j], **settings) for j in range(len(names))),
+        tuple(naive_effect(r, z[:, j], **settings) for j in range(len(columns))),
         tuple(
             residualised_effect(r, z[:, j], np.delete(z, j, axis=1), learner=learner, **settings)
-            for j in range(len(names))
+            for j in range(len(columns))
         ),
     )
+
+
+def _numbers(
+    attributes: AttributeTable, name: str, kept: NDArray[np.bool_]
+) -> list[tuple[str, Float[NDArray[np.float64], " image"]]]:
+    """Return an attribute's label and values; of categories, those of each but the commonest."""
+    about, values = attributes[name], attributes.column(name)
+    there, often = np.unique(values[kept], return_counts=True)
+    if len(there) < 2:
+        raise AttributeTableError(f"'{name}' is the same on all images that have every attribute: leave it out")
+    if about.kind != "categorical":
+        return [(about.label, values)]
+    words = attributes.categories.get(name, ())
+    others = [code for code in there if code != there[often.argmax()]]
+    return [
+        (
+            f"{about.label} = {words[int(code)] if int(code) < len(words) else f'{code:g}'}",
+            (values == code).astype(np.float64),
+        )
+        for code in others
+    ]
 
 
 def confounder_figure(graph: ConfounderGraph) -> go.Figure:

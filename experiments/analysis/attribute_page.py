@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from experiments.dashboard.single_page import Shown, write_single_page
 from mechinterp.attributes.table import AttributeTable
-from probes import AttributeMatrix, FeatureAttribute, attribute_matrix_figure, disentanglement, survivors_figure
+from mechinterp.progress import SILENT, Progress
+from probes import (
+    ActivationCurve,
+    AttributeMatrix,
+    FeatureAttribute,
+    activation_curve,
+    activation_curve_figure,
+    attribute_matrix_figure,
+    disentanglement,
+    pooled_features,
+    survivors_figure,
+)
+from probes.pooling import patients_of
 
-SHOWN = 10
+if TYPE_CHECKING:
+    from mechinterp.feature_encoder import FeatureEncoder
+    from mechinterp.store.reader import ActivationStore
+    from probes.pooling import Pooling
+
+SHOWN, CURVES = 10, 4
 
 
 def shown_features(matrix: AttributeMatrix) -> tuple[FeatureAttribute, ...]:
@@ -62,8 +82,42 @@ def lines_of(matrix: AttributeMatrix, whole: dict[str, Any], trained: bool) -> l
     return lines if trained else ["UNTRAINED model: no claim about it is met.", *lines]
 
 
-def write_attribute_page(path: Path, title: str, lines: list[str], matrix: AttributeMatrix) -> Path:
-    """Write the heat map and the survivors' intervals as one file that opens from disk."""
+def survivors_curves(
+    matrix: AttributeMatrix,
+    encoder: FeatureEncoder,
+    store: ActivationStore,
+    attributes: AttributeTable,
+    held_out: NDArray[Any],
+    pooling: Pooling,
+    *,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> tuple[ActivationCurve, ...]:
+    """Return the physical calibration curves of the strongest survivors, each of another attribute, on held-out patients.
+
+    There are none where the store's groups are parts of one subject.
+    """
+    groups, are_patients = patients_of(store)
+    continuous = [f for f in matrix.survivors if attributes[f.attribute].kind == "continuous"]
+    strongest: dict[str, FeatureAttribute] = {}
+    for found in sorted(continuous, key=lambda f: -abs(f.rho_confirmation)):
+        strongest.setdefault(found.attribute, found)
+    if not are_patients or not strongest:
+        return ()
+    values = pooled_features(encoder, store, images=held_out, progress=progress).take(pooling)
+    return tuple(
+        activation_curve(
+            values[:, found.feature], attributes.column(name)[held_out], attributes[name],
+            groups=None if groups is None else groups[held_out], name=f"feature {found.feature}, {pooling}", seed=seed,
+        )
+        for name, found in list(strongest.items())[:CURVES]
+    )  # fmt: skip
+
+
+def write_attribute_page(
+    path: Path, title: str, lines: list[str], matrix: AttributeMatrix, curves: Sequence[ActivationCurve] = ()
+) -> Path:
+    """Write the heat map, the survivors' intervals and their calibration curves as one file that opens from disk."""
     figures = [
         Shown(
             "Features and attributes", attribute_matrix_figure(matrix),
@@ -76,4 +130,11 @@ def write_attribute_page(path: Path, title: str, lines: list[str], matrix: Attri
             "Rank correlation on the patients it was chosen on, and on others with its interval.",
         )  # fmt: skip
         figures.insert(0, survivors)
+    figures += [
+        Shown(
+            f"Feature against {curve.attribute.label}", activation_curve_figure(curve),
+            "Means of held-out patients who are alike in the attribute; other attributes are not held fixed.",
+        )
+        for curve in curves
+    ]  # fmt: skip
     return write_single_page(path, title, lines, figures)

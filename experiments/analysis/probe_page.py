@@ -16,6 +16,9 @@ from mechinterp.files import write_bytes
 from probes import calibration_figure, layer_profile_figure, learning_curve_figure, probe_figure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from experiments.dashboard.single_page import Shown
     from probes import LearningCurve, ProbeSweep
     from probes.results import ProbeResult
 
@@ -66,6 +69,7 @@ def write_probe_page(
     level: str | None = None,
     trained: bool = True,
     curve: LearningCurve | None = None,
+    more: Sequence[Shown] = (),
 ) -> Path:
     """Write one attribute's page, which opens from disk without a network.
 
@@ -82,6 +86,8 @@ def write_probe_page(
         False where the activations are those of random weights: the page then says so.
     curve
         Learning curve at the best site.
+    more
+        What else was asked for: at the end.
 
     """
     results = sweep.of(attribute)
@@ -109,6 +115,12 @@ def write_probe_page(
             "<h2>Sample efficiency</h2>", f"<p>Trained on fewer patients, tested on the same ones.{said}</p>",
             _figure("learning-curve", learning_curve_figure(curve, attribute)),
         ]  # fmt: skip
+    for i, shown in enumerate(more):
+        parts += [
+            f"<h2>{escape(shown.heading)}</h2>",
+            f"<p>{escape(shown.text)}</p>",
+            _figure(f"more-{i}", shown.figure),
+        ]
     page = _PAGE.substitute(title=escape(f"Reading {label}"), plotly=PLOTLY, body="\n".join(parts))
     write_bytes(path, page.encode())
     script = path.with_name(PLOTLY)

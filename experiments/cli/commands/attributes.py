@@ -24,6 +24,12 @@ def run(
     pooling: Annotated[
         str, typer.Option("--pooling", help="a feature's value of an image: mean, max or active share of its tokens")
     ] = "mean",
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="also measure every mask of the images: MASK_area, MASK_contrast, MASK_entropy, …"
+        ),
+    ] = False,
     seed: SeedFlag = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -31,12 +37,15 @@ def run(
 
     Each feature's attribute is chosen on the training images and tested on the held-out ones, at a false-discovery rate of 5 %
     and by the highest of all pairs, beside neurons, PCA, random directions, and the directions that the attributes themselves
-    give. Writes the numbers as JSON, and a page with the heat map and the survivors' intervals.
+    give. Writes the numbers as JSON, and a page with the heat map, the survivors' intervals, and the activation of the strongest
+    against their attributes in units.
 
     [bold]Example[/bold]
 
       mechinterp attributes runs/a/saes/topk-seed0 --activations runs/a/activations
     """
+    from dataclasses import replace
+
     import numpy as np
 
     from experiments.analysis.attribute_page import (
@@ -44,31 +53,46 @@ def run(
         lines_of,
         shown_features,
         summary,
+        survivors_curves,
         write_attribute_page,
     )
     from experiments.analysis.measurements import held_out, middle_of_volume
     from experiments.analysis.stagewise import images_of
+    from mechinterp.attributes.from_masks import attributes_from_masks
     from mechinterp.errors import ConfigError
     from mechinterp.files import jsonable, write_json
     from mechinterp.store.reader import ActivationStore
     from probes import attribute_matrix
     from sparse_autoencoders import SparseAutoencoder
 
-    store, loaded = ActivationStore.open(activations), SparseAutoencoder.load(sae)
+    store, loaded, progress = ActivationStore.open(activations), SparseAutoencoder.load(sae), ConsoleProgress()
     opened = images_of(store, images)
+    if measure:
+        opened = replace(opened, attributes=attributes_from_masks(opened, progress=progress).joined(opened.attributes))
     train, test = held_out(store) if opened.units_are_patients else middle_of_volume(len(opened))
     if np.intersect1d(train, test).size:
         raise ConfigError("no images are held out, so nothing can be confirmed: give the images a split `test`")
     matrix = attribute_matrix(
         loaded, store, opened.attributes, discovery=train, confirmation=test,
         pooling=cast("Pooling", pooling),  # an unknown one is refused there, with the names
-        seed=seed, progress=ConsoleProgress(),
+        seed=seed, progress=progress,
     )  # fmt: skip
+    curves = survivors_curves(
+        matrix, loaded, store, opened.attributes, test, cast("Pooling", pooling), seed=seed, progress=progress
+    )
     whole = summary(matrix, opened.attributes.select(test))
     target, page = Path(sae) / "attributes.json", Path(sae) / "attributes.html"
-    write_json(target, {**matrix.to_json(), "whole": jsonable(whole), "trained": store.manifest.trained})
+    write_json(
+        target,
+        {
+            **matrix.to_json(),
+            "whole": jsonable(whole),
+            "trained": store.manifest.trained,
+            "curves": [c.to_json() for c in curves],
+        },
+    )
     lines = lines_of(matrix, whole, store.manifest.trained)
-    write_attribute_page(page, f"Attributes of {loaded.site}", lines, matrix)
+    write_attribute_page(page, f"Attributes of {loaded.site}", lines, matrix, curves)
     found = jsonable(
         {
             "result": str(target),
@@ -77,6 +101,7 @@ def run(
             "survivors": [vars(f) for f in matrix.survivors],
             "findings": [vars(f) for f in matrix.findings],
             "whole": whole,
+            "curves": [c.to_json() for c in curves],
             "trained": store.manifest.trained,
         }
     )

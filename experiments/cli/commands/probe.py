@@ -11,6 +11,7 @@ from experiments.cli.console import ConsoleProgress, emit, emit_table
 from experiments.cli.options import ActivationsFlag, JsonFlag, SeedFlag, SiteFlag
 
 if TYPE_CHECKING:
+    from experiments.analysis.probe_extras import Extra
     from mechinterp.images.image_set import ImageSet
     from mechinterp.progress import Progress
     from mechinterp.store.reader import ActivationStore
@@ -62,6 +63,19 @@ def run(
     learning_curve: Annotated[
         bool, typer.Option("--learning-curve", help="also probe with fewer patients, at the best site")
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="also measure every mask of the images: MASK_area, MASK_contrast, MASK_entropy, …"
+        ),
+    ] = False,
+    confounder: Annotated[
+        list[str] | None,
+        typer.Option("--confounder", help="an attribute that may be read instead, held fixed; can be repeated"),
+    ] = None,
+    sae: Annotated[
+        Path | None, typer.Option("--sae", help="also ask how few features of this autoencoder read the attribute")
+    ] = None,
     seed: SeedFlag = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -79,8 +93,13 @@ def run(
       mechinterp probe --activations runs/a/activations --attribute exudates --level token --site stages.2 --json
 
       mechinterp probe --activations runs/a/activations --attribute lesion_area --level sum --region haemorrhages,exudates
+
+      mechinterp probe --activations runs/a/activations --attribute exudates_area --measure --confounder exudates_contrast
     """
+    from dataclasses import replace
+
     from experiments.analysis.measurements import probe_record
+    from experiments.analysis.probe_extras import check_confounders, confounders_of, few_features_of
     from experiments.analysis.probe_page import write_probe_page
     from experiments.analysis.stagewise import images_of
     from experiments.run_directory import Run
@@ -94,6 +113,15 @@ def run(
     progress = ConsoleProgress()
     store = ActivationStore.open(activations)
     opened = images_of(store, images)
+    if measure:
+        from mechinterp.attributes.from_masks import attributes_from_masks
+
+        measured = attributes_from_masks(opened, progress=progress)
+        opened = replace(opened, attributes=measured.joined(opened.attributes))  # what was given goes before
+    if level == "token" and (confounder or sae):
+        raise ConfigError("--confounder and --sae are of whole images: they need another --level than token")
+    if confounder:
+        check_confounders(store, opened.attributes, attribute, confounder)
     settings: dict[str, Any] = {"seed": seed, "n_shuffles": shuffles, "folds": _folds(store, by, folds)}
     if kind:
         settings["kind"] = kind
@@ -104,6 +132,15 @@ def run(
     if learning_curve and level == "sum":
         raise ConfigError("--learning-curve needs --level image or region")
     curve = _curve(store, opened, sweep, attribute, mask_of, pooling, seed, progress) if learning_curve else None
+    extras: dict[str, Extra] = {}
+    if confounder:
+        best = sweep.best(attribute)
+        extras["confounders"] = confounders_of(best, store, opened.attributes, confounder, seed=seed)
+    if sae:
+        pool: Any = pooling
+        extras["few_features"] = few_features_of(
+            sae, store, opened.attributes, attribute, pooling=pool, kind=kind, seed=seed, progress=progress
+        )
     run_folder = Run.create(Path(activations).parent)
     # what was read off whole images is what the run's pages look for
     folder = run_folder.folder / "probes" / ("" if level == "image" else level)
@@ -112,14 +149,16 @@ def run(
     with run_folder.stage(f"probe {attribute}", activations=str(activations), seed=seed) as record:
         write_json(target, found)
         page = write_probe_page(
-            sweep, attribute, target.with_suffix(".html"), level=level, trained=store.manifest.trained, curve=curve
-        )
+            sweep, attribute, target.with_suffix(".html"), level=level, trained=store.manifest.trained, curve=curve,
+            more=[shown for _, shown in extras.values()],
+        )  # fmt: skip
         record.update(result=run_folder.relative(target), page=run_folder.relative(page))
     if as_json:
         emit(
             {
                 "attribute": attribute, "level": level, "result": str(target), "page": str(page), "sites": found,
                 "learning_curve": None if curve is None else vars(curve), "trained": store.manifest.trained,
+                **{name: record for name, (record, _) in extras.items()},
             },
             "", as_json=True,
         )  # fmt: skip

@@ -153,3 +153,36 @@ def test_held_out_by_split_and_a_patient_on_both_sides_is_refused_by_the_splits_
     )
     folds = json.loads(capsys.readouterr().out)["sites"]["stages.2"]["fold"]
     assert folds == [0] * 28 + [1] * 12
+
+
+def test_measured_masks_confounders_and_few_features_come_with_the_page(made, capsys):
+    run_folder = made / "a"
+    store = run_folder / "activations"
+    train = ("train-sae", "--activations", store, "--site", "stages.2", "--arch", "topk", "--k", 4, "--expansion", 2)
+    assert run(*train, "--epochs", 1, "--out", made / "few" / "saes") == 0
+    capsys.readouterr()
+    sae = next((made / "few" / "saes").glob("*/cfg.json")).parent
+    assert run(
+        "probe", "--activations", store, "--attribute", "square_area", "--measure", "--confounder", "square_mean",
+        "--confounder", "grade", "--sae", sae, "--shuffles", 0, "--site", "stages.2", "--json",
+    ) == 0  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert found["sites"]["stages.2"]["unit"] == "mm²"
+    assert found["confounders"]["attributes"] == ["square area [mm²]", "square mean", "grade"]
+    assert [p["encoder"] for p in found["few_features"]["sparse"]][1:] == ["neurons", "pca", "random"]
+    page = Path(found["page"]).read_text()
+    assert "<h2>Confounders</h2>" in page
+    assert "<h2>How few features do</h2>" in page
+
+
+@pytest.mark.parametrize(
+    ("attribute", "argv", "said"),
+    [
+        ("area", ("--confounder", "area"), "is the attribute that is read"),
+        ("grade", ("--confounder", "aera"), "no attribute 'aera': did you mean 'area'"),
+        ("square", ("--level", "token", "--confounder", "grade"), "need another --level than token"),
+    ],
+)
+def test_a_confounder_that_cannot_be_is_refused_before_anything_is_probed(made, capsys, attribute, argv, said):
+    assert run("probe", "--activations", made / "a" / "activations", "--attribute", attribute, *argv) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
