@@ -62,10 +62,10 @@ def cautions(view: RunView, moves: tuple[Move, ...], outcome: Outcome) -> list[s
     """Return why an answer may mean little: values that no image of the run has, a change as large as the activation."""
     found = []
     for move in moves:
-        slug = view.slug_of_feature.get(move.index) if move.kind == "feature" else None
-        if slug is None or move.how == "scale":
+        record = view.feature_of_number.get(move.index) if move.kind == "feature" else None
+        if record is None or move.how == "scale":
             continue
-        largest = view.features[list(view.slug_of_feature).index(move.index)]["max"].number()
+        largest = record["max"].number()
         if largest is not None and move.value > largest:
             found.append(
                 f"{move.unit} is set to {format_value(move.value)}, above the largest value it takes in this run "

@@ -240,6 +240,11 @@ class RunView:
         ids = ((feature["id"].integer(), slug) for feature, slug in zip(self.features, self.feature_slugs, strict=True))
         return {number: slug for number, slug in ids if number is not None}
 
+    @cached_property
+    def feature_of_number(self) -> dict[int, Record]:
+        """From a feature's number to its record."""
+        return {number: f for f in self.features if (number := f["id"].integer()) is not None}
+
     @staticmethod
     def attribute_name(record: Record, default: str = "unnamed") -> str:
         """Return an attribute's name as it is read: columns are called ``brain_area``, people say *brain area*."""

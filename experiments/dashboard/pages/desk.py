@@ -28,7 +28,7 @@ from experiments.dashboard.page import (
     Widget,
 )
 from experiments.dashboard.run_view import RunView
-from mechinterp.errors import ConfigError
+from mechinterp.errors import MechinterpError
 
 SLUG = "desk"
 SHOWN = 96
@@ -103,7 +103,7 @@ def build_image(view: RunView, opened: DeskOfRun, images: list[int], image: int,
     try:
         desk = opened.open()
         before = desk.before(image)
-    except ConfigError as error:
+    except MechinterpError as error:  # a model that is gone, an image that cannot be read any more
         return Page(slug_of(image), title, (links, Text((f"No desk: {error}",), "caution")))
     names = desk.class_names
     shown = shown_classes(view, before)
@@ -114,7 +114,7 @@ def build_image(view: RunView, opened: DeskOfRun, images: list[int], image: int,
         "outputs": shown,
         "before": {"logits": before.logits, "probabilities": before.probabilities},
         "hows": [{"how": how, "words": words} for how, words in HOWS.items()],
-        "units": [_unit(view, unit) for unit in desk.proposals(image)],
+        "units": [unit_json(view, unit) for unit in desk.proposals(image)],
         "features": desk.encoder.width,
         "channels": desk.site.width,
         "stored": [] if live else stored_moves(desk, image),
@@ -151,17 +151,12 @@ def shown_classes(view: RunView, before: Outcome) -> list[int]:
     return sorted(list(dict.fromkeys([i for i in first if i < n] + likely))[:CLASSES])
 
 
-def _unit(view: RunView, unit: Unit) -> dict[str, Any]:
-    return unit_json(view, unit)
-
-
 def unit_json(view: RunView, unit: Unit) -> dict[str, Any]:
     """Return a feature or channel as the desk's script reads it, with its page and its largest value in the run."""
-    slug = view.slug_of_feature.get(unit.index) if unit.kind == "feature" else None
-    record = view.features[list(view.slug_of_feature).index(unit.index)] if slug else None
+    record = view.feature_of_number.get(unit.index) if unit.kind == "feature" else None
     return {
         "unit": unit.name,
-        "slug": slug,
+        "slug": None if record is None else view.slug_of_feature[unit.index],
         "largest": float(f"{unit.largest:.4g}"),
         "inRun": None if record is None else record["max"].number(),
         "relevance": format_value(unit.relevance, "signed"),
