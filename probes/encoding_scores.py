@@ -32,7 +32,8 @@ def correlations(
         raise ShapeError(
             f"predictions of shape {predicted.shape}, responses of {measured.shape}: give image × voxel for both"
         )
-    return np.einsum("iv,iv->v", _standard(predicted), _standard(measured)) / len(measured)
+    products: Values = np.einsum("iv,iv->v", _standard(predicted), _standard(measured))
+    return products / len(measured)
 
 
 @dataclass(frozen=True)

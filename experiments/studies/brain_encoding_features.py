@@ -98,10 +98,10 @@ def driving(bench: EncodingBench, explored: Explored, encoder: FeatureEncoder) -
     norm = (spread * directions.norm(dim=1)).double().numpy()
     found = {}
     for region in regions:
-        part, whole = torch.cat(parts[region]).double().numpy(), torch.cat(wholes[region]).double().numpy()
-        centred = whole - whole.mean()
+        by_feature, prediction = (torch.cat(b).double().numpy() for b in (parts[region], wholes[region]))
+        centred = prediction - prediction.mean()
         variance = float(np.square(centred).mean())
-        share = (part - part.mean(0)).T @ centred / len(centred) / (variance if variance > 0 else np.inf)
+        share = (by_feature - by_feature.mean(0)).T @ centred / len(centred) / (variance if variance > 0 else np.inf)
         found[region] = Driving(np.argsort(-share, kind="stable")[:N_FEATURES], share, mean, norm)
     return found
 

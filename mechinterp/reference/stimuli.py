@@ -158,7 +158,7 @@ def train_stimulus_reference(
         with _deterministic(seed, chosen.threads):
             network = _fitted(chosen, data, seed, progress)
             test = data.where("test")
-            right = torch.cat([network(data.inputs(part)).argmax(1) for part in test.split(128)]) == data.content[test]
+            right = torch.cat([network(data.inputs(part)).argmax(1) for part in test.split(128)]) == data.content[test]  # type: ignore[no-untyped-call]
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         write_atomically(folder / WEIGHTS, lambda path: save_file(state, path))
         report = {
