@@ -125,7 +125,7 @@ def _ends(
     reach = float(ndtri((1 + level) / 2)) ** 2 * design
 
     def beyond(true: float) -> float:
-        return (true - area) ** 2 - reach * _model_variance(true, sizes)
+        return float((true - area) ** 2 - reach * _model_variance(true, sizes))
 
     inside = float(np.clip(area, _EDGE, 1 - _EDGE))
     low = 0.0 if area <= _EDGE else float(brentq(beyond, _EDGE / 10, inside))
@@ -143,8 +143,8 @@ def _area_and_variance(
     placed[ill] = (ranks[ill] - average_ranks(scores[None, ill])[0]) / n
     placed[~ill] = 1 - (ranks[~ill] - average_ranks(scores[None, ~ill])[0]) / m
     area = float(placed[ill].mean())
-    parts = np.stack([np.bincount(patient, np.where(ill == c, placed - area, 0.0)) for c in (True, False)])
-    parts /= np.array([[m], [n]])
+    sums = [np.bincount(patient, np.where(ill == c, placed - area, 0.0)) for c in (True, False)]
+    parts = np.stack([sums[0] / m, sums[1] / n])
     patients = (counts > 0).sum(1)
     both = counts.shape[1]
     variance = (patients / (patients - 1) * (parts**2).sum(1)).sum() + 2 * both / (both - 1) * (parts[0] @ parts[1])
