@@ -95,7 +95,7 @@ def region_score_figure(
     if ceilings:
         figure.add_scatter(
             x=[as_text(r) for r in ceilings], y=list(ceilings.values()), mode="markers", name="noise ceiling",
-            marker={"symbol": "line-ew-open", "size": 60, "color": COLOURS["ink"], "line": {"width": 2}},
+            marker={"symbol": "line-ew-open", "size": 120, "color": COLOURS["ink"], "line": {"width": 2}},
             hovertemplate="%{x}: at most %{y:.2f}<extra>noise ceiling</extra>",
         )  # fmt: skip
     figure.update_yaxes(title_text="mean correlation with held-out responses")

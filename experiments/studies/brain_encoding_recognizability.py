@@ -122,7 +122,7 @@ def _named(
 
 def _said(names: FeatureNames, driven: NDArray[np.int64], feature: int) -> str:
     found = names.names[int(np.flatnonzero(driven == feature)[0])]
-    return f"feature {feature} “{found.name}”" if found.holds else f"feature {feature} without a name that holds"
+    return f"feature #{feature} “{found.name}”" if found.holds else f"feature #{feature} without a name that holds"
 
 
 def _rendered_table(truth: KnownVoxels) -> AttributeTable:
