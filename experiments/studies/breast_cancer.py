@@ -16,10 +16,13 @@ from mechinterp.reference.training import TrainedReference
 IMAGES: dict[str, Any] = {"size_px": 192, "extent_mm": 180.0, "densest_percent": 25.0, "conspicuity": 1.5}
 """What the reference model was trained on: breasts of little dense tissue, findings of high contrast."""
 
+QUICK_IMAGES: dict[str, Any] = {**IMAGES, "densest_percent": 10.0}
+"""Fatty breasts, in which findings show at once: what a network learns in two minutes."""
+
 _PATIENTS: dict[str, Any] = {"images_per_patient": 1, "validation_share": 0.05, "test_share": 0.15, "seed": 3}
 
 QUICK_RECIPE = RadiographRecipe(
-    study=MammogramStudy(patients=1600, **_PATIENTS, **IMAGES),
+    study=MammogramStudy(patients=1600, **_PATIENTS, **QUICK_IMAGES),
     training=Recipe(epochs=8, batch_size=32, learning_rate=2e-3, token_loss=20.0),
 )
 """What two cores train in about two minutes."""
@@ -69,15 +72,6 @@ BREAST_CANCER = StudyCase(
             structure="spicules",
         ),
         ChangedQuantity(
-            parameter="mass_diameter_mm",
-            label="mass diameter",
-            steps=(2.0, 4.0, 6.0),
-            unit="mm",
-            margin=0.02,
-            where="mass_diameter_mm",
-            structure="mass",
-        ),
-        ChangedQuantity(
             parameter="calcification_count",
             label="number of calcifications",
             steps=(5, 10, 15),
@@ -95,6 +89,7 @@ BREAST_CANCER = StudyCase(
     sites={"cnn": ("stages.2", "stages.3"), "vit": ("blocks.2.hook_resid_post", "blocks.3.hook_resid_post")},
     trained=trained_reference,
     study_settings=IMAGES,
+    quick_settings=QUICK_IMAGES,
     folder_layout=(
         "give metadata.csv with the columns file_name, label, group (the patient) and mass_diameter_mm, as docs/studies.md shows "
         "for CBIS-DDSM and VinDr-Mammo"

@@ -123,7 +123,7 @@ def studied_model(
 
     if config.model is not None:
         return load_model(config.model, config.weights, download=download, seed=config.seed)
-    reference = case.trained(config.architecture, config.condition == "shortcut", config.quick, progress)
+    reference = case.trained(config.architecture, config.condition == "shortcut", config.quick_reference, progress)
     if config.condition == "random-network":
         return load_model(reference.spec, "random", seed=config.seed)
     model = reference.model()

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from experiments.report import ElementEvidence, PlannedTest
 from experiments.studies.phantom_study_bench import StudyBench
 from experiments.studies.phantom_study_case import ChangedQuantity, StudyCase
 from mechinterp.attributes.table import Attribute
+from mechinterp.capturing import run_with_cache
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import Directions
 from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.store.reader import ActivationStore
 from probes import fit_concept_vector, fit_probe, pixel_baseline, pooled_activations, validate_used
-from probes.concept_vectors import ConceptVector
 
 ELEMENT = "physical attribution"
 LEAST_R2 = Bound("at least", 0.5)
@@ -39,12 +40,12 @@ class ChosenDirections:
     probed_site
         Where the named attribute was read best; ``None`` where the images have no such attribute.
     vectors
-        Direction of every quantity at the last site: what activations do when it grows.
+        Direction of every quantity at the last site: what activations do when it grows. ``None`` where too few images hold it.
 
     """
 
     probed_site: str | None
-    vectors: tuple[ConceptVector, ...]
+    vectors: tuple[Directions | None, ...]
 
 
 def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known: bool) -> tuple[PlannedTest, ...]:
@@ -63,8 +64,8 @@ def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known:
     used = tuple(
         PlannedTest(
             ELEMENT, _used_name(q),
-            f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave, beside "
-            "the same images rendered with that much more of it",
+            f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave"
+            f"{'' if q.structure is None else f', where {q.structure} grow'}, beside the same images rendered with that much more of it",
             f"slope of the answer {q.per}, as a multiple of the true counterfactual's",
             f"beyond ±{q.margin:g} logits {q.per}, and 0.5 to 2 times the slope of the true counterfactual",
             ("true counterfactual", f"{n_random} random directions of the same norm", "dose response",
@@ -89,13 +90,10 @@ def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
             x, values, groups=side.groups, kind="continuous", seed=bench.config.seed, **quick
         ).score
     last = pooled_activations(store, bench.sites[1])
+    quantities = case.quantities if bench.patients.truth_known else ()
     vectors = tuple(
-        fit_concept_vector(
-            last, side.images.attributes.column(q.parameter), estimator="pattern", name=q.parameter,
-            unit=q.unit or "1", site=bench.sites[1],
-        )
-        for q in (case.quantities if bench.patients.truth_known else ())
-    )  # fmt: skip
+        _across_patients(bench, last, q) if q.structure is None else _within_patients(bench, q) for q in quantities
+    )
     return ChosenDirections(max(scores, key=lambda site: scores[site]), vectors)
 
 
@@ -113,13 +111,42 @@ def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections)
         for vector, q in zip(chosen.vectors, case.quantities, strict=True):
             rendered = bench.patients.confirmation.rendered(sizes.steered, q.possible)
             calibration = bench.patients.discovery.rendered(sizes.calibrated, q.possible)
-            if min(len(rendered), len(calibration)) < FEWEST_RENDERED:
+            if vector is None or min(len(rendered), len(calibration)) < FEWEST_RENDERED:
                 limits.append(f"Too few images hold {q.label}: whether the answer follows it was not tested.")
                 continue
             claims.append(_used(bench, vector, q, rendered, calibration, marks))
     else:
         limits.append("Whether the model uses the quantity was not tested: a photograph has no true counterfactual.")
     return ElementEvidence(ELEMENT, tuple(claims), tuple(limits))
+
+
+def _across_patients(
+    bench: StudyBench, pooled: Float[NDArray[Any], "image width"], quantity: ChangedQuantity
+) -> Directions:
+    """Return how the last site differs between patients with more and with less of a quantity."""
+    values = bench.patients.discovery.images.attributes.column(quantity.parameter)
+    site, unit = bench.sites[1], quantity.unit or "1"
+    found = fit_concept_vector(pooled, values, estimator="pattern", name=quantity.parameter, unit=unit, site=site)
+    return Directions(
+        site, torch.tensor(found.direction, dtype=torch.float32)[None], torch.tensor(found.mean, dtype=torch.float32)
+    )
+
+
+def _within_patients(bench: StudyBench, quantity: ChangedQuantity) -> Directions | None:
+    """Return how the last site changes in discovery images that are rendered with more of a quantity.
+
+    What lies in a few cells drowns in the mean over an image, and differs between patients by much else; the same image with and
+    without it differs by nothing else.
+    """
+    rendered = bench.patients.discovery.rendered(bench.config.sizes.calibrated, quantity.possible)
+    if len(rendered) < FEWEST_RENDERED:
+        return None
+    site, step = bench.sites[1], quantity.steps[-1]
+    more = [quantity.raised(p, step) for p in rendered]
+    with torch.inference_mode():
+        before, after = (run_with_cache(bench.model, bench.prepared(some), [site])[site] for some in (rendered, more))
+    change = (after - before).mean((0, 1)).float()
+    return Directions(site, (change / change.norm().clamp_min(1e-12))[None], before.mean((0, 1)).float())
 
 
 def _used_name(quantity: ChangedQuantity) -> str:
@@ -146,15 +173,11 @@ def _read(bench: StudyBench, store: ActivationStore, site: str, name: str) -> Cl
 
 
 def _used(
-    bench: StudyBench, vector: ConceptVector, quantity: ChangedQuantity, rendered: Sequence[PhantomImage[Any]],
+    bench: StudyBench, direction: Directions, quantity: ChangedQuantity, rendered: Sequence[PhantomImage[Any]],
     calibration: Sequence[PhantomImage[Any]], marks: dict[str, NDArray[np.float64]],
 ) -> Claim:  # fmt: skip
-    encoder = Directions(
-        vector.site, torch.tensor(vector.direction, dtype=torch.float32)[None],
-        torch.tensor(vector.mean, dtype=torch.float32),
-    )  # fmt: skip
     result = validate_used(
-        bench.model, encoder, 0, list(rendered), list(calibration), parameter=quantity.parameter, steps=quantity.steps,
+        bench.model, direction, 0, list(rendered), list(calibration), parameter=quantity.parameter, steps=quantity.steps,
         objective=bench.objective, margin=quantity.margin, structure=quantity.structure, n_random=bench.config.sizes.n_random, seed=bench.config.seed,
         progress=bench.progress,
     )  # fmt: skip
@@ -211,9 +234,6 @@ def _bystander_effect(
 ) -> NDArray[np.float64]:
     """Return what the smallest step of a quantity that should not matter does to the answer of every image."""
     some = [p for p in rendered if quantity.possible(p.parameters)]
-    more = [
-        p.counterfactual(**{quantity.parameter: getattr(p.parameters, quantity.parameter) + quantity.steps[0]})
-        for p in some
-    ]
+    more = [quantity.raised(p, quantity.steps[0]) for p in some]
     moved: NDArray[np.float64] = bench.answers(more) - bench.answers(some)
     return moved

@@ -28,6 +28,7 @@ from mechinterp.progress import Progress
 from mechinterp.store.reader import ActivationStore
 
 UNTRAINED_SEED = 1000
+_MOST_MASKS = 200
 
 
 @dataclass
@@ -55,6 +56,20 @@ class StudyBench:
         if self.config.attribute is not None:
             return table[self.config.attribute].name  # refuses an unknown one with the nearest names
         return self.case.primary if self.case.primary in table.names else None
+
+    @cached_property
+    def structures(self) -> tuple[str, ...]:
+        """What the answer should rest on, as far as the images explored have masks of it."""
+        images = self.patients.discovery.images
+        if images.read_masks is None:
+            return ()
+        # one image seldom shows all of them, and a thousand masks need not be read to know which there are
+        seen: set[str] = set()
+        for i in range(min(len(images), _MOST_MASKS)):
+            seen |= set(images.masks(i))
+            if seen >= set(self.case.structures):
+                break
+        return tuple(name for name in self.case.structures if name in seen)
 
     @cached_property
     def objective(self) -> Objective:

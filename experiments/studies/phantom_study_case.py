@@ -10,6 +10,7 @@ from experiments.studies.phantom_study_config import Architecture
 
 if TYPE_CHECKING:
     from experiments.report import UseCase
+    from mechinterp.phantoms.phantom import PhantomImage
     from mechinterp.progress import Progress
     from mechinterp.reference.training import TrainedReference
 
@@ -55,6 +56,11 @@ class ChangedQuantity:
         """Return an amount of it with its unit."""
         return f"{value:g} {self.unit}".rstrip()
 
+    def raised(self, image: PhantomImage[Any], step: float) -> PhantomImage[Any]:
+        """Return an image with so much more of it; a count stays a whole number."""
+        value = getattr(image.parameters, self.parameter)
+        return image.counterfactual(**{self.parameter: type(value)(value + step)})
+
     def possible(self, parameters: Any) -> bool:
         """Return whether every step can be rendered in an image of these parameters."""
         from mechinterp.phantoms.quantities import quantities
@@ -79,6 +85,8 @@ class StudyCase:
         Kind of phantom.
     study_settings
         Of its study, where they are not the phantom's own: the size that the reference model takes.
+    quick_settings
+        The same of a reference model of a quick recipe, where they differ.
     target, reference
         Classes of the model: what is asked about, and what it is compared with.
     primary
@@ -120,6 +128,7 @@ class StudyCase:
     folder_layout: str
     bystander: ChangedQuantity | None = None
     study_settings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    quick_settings: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def use_case(self, model_licence: str, data_licence: str, *, truth_known: bool) -> UseCase:
         """Return the report's use case."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from mechinterp.errors import ConfigError, nearest
 
 Architecture = Literal["cnn", "vit"]
+Reference = Literal["auto", "full", "quick"]
 Condition = Literal["as-it-is", "shortcut", "random-network", "shuffled-labels", "frozen-random-sae"]
 """What is planted wrong, so that a reader can see the report say so; ``as-it-is`` plants nothing."""
 
@@ -29,6 +30,11 @@ class PhantomStudyConfig:
         "plant something wrong, and see the report say so: a model that learnt a burnt-in mark, a random network, shuffled "
         "labels, or a sparse autoencoder that was never trained",
     ] = "as-it-is"
+    reference: Annotated[
+        Reference,
+        "how long the reference model is trained, where a study has a quick recipe: in full, or within the minutes of --quick, on "
+        "easier images; auto goes by --quick",
+    ] = "auto"
     positive: Annotated[
         str | None, "labels of --data that count as the class asked about, separated by commas, as 2,3,4 of five grades"
     ] = None
@@ -48,6 +54,8 @@ class PhantomStudyConfig:
             raise ConfigError(
                 f"architecture is '{self.architecture}': {nearest(self.architecture, get_args(Architecture))}"
             )
+        if self.reference not in get_args(Reference):
+            raise ConfigError(f"reference is '{self.reference}': {nearest(self.reference, get_args(Reference))}")
         if self.patients < 20:
             raise ConfigError(f"patients is {self.patients}: no interval can be given under 20 on either side")
         if self.n_random < 20:
@@ -59,6 +67,11 @@ class PhantomStudyConfig:
             raise ConfigError("--condition shortcut trains a model on marked phantoms: leave out --data and --model")
         if self.weights is not None and self.model is None:
             raise ConfigError("--weights without --model: name the architecture that they belong to")
+
+    @property
+    def quick_reference(self) -> bool:
+        """Whether the reference model is one of a quick recipe."""
+        return self.quick if self.reference == "auto" else self.reference == "quick"
 
     @property
     def sizes(self) -> Sizes:

@@ -14,21 +14,15 @@ BEYOND = Bound("at least", 0.0)
 CONTROLS = ("edge detector", "centre prior", "random map", "randomised weights", "random order of deletion")
 
 
-def possible(bench: StudyBench) -> bool:
-    """Return whether the images come with masks of what the answer should rest on."""
-    images = bench.patients.discovery.images
-    return images.read_masks is not None and set(bench.case.structures) <= set(images.masks(0))
-
-
 def planned(bench: StudyBench) -> tuple[PlannedTest, ...]:
     """Return the test of this element; none where the images have no masks."""
-    if not possible(bench):
+    if not bench.structures:
         return ()
     return (
         PlannedTest(
             ELEMENT, FOUND,
             f"layer-wise relevance propagation of the answer on confirmation images with a lesion, against the masks of "
-            f"{' and '.join(bench.case.structures)}",
+            f"{' and '.join(bench.structures)}",
             "area under precision and recall over pixels, above the strongest baseline",
             "the whole interval above the strongest of edge detector, centre prior and random map", CONTROLS, BEYOND,
         ),
@@ -37,13 +31,13 @@ def planned(bench: StudyBench) -> tuple[PlannedTest, ...]:
 
 def confirm(bench: StudyBench) -> ElementEvidence:
     """Score maps of confirmation images."""
-    if not possible(bench):
+    if not bench.structures:
         why = f"The images have no masks of {' and '.join(bench.case.structures)}: nothing was scored."
         return ElementEvidence(ELEMENT, (), (why,))
     sizes = bench.config.sizes
     table = localization_table(
         bench.model, bench.patients.discovery.images, bench.patients.confirmation.images, bench.objective,
-        truth=bench.case.structures, methods=(METHOD,), ground_truth=bench.patients.truth_known, levels=("pixel",),
+        truth=bench.structures, methods=(METHOD,), ground_truth=bench.patients.truth_known, levels=("pixel",),
         config=LocalizationConfig(
             most_images=sizes.localized, faithful_images=sizes.localized // 2, random_images=sizes.localized // 2,
             stages=3, seed=bench.config.seed,

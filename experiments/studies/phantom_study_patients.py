@@ -106,7 +106,7 @@ def _drawn(case: StudyCase, config: PhantomStudyConfig) -> StudyPatients:
     # the two hospitals of the planted shortcut: at the one explored the mark goes with the label, at the other it does not
     planted = {"mark": case.marks[0], "train": 0.9, "test": 0.0} if config.condition == "shortcut" else None
     settings = {
-        **case.study_settings, "patients": 2 * config.sizes.patients, "images_per_patient": 1, "validation_share": 0.0,
+        **case.study_settings, **(case.quick_settings if config.quick_reference else {}), "patients": 2 * config.sizes.patients, "images_per_patient": 1, "validation_share": 0.0,
         "test_share": 0.5, "seed": _FRESH + config.seed,
     }  # fmt: skip
     phantoms = draw_phantoms(kind, study_of(case.phantom, settings, planted))

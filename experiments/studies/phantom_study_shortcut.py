@@ -27,7 +27,7 @@ from mechinterp.tails import Tail
 if TYPE_CHECKING:
     from circuits.acting.edit_bill import EditBill
     from circuits.acting.editing import EditedModel, EditMethod
-    from circuits.acting.shortcuts import ShortcutSearch
+    from circuits.acting.shortcuts import FoundFeature, ShortcutSearch
     from mechinterp.attributes.table import AttributeTable
 
 ELEMENT = "actionability"
@@ -40,9 +40,14 @@ ENVIRONMENTS = ("the mark goes with the label", "the mark goes with nothing")
 RHO, ALPHA = 0.9, 0.01
 MOST_MOVED = 0.1
 """Share of the distance between the two classes' answers by which a mark that is not used may move an answer."""
+LEAST_DIFFERENCE = 0.01
+"""Share of that distance by which a feature's worth must differ to count: a mark that is seen and hardly used is no shortcut."""
 WAYS: tuple[EditMethod, ...] = ("ablate", "leace", "retrain-head")
 EDITED_FEATURES, N_RANDOM, N_BOOT = 24, 20, 200
-_ALIKE_CRITERION = f"no feature's use differs at p ≤ {ALPHA:g}, corrected for all features"
+_ALIKE_CRITERION = (
+    f"no feature's worth differs at p ≤ {ALPHA:g}, corrected for all features, by {LEAST_DIFFERENCE:.0%} of the distance between "
+    "the classes"
+)
 _EDIT_CRITERION = "at least 50% of the worst group's loss for at most 1% of the clean accuracy"
 
 
@@ -155,7 +160,7 @@ def choose(bench: StudyBench, encoder: FeatureEncoder) -> Suspected | None:
         answers = bench.objective(bench.model.logits(pairs.inputs[0])).double().cpu().numpy()
     distance = float(answers[pairs.positive].mean() - answers[~pairs.positive].mean())
     search = searched(bench, pairs, encoder)
-    edited = made_edit(bench, pairs, encoder, search) if search.alarm else None
+    edited = made_edit(bench, pairs, encoder, search) if counted(search, distance) else None
     return Suspected(encoder, distance, edited)
 
 
@@ -199,6 +204,11 @@ def searched(bench: StudyBench, pairs: MarkedPairs, encoder: FeatureEncoder) -> 
         bench.model, encoder, shown, environments=environments, target=_target(bench), labels=pairs.positive,
         groups=pairs.patients, alpha=ALPHA, seed=bench.config.seed, progress=bench.progress,
     )  # fmt: skip
+
+
+def counted(search: ShortcutSearch, distance: float) -> list[FoundFeature]:
+    """Return the features whose worth differs beyond chance, and by enough to matter."""
+    return [f for f in search.found if abs(f.difference) >= LEAST_DIFFERENCE * abs(distance)]
 
 
 def made_edit(bench: StudyBench, pairs: MarkedPairs, encoder: FeatureEncoder, search: ShortcutSearch) -> EditedModel:
@@ -249,9 +259,10 @@ def _alike(bench: StudyBench, search: ShortcutSearch, pairs: MarkedPairs, suspec
     interval = top.interval
     moved = float(pairs.moved(bench).mean())
     most = MOST_MOVED * abs(suspected.distance)
-    found, mark = search.found, _plain(bench)
+    found, mark = counted(search, suspected.distance), _plain(bench)
     numbers: dict[str, float | None] = {
-        "features": len(search.order), "features whose use differs": len(found), "mark moves the answer by": moved,
+        "features": len(search.order), "features whose use differs": len(found),
+        "features that differ by any size": len(search.found), "mark moves the answer by": moved,
         "distance of the classes": suspected.distance, "alarms": search.placebo_alarms, "divisions": search.placebos,
         "alarms allowed": search.placebo_bound,
     }  # fmt: skip
@@ -264,10 +275,13 @@ def _alike(bench: StudyBench, search: ShortcutSearch, pairs: MarkedPairs, suspec
             f"feature {top.node.index}; {share:.0%} of what the mark does to the answer goes through them."
         )
     else:
-        statement = f"None of {len(search.order)} features of {suspected.encoder.site} is used otherwise where the {mark} goes with the label."
+        statement = (
+            f"None of {len(search.order)} features of {suspected.encoder.site} is used otherwise, by as much as counts, where the "
+            f"{mark} goes with the label."
+        )
     dealt = search.claim.controls[0]
     return Claim(
-        statement, "interventional", top.difference, "log-odds of the truth", not search.alarm, _ALIKE_CRITERION,
+        statement, "interventional", top.difference, "log-odds of the truth", not found, _ALIKE_CRITERION,
         controls=(
             dealt,
             Control(

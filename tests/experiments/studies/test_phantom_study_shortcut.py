@@ -18,6 +18,7 @@ from experiments.studies.phantom_study_shortcut import (
     MarkedPairs,
     Suspected,
     confirm,
+    counted,
     planned,
 )
 from mechinterp.attributes.table import AttributeTable
@@ -58,6 +59,12 @@ def test_every_patient_is_at_one_hospital_with_as_many_ill_ones_at_either() -> N
 def test_another_seed_deals_otherwise() -> None:
     made = pairs(100)
     assert (made.dealt(0)[1] != made.dealt(1)[1]).any()
+
+
+def test_a_difference_that_is_beyond_chance_and_too_small_to_matter_does_not_count() -> None:
+    search: Any = SimpleNamespace(found=[SimpleNamespace(difference=d) for d in (-0.2, 0.06, 0.004)])
+    assert [f.difference for f in counted(search, distance=5.0)] == [-0.2, 0.06]
+    assert len(counted(search, distance=0.3)) == 3
 
 
 def test_an_edit_is_planned_only_where_the_discovery_patients_raised_an_alarm() -> None:
