@@ -26,8 +26,7 @@ from probes.pooling import patients_of
 
 if TYPE_CHECKING:
     from mechinterp.feature_encoder import FeatureEncoder
-    from mechinterp.store.reader import ActivationStore
-    from probes.pooling import Pooling
+    from probes.pooling import Pooling, TokenStore
 
 SHOWN, CURVES = 10, 4
 
@@ -85,7 +84,7 @@ def lines_of(matrix: AttributeMatrix, whole: dict[str, Any], trained: bool) -> l
 def survivors_curves(
     matrix: AttributeMatrix,
     encoder: FeatureEncoder,
-    store: ActivationStore,
+    store: TokenStore,
     attributes: AttributeTable,
     held_out: NDArray[Any],
     pooling: Pooling,

@@ -1,0 +1,51 @@
+"""The calibration curves on the attributes' page: the strongest survivor of each attribute, on held-out patients."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments.analysis.attribute_page import survivors_curves, write_attribute_page
+from mechinterp.attributes.table import Attribute, AttributeTable
+from mechinterp.feature_encoder import Neurons
+from probes import match_attributes
+
+
+class OneTokenStore:
+    """Activations of one token an image."""
+
+    def __init__(self, values, groups):
+        self.values = torch.as_tensor(values, dtype=torch.float32)
+        self.images = pd.DataFrame({"id": [str(i) for i in range(len(values))], "group": groups, "split": None})
+
+    def read(self, site, images):
+        return self.values[torch.as_tensor(images)][:, None]
+
+
+def test_the_strongest_feature_of_each_attribute_is_drawn_in_its_unit(tmp_path):
+    random = np.random.default_rng(0)
+    area, camera = random.uniform(0, 4, 160), (random.random(160) < 0.5).astype(float)
+    table = AttributeTable.from_columns(
+        [(Attribute("area", "mm²"), area), (Attribute("tag", "1", kind="binary"), camera)]
+    )
+    features = np.column_stack([area + random.normal(size=160), 3 * area, camera, random.normal(size=160)])
+    groups = [f"p{i // 2}" for i in range(160)]
+    store, held_out = OneTokenStore(features, groups), np.arange(80, 160)
+    matrix = match_attributes(features, table, np.arange(80), held_out, groups=groups, n_permutations=99)
+    curves = survivors_curves(matrix, Neurons("site", 4), store, table, held_out, "mean")
+    assert [c.attribute.name for c in curves] == ["area"]
+    (curve,) = curves
+    assert curve.feature == "feature 1, mean"
+    assert abs(curve.slope.value - 3) < 1e-4
+    assert len(curve.patients) == 40
+    page = write_attribute_page(tmp_path / "page.html", "Attributes", ["a line"], matrix, curves).read_text()
+    assert "Feature against area [mm²]" in page
+
+
+def test_without_survivors_there_is_no_curve():
+    random = np.random.default_rng(1)
+    values, groups = random.normal(size=(80, 2)), [f"p{i}" for i in range(80)]
+    table = AttributeTable.from_columns([(Attribute("area", "mm²"), random.normal(size=80))])
+    held_out = np.arange(40, 80)
+    matrix = match_attributes(values, table, np.arange(40), held_out, groups=groups, n_permutations=99)
+    assert not matrix.survivors
+    assert survivors_curves(matrix, Neurons("site", 2), OneTokenStore(values, groups), table, held_out, "mean") == ()
