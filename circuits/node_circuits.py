@@ -142,6 +142,14 @@ class Ranking:
             found[site] = (*others[: max(0, n - len(least))], *least)
         return found
 
+    def of(self, sites: Sequence[str]) -> Ranking:
+        """Return the ranking of some of the sites."""
+        return Ranking(
+            {site: self.order[site] for site in sites},
+            {site: self.sizes[site] for site in sites},
+            {site: node for site, node in self.errors.items() if site in sites},
+        )
+
     def alive(self, site: str) -> list[int]:
         """Return the nodes of a site that are not the same in both runs, without its error."""
         moves = self.sizes[site] > 0

@@ -232,8 +232,8 @@ class _Search:
 
         progress.note("ranking nodes on training slices")
         config = self.config
-        ranked, neurons = (self._ranked(config.stages, with_features=basis) for basis in (True, False))
-        last = [self._ranked((), with_features=basis) for basis in (True, False)]
+        ranked, neurons = (self._ranked(with_features=basis) for basis in (True, False))
+        last = [self._last(whole) for whole in (ranked, neurons)]
         curves = self._curves(ranked, neurons, config.sizes, config.random_circuits, progress)
         last_curves = self._curves(last[0], last[1], config.last_sizes, config.last_random_circuits, progress)
         drawn = self._drawn(ranked, progress)
@@ -248,8 +248,8 @@ class _Search:
             self.slices,
         )  # fmt: skip
 
-    def _ranked(self, stages: Sequence[str], *, with_features: bool) -> Ranked:
-        """Return stages and the features' site with their nodes in order: its features and error, or its channels."""
+    def _ranked(self, *, with_features: bool) -> Ranked:
+        """Return the stages and the features' site with their nodes in order: its features and error, or its channels."""
         from circuits import features, mean, neurons
         from circuits.node_circuits import rank_nodes
         from circuits.node_curves import Ranked
@@ -257,8 +257,17 @@ class _Search:
 
         model, sae, shown = self.opened.model, self.opened.saes[0], self.batches["found_on"]
         last = features(sae) if with_features else neurons(model, sae.site)
-        wiring = Wiring(model, [*(neurons(model, site) for site in stages), last], self.metric, shown.x)
+        wiring = Wiring(model, [*(neurons(model, site) for site in self.config.stages), last], self.metric, shown.x)
         return Ranked(wiring, rank_nodes(wiring, self._runs(wiring, shown, mean()), steps=STEPS))
+
+    def _last(self, whole: Ranked) -> Ranked:
+        """Return the features' site alone, its nodes in the same order."""
+        from circuits.node_curves import Ranked
+        from circuits.wiring import Wiring
+
+        layer = whole.wiring.layer(self.opened.saes[0].site)
+        wiring = Wiring(self.opened.model, [layer], self.metric, self.batches["found_on"].x)
+        return Ranked(wiring, whole.ranking.of([layer.site]))
 
     def _runs(self, wiring: Wiring, shown: Batch, ablation: Ablation, *, consistent: bool = True) -> list[Corrupted]:
         from circuits.corrupting import corrupted_batches

@@ -112,6 +112,9 @@ def test_nodes_are_ranked_by_what_they_do_and_errors_are_kept_whatever_their_ran
         assert ranking.largest(1)[SITES[0]] == (5,)
         assert 5 not in ranking.largest(6, errors=False)[SITES[0]]
         assert 5 not in ranking.alive(SITES[0])
+        last = ranking.of(SITES[2:])
+        assert (list(last.order), last.errors) == ([SITES[2]], {})
+        assert last.order[SITES[2]] == ranking.order[SITES[2]]
 
 
 def test_true_nodes_of_a_planted_circuit_are_alive_and_alone_restore_the_logit():
