@@ -16,7 +16,7 @@ from probes.matrix_result import AttributeMatrix
 from probes.results import ProbeResult
 
 
-def attribute_matrix_figure(matrix: AttributeMatrix, n_features: int = 40) -> go.Figure:
+def attribute_matrix_figure(matrix: AttributeMatrix, n_features: int = 40, n_attributes: int = 40) -> go.Figure:
     """Draw held-out rank correlations as a heat map, features by attributes; a confirmed pair carries a dot.
 
     Parameters
@@ -26,22 +26,27 @@ def attribute_matrix_figure(matrix: AttributeMatrix, n_features: int = 40) -> go
     n_features
         How many features to show: those that follow their attribute most closely on the discovery images, so that what
         is seen of the held-out images is not what was selected on.
+    n_attributes
+        How many attributes: of more, those that one of these features follows most closely there, in the table's order.
 
     """
     rows = np.flatnonzero(matrix.best >= 0)
     order = np.argsort(-np.abs(matrix.rho_discovery[rows, matrix.best[rows]]), kind="stable")
     rows = rows[order][:n_features]
-    names = [as_text(a.label) for a in matrix.attributes]
+    closest = np.nan_to_num(np.abs(matrix.rho_discovery[rows])).max(0, initial=0)
+    columns = np.sort(np.argsort(-closest, kind="stable")[:n_attributes])
+    names = [as_text(matrix.attributes[j].label) for j in columns]
     labels = [f"feature {i}" for i in rows]
-    values = matrix.rho_confirmation[rows]
-    p = matrix.test.p_corrected[rows]
+    discovery, values, p = (
+        v[np.ix_(rows, columns)] for v in (matrix.rho_discovery, matrix.rho_confirmation, matrix.test.p_corrected)
+    )
     hover = [
         [
-            f"{labels[i]}<br>{names[j]}<br>held-out ρ {values[i, j]:.2f}, discovery ρ {matrix.rho_discovery[r, j]:.2f}<br>"
+            f"{labels[i]}<br>{names[j]}<br>held-out ρ {values[i, j]:.2f}, discovery ρ {discovery[i, j]:.2f}<br>"
             + ("not the pair chosen" if np.isnan(p[i, j]) else f"corrected p {p[i, j]:.2g}")
             for j in range(len(names))
         ]
-        for i, r in enumerate(rows)
+        for i in range(len(rows))
     ]
     figure = go.Figure(
         go.Heatmap(
@@ -49,7 +54,7 @@ def attribute_matrix_figure(matrix: AttributeMatrix, n_features: int = 40) -> go
             hovertemplate="%{text}<extra></extra>", colorbar={"title": {"text": "held-out ρ"}, "thickness": 10},
         )
     )  # fmt: skip
-    confirmed = np.argwhere(matrix.test.findings[rows])
+    confirmed = np.argwhere(matrix.test.findings[np.ix_(rows, columns)])
     if len(confirmed):
         figure.add_scatter(
             x=[names[j] for _, j in confirmed], y=[labels[i] for i, _ in confirmed], mode="markers", hoverinfo="skip",
@@ -60,7 +65,11 @@ def attribute_matrix_figure(matrix: AttributeMatrix, n_features: int = 40) -> go
         autorange="reversed", type="category", tickmode="array", tickvals=labels
     )  # every row has its label
     figure.update_xaxes(type="category", tickangle=-30)
-    figure.update_layout(height=120 + 18 * max(8, len(rows)), title=as_text(matrix.text), margin={"t": 64})
+    left_out = len(matrix.attributes) - len(columns)
+    note = f"<br><sub>{left_out} attributes that these features follow less are not drawn</sub>" if left_out else ""
+    figure.update_layout(
+        height=120 + 18 * max(8, len(rows)), title=f"{as_text(matrix.text)}{note}", margin={"t": 84 if note else 64}
+    )
     return figure
 
 

@@ -59,3 +59,7 @@ def test_figures_of_the_example_draw_every_survivor_with_its_interval(ran):
     np.testing.assert_allclose(low, [f.interval[0] for f in matrix.survivors])
     assert figure.layout.xaxis.title.text == "rank correlation"
     assert attribute_matrix_figure(matrix).data[0].z.shape == (10, 11)
+    few = attribute_matrix_figure(matrix, n_attributes=4)
+    assert few.data[0].z.shape == (10, 4)
+    assert "7 attributes that these features follow less are not drawn" in few.layout.title.text
+    assert set(few.data[0].x) <= set(attribute_matrix_figure(matrix).data[0].x)
