@@ -253,12 +253,12 @@ class _Drawing:
             return GraphNode(place_id(place), site, index, "layer", "embedding of the image")
         block = f"block {site.split('.')[1]}"
         if site not in self.transcoders:
-            return GraphNode(place_id(place), site, index, "layer", f"{block} MLP, without a transcoder")
+            return GraphNode(place_id(place), site, index, "layer", f"MLP of {block}, without a transcoder")
         if index == self.transcoders[site].width:
-            return GraphNode(place_id(place), site, index, "error", f"{block} error of the transcoder")
+            return GraphNode(place_id(place), site, index, "error", f"error of {block}'s transcoder")
         # as everywhere: changed minus unchanged, when it is taken away
         effect = self._effect(-influence[site][:, index])
-        return GraphNode(place_id(place), site, index, "feature", f"{block} feature {index}", effect=effect)
+        return GraphNode(place_id(place), site, index, "feature", f"feature {index} of {block}", effect=effect)
 
     def _effect(self, values: NDArray[np.float64]) -> Effect:
         rows = np.arange(len(values))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.acting.bench import EditBench, Pictures, Unchanged
+from circuits.acting.bench import Changing, EditBench, Pictures, Unchanged
 from circuits.acting.decision import Decision
 from circuits.off_data import DataSpread
 from mechinterp.errors import ConfigError
@@ -106,8 +106,10 @@ def case_doubts(
         residual = acts - encoder.decode(encoder.encode(acts))
         deviation = (acts - usual.mean).square().sum((1, 2)).clamp_min(torch.finfo(acts.dtype).tiny)
         lost.append(residual.square().sum((1, 2)) / deviation)
-    changes = [Unchanged(), _WithoutFeatures(encoder, codes, tuple(features))]
-    answers = bench.run(cases, changes if features else changes[:1], progress, "log-odds")
+    changes: list[Changing] = [Unchanged()]
+    if features:
+        changes.append(_WithoutFeatures(encoder, codes, tuple(features)))
+    answers = bench.run(cases, changes, progress, "log-odds")
     said = [decision.log_odds(a.logits).double().numpy() for a in answers]
     scores = {USE: np.abs(said[1] - said[0])} if features else {}
     scores[DISTANCE] = torch.cat(distances).double().cpu().numpy()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mechinterp.feature_encoder import FeatureEncoder
     from mechinterp.images.image_set import ImageSet
     from mechinterp.models.vision_model import VisionModel
+    from mechinterp.statistics.bootstrap import Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +123,8 @@ def open_run(run: Run, site: str | None, sae: Path | None = None) -> Opened:
         encoders[site] = Neurons(site, model.site(site).width)
     else:
         for path in sorted((run.folder / "saes").glob("*/cfg.json")):
-            sae = SparseAutoencoder.load(path.parent)
-            encoders.setdefault(sae.site, sae)
+            own = SparseAutoencoder.load(path.parent)
+            encoders.setdefault(own.site, own)
     if not encoders:
         raise ConfigError(f"{run.folder} has no autoencoders: name a site whose neurons are looked at, --site")
     return Opened(model, images_of(store), store.manifest.preparation, tuple(encoders.values()))
@@ -231,6 +232,12 @@ def _of_split(images: ImageSet, split: str | None) -> NDArray[np.bool_]:
         return np.ones(len(images), dtype=bool)
     found: NDArray[np.bool_] = np.array([s == split for s in images.splits or [""] * len(images)])
     return found
+
+
+def interval_words(interval: Interval) -> str:
+    """Return an interval's ends for a table, or why there are none; pages and JSON hold its warnings too."""
+    ends = interval.ends
+    return interval.reason if ends is None else f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
 def as_class(target: str) -> str | int:

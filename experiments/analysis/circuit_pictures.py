@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.analysis.thumbnails import SIDE
+from experiments.analysis.thumbnails import shrunk
 from experiments.dashboard.circuit_page import NodePicture
 from mechinterp.figures import picture_url
 
@@ -138,22 +138,13 @@ def _strongest(layer: NodeSet, acts: Tensor, nodes: Sequence[int]) -> tuple[Tens
 
 def _input_picture(x: Float[Tensor, "channel height width"], contract: InputContract) -> str:
     """Return an input as a picture: its normalisation undone, as large as a thumbnail is at most."""
-    from skimage.transform import resize
-
     pixels = x.detach().cpu().double()
     if pixels.dim() == 4:
         pixels = pixels[:, pixels.shape[1] // 2]
-    shape = (-1, 1, 1)
-    mean, std = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (contract.mean, contract.std))
+    mean, std = (torch.tensor(v, dtype=torch.float64).reshape(-1, 1, 1) for v in (contract.mean, contract.std))
     low, high = contract.value_range
     values = ((pixels * std + mean - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).numpy()
-    if values.shape[2] not in {1, 3}:
-        values = values[..., :1]
-    rows, columns = values.shape[:2]
-    scale = min(1.0, SIDE / max(rows, columns))
-    if scale < 1:
-        values = resize(values, (round(rows * scale), round(columns * scale), values.shape[2]), anti_aliasing=True)
-    return picture_url(values[..., 0] if values.shape[2] == 1 else values, (0.0, 1.0))
+    return picture_url(shrunk(values if values.shape[2] == 3 else values[..., :1]), (0.0, 1.0))
 
 
 def _box(site: Site, token: int, contract: InputContract) -> tuple[float, float, float, float] | None:

@@ -303,7 +303,7 @@ def _answered(opened: Opened, chosen: np.ndarray, only: str) -> np.ndarray:
         with torch.no_grad():
             answers = opened.model.logits(opened.batch(rows.tolist()).x).argmax(1).tolist()
         said += [names[a] == images.labels[i] for a, i in zip(answers, rows.tolist(), strict=True)]
-    found = chosen[np.asarray(said) == (only == "right")]
+    found: np.ndarray = chosen[np.asarray(said) == (only == "right")]
     if not len(found):
         raise ConfigError(f"the model answers no image {only}: there is no circuit to find")
     return found

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.analysis.acting_runs import Opened, as_class
+import numpy as np
+
+from experiments.analysis.acting_runs import Opened, as_class, interval_words
 from experiments.dashboard.single_page import Shown, write_single_page
 from mechinterp.errors import ConfigError
 from mechinterp.files import write_json
@@ -47,23 +49,29 @@ def steer_run(
 
 
 def steering_sentence(found: Steered, name: str) -> str:
-    """Return what the dose curve of one feature says, from its numbers alone."""
-    strongest = max(range(len(found.doses)), key=lambda k: abs(found.doses[k]))
-    dose, change = found.doses[strongest], float(found.change[strongest])
-    interval, off = found.intervals[strongest], float(found.off_data[strongest])
-    random = abs(found.random[:, strongest]).max(initial=0.0)
-    beside = (
-        f"{'more' if found.beyond_random else 'no more'} than {len(found.random)} random directions of the same norm "
-        f"(at most {random:.2f})"
-        if len(found.random)
-        else "without random directions beside it"
-    )
+    """Return what the ends of one feature's dose curve say, from their numbers alone."""
+    ends = dict.fromkeys((int(np.argmin(found.doses)), int(np.argmax(found.doses))))
+    parts = []
+    for k in ends:
+        random = np.abs(found.random[:, k]).max(initial=0.0)
+        change = float(found.change[k])
+        beside = (
+            f"{'more' if abs(change) > random else 'no more'} than {len(found.random)} random directions of the same norm "
+            f"do (at most {random:.2f})"
+            if len(found.random)
+            else "without random directions beside it"
+        )
+        parts.append(
+            f"{found.doses[k]:+g} SD changes the log-odds of {found.target} by {change:+.2f} "
+            f"(95 %: {interval_words(found.intervals[k])}), {beside}"
+        )
+    off = float(found.off_data.max())
     far = (
-        f" That dose lies {off:.1f} times as far from the data as usual: read smaller ones."
+        f"The farthest dose lies {off:.1f} times as far from the data as usual: read smaller ones."
         if off >= FAR_OFF
-        else f" Distance from the data: {off:.2f} times the usual."
+        else f"Distance from the data: at most {off:.2f} times the usual."
     )
-    return f"{name}: {dose:+g} SD changes the log-odds of {found.target} by {change:+.2f} ({interval.text}), {beside}.{far}"
+    return f"{name}: {'; '.join(parts)}. {far}"
 
 
 def write_steered(found: Sequence[Steered], names: Sequence[str], opened: Opened, out: Path) -> dict[str, str]:

@@ -142,4 +142,7 @@ def _subgroups(opened: Opened, by: str, rows: NDArray[np.int64]) -> NDArray[Any]
     if values is not None:
         return np.array([str(values[i] or "") for i in rows])
     column = opened.column("--by", by)[rows]
+    names = opened.images.attributes.categories.get(by)
+    if names is not None:
+        return np.array([names[int(v)] if np.isfinite(v) else "" for v in column])
     return np.array([f"{by} {v:g}" if np.isfinite(v) else "" for v in column])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from experiments.dashboard.markup import Element, element
 from mechinterp.figures import picture_url
@@ -23,19 +24,35 @@ def thumbnail_url(image: MedicalImage, side: int = SIDE) -> str:
         Longest side in pixels.
 
     """
-    from skimage.transform import resize
-
     pixels = image.scaled()
     if image.axes == 3:
         pixels = pixels[len(pixels) // 2]
+    return picture_url(shrunk(pixels, side), (0.0, 1.0))
+
+
+def shrunk(
+    pixels: Float[np.ndarray, "row column *channel"], side: int = SIDE
+) -> Float[np.ndarray, "row column *channel"]:
+    """Return a picture of at most `side` pixels on its longer side; one channel becomes none.
+
+    Parameters
+    ----------
+    pixels
+        Values from 0 to 1.
+    side
+        Longest side in pixels.
+
+    """
+    from skimage.transform import resize
+
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     rows, columns = pixels.shape[:2]
     scale = side / max(rows, columns)
-    if scale < 1:
-        shape = (max(1, round(rows * scale)), max(1, round(columns * scale)), *pixels.shape[2:])
-        pixels = np.asarray(resize(pixels, shape, anti_aliasing=True))
-    return picture_url(pixels, (0.0, 1.0))
+    if scale >= 1:
+        return pixels
+    shape = (max(1, round(rows * scale)), max(1, round(columns * scale)), *pixels.shape[2:])
+    return np.asarray(resize(pixels, shape, anti_aliasing=True))  # type: ignore[no-untyped-call]
 
 
 def thumbnail(image: MedicalImage, words: str) -> Element:

@@ -125,7 +125,7 @@ def load_transcoders(folder: Path) -> Sequence[WritesFeatures]:
     """
     from sparse_autoencoders import Transcoder
 
-    places = [folder] if (folder / "cfg.json").is_file() else sorted(p.parent for p in folder.glob("*/cfg.json"))
+    places = [folder] if (folder / "cfg.json").is_file() else sorted(p.parent for p in folder.rglob("cfg.json"))
     if not places:
         raise ConfigError(
             f"{folder} holds no transcoder: mechinterp train-sae --site blocks.1.norm2 --to-site blocks.1.hook_mlp_out --out {folder}"
@@ -139,10 +139,16 @@ def load_transcoders(folder: Path) -> Sequence[WritesFeatures]:
 
 def write_trace(found: TracedRun, out: Path) -> dict[str, str]:
     """Write the graph (JSON and GraphML) and its page; return the files' names."""
+    from circuits.transcoder_paths import EMBEDDING
+
     found.graph.save(out / "transcoder-graph.json")
     found.graph.save(out / "transcoder-graph.graphml")
     title = f"What drives {found.graph.metric} through transcoder features"
-    write_circuit_page(out / "transcoder-graph.html", title, found.sentences(), found.graph, pictures=_pictures(found))
+    words = {n.site: f"block {n.site.split('.')[1]} MLP" for n in found.graph.nodes if n.kind != "metric"}
+    write_circuit_page(
+        out / "transcoder-graph.html", title, found.sentences(), found.graph, pictures=_pictures(found),
+        columns_named=words | {EMBEDDING: "embedding"},
+    )  # fmt: skip
     return {
         name: str(out / name) for name in ("transcoder-graph.json", "transcoder-graph.graphml", "transcoder-graph.html")
     }

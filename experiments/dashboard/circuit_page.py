@@ -117,6 +117,7 @@ def page_data(
                 "site": n.site,
                 "follows": follows(n),
                 "effect": None if n.effect is None else n.effect.mean,
+                "size": None if n.effect is None else n.effect.size,
                 "says": "" if n.effect is None else effect_text(n.effect),
                 "repair": n.self_repair,
                 "pictures": [[places[p.source], p.caption, p.box] for p in pictures.get(n.id, ())],
@@ -151,7 +152,7 @@ def follows(node: GraphNode) -> str:
 def effect_text(effect: Effect) -> str:
     """Return an effect with its interval over patients, or with the reason why there is none."""
     interval = effect.note if effect.low is None else f"95 %: {effect.low:+.3g} to {effect.high:+.3g}"
-    return f"{effect.mean:+.3g}" + (f" ({interval})" if interval else "")
+    return f"{effect.mean:+.3g}, size {effect.size:.3g}" + (f" ({interval})" if interval else "")
 
 
 def edge_text(edge: GraphEdge) -> str:
@@ -203,7 +204,7 @@ def _explorer(data: Mapping[str, Any]) -> list[Element]:
     ]  # fmt: skip
     how = (
         "Blue, solid: the source drives its target up. Orange, dashed: down. Width grows with the effect. The bar on a node is "
-        "what replacing it alone does to the metric. Choose a node to see where it is most active and all that it is tied to; "
+        "what replacing it alone does to the metric (grey, ±: up in some images, down in others). Choose a node to see where it is most active and all that it is tied to; "
         "arrow keys walk along the strongest edges, Escape lets go."
     )
     frame = element(

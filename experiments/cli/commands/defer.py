@@ -49,7 +49,7 @@ def run(
 
       mechinterp defer runs/a --target referable --site stages.3 --score blur_px --json
     """
-    from experiments.analysis.acting_runs import open_run
+    from experiments.analysis.acting_runs import interval_words, open_run
     from experiments.analysis.deferral_runs import KEPT, defer_run, write_deferral
     from experiments.run_directory import Run
 
@@ -68,11 +68,11 @@ def run(
             one.name,
             f"{one.excess:.4f}",
             f"{one.gain:+.4f}",
-            one.interval.text,
+            interval_words(one.interval),
             *(f"{one.risk_at(k):.1%}" for k in KEPT),
         )
         for one in found.found
     ]
-    columns = ["score", "excess area", "gain", "over patients", *(f"wrong of {k:.0%} kept" for k in KEPT)]
+    columns = ["score", "excess area", "gain", "95 % over patients", *(f"wrong of {k:.0%} kept" for k in KEPT)]
     title = " ".join(found.sentences()[-len(found.found) :])
     emit_table({**found.to_json(), "files": files}, title, columns, rows, as_json=as_json)

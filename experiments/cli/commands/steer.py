@@ -39,7 +39,7 @@ def run(
 
       mechinterp steer runs/a --site stages.2 --features 3,8 --target 1 --doses -2,2 --json
     """
-    from experiments.analysis.acting_runs import open_run
+    from experiments.analysis.acting_runs import interval_words, open_run
     from experiments.analysis.feature_names import attribute_names, named
     from experiments.analysis.steering_runs import steer_run, write_steered
     from experiments.run_directory import Run
@@ -62,14 +62,14 @@ def run(
             name,
             f"{dose:+g}",
             f"{one.change[k]:+.3f}",
-            one.intervals[k].text,
+            interval_words(one.intervals[k]),
             f"{one.random[:, k].min():+.3f} to {one.random[:, k].max():+.3f}" if len(one.random) else "–",
             f"{one.off_data[k]:.2f} ×",
         )
         for one, name in zip(found, names, strict=True)
         for k, dose in enumerate(one.doses)
     ]
-    columns = ["feature", "dose [SD]", "change", "over patients", "random directions", "distance from the data"]
+    columns = ["feature", "dose [SD]", "change", "95 % over patients", "random directions", "distance from the data"]
     result = {"target": found[0].target, "site": opened.encoders[0].site, "features": [f.to_json() for f in found]}
     title = f"Change of the log-odds of {found[0].target}" + ("" if opened.model.trained else " – UNTRAINED model")
     emit_table({**result, "files": files}, title, columns, rows, as_json=as_json)

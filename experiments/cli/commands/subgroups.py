@@ -44,7 +44,7 @@ def run(
       mechinterp subgroups runs/a --by scanner --metric difference:tumour,none --site stages.2 --method exact --json
     """
     from circuits.measuring import Method
-    from experiments.analysis.acting_runs import open_run
+    from experiments.analysis.acting_runs import interval_words, open_run
     from experiments.analysis.subgroup_runs import subgroup_run, write_subgroups
     from experiments.run_directory import Run
 
@@ -61,6 +61,6 @@ def run(
         )  # fmt: skip
         files = write_subgroups(found, where)
         record.update(result=found_run.relative(where))
-    rows = [(f.node.name, f.subgroup, str(f.images), f"{f.mean:+.3g}", f.interval.text) for f in found.found]
-    columns = ["node", "subgroup", "images", "mean effect", "over patients"]
+    rows = [(f.node.name, f.subgroup, str(f.images), f"{f.mean:+.3g}", interval_words(f.interval)) for f in found.found]
+    columns = ["node", "subgroup", "images", "mean effect", "95 % over patients"]
     emit_table({**found.to_json(), "files": files}, " ".join(found.sentences()), columns, rows, as_json=as_json)

@@ -3,7 +3,7 @@
   "use strict";
 
   var data = window.mechinterpCircuit;
-  var CARD = { width: 196, height: 54, row: 66, gap: 84, head: 34, edge: 14 };
+  var CARD = { width: 196, height: 54, row: 66, gap: 56, head: 34, edge: 14 };
   var COLOURS = { feature: "#0072B2", neuron: "#0072B2", channel: "#0072B2", head: "#CC79A7", layer: "#E69F00",
                   error: "#8a949e", metric: "#1c2733" };
   var frame = document.getElementById("circuit-frame");
@@ -17,7 +17,7 @@
   var byId = {};
   data.nodes.forEach(function (node) { byId[node.id] = node; node.into = []; node.out = []; });
   data.edges.forEach(function (edge) { byId[edge.from].out.push(edge); byId[edge.to].into.push(edge); });
-  var largestEffect = Math.max.apply(null, data.nodes.map(function (n) { return Math.abs(n.effect || 0); }).concat([1e-12]));
+  var largestEffect = Math.max.apply(null, data.nodes.map(function (n) { return n.size || 0; }).concat([1e-12]));
   var chosen = null;      // id of the node whose ways are bright
   var drawn = {};         // id -> its element, of the nodes that are shown
   var lines = [];         // [edge, its element] of those shown
@@ -89,6 +89,7 @@
       spread(nodes);
     });
     var most = Math.max.apply(null, columns.map(function (c) { return c.length; }).concat([1]));
+    CARD.width = used.length > 4 ? 174 : 196;   // five layers fit a narrow screen
     var room = frame.clientWidth - 2 * CARD.edge - used.length * CARD.width;
     var gap = used.length > 1 ? Math.max(CARD.gap, Math.min(240, room / (used.length - 1))) : 0;
     places = {};
@@ -104,9 +105,11 @@
 
   function card(node, faded) {
     var at = places[node.id], picture = node.pictures[0], left = picture ? CARD.height + 2 : 12;
-    var note = node.effect === null ? node.kind : node.kind + " · " + (node.effect > 0 ? "▲ " : node.effect < 0 ? "▼ " : "") +
-      Number(node.effect.toPrecision(3));
-    var most = Math.floor((CARD.width - left - 8) / 6.3);
+    // effects of either sign cancel in a mean: then their size is all there is to say
+    var sided = node.effect !== null && Math.abs(node.effect) >= 0.2 * node.size;
+    var note = node.effect === null ? node.kind : node.kind + " · " +
+      (sided ? (node.effect > 0 ? "▲ " : "▼ ") + Number(node.effect.toPrecision(3)) : "± " + Number(node.size.toPrecision(3)));
+    var most = Math.floor((CARD.width - left - 10) / 6.9);
     var children = [
       svg("title", { text: node.name }),
       svg("rect", { "class": "ring", x: -3, y: -3, width: CARD.width + 6, height: CARD.height + 6, rx: 8 }),
@@ -121,9 +124,9 @@
         width: Math.max(3, (picture[2][3] - picture[2][1]) * side), height: Math.max(3, (picture[2][2] - picture[2][0]) * side) }));
     }
     children.push(svg("text", { "class": "name", x: left + 4, y: 20, text: clipped(node.label, most) }));
-    children.push(svg("text", { "class": "note", x: left + 4, y: 36, text: clipped(note, most + 3) }));
-    if (node.effect) children.push(svg("rect", { x: left + 4, y: 43, height: 4, rx: 2,
-      width: Math.max(1, Math.abs(node.effect) / largestEffect * (CARD.width - left - 14)), fill: node.effect > 0 ? "#0072B2" : "#D55E00" }));
+    children.push(svg("text", { "class": "note", x: left + 4, y: 36, text: clipped(note, most + 2) }));
+    if (node.size) children.push(svg("rect", { x: left + 4, y: 43, height: 4, rx: 2,
+      width: Math.max(1, node.size / largestEffect * (CARD.width - left - 14)), fill: !sided ? "#8a949e" : node.effect > 0 ? "#0072B2" : "#D55E00" }));
     var group = svg("g", { "class": "node" + (faded ? " context" : "") + (node.repair ? " repair" : ""), tabindex: -1, role: "button",
       transform: "translate(" + at.x + "," + at.y + ")", "data-id": node.id,
       "aria-label": node.name + ", " + node.kind + (node.follows ? ", follows " + node.follows : "") +

@@ -104,7 +104,7 @@ def test_effects_are_told_by_subgroup(made, capsys):
     settings = ("--by", "laterality", "--metric", 1, "--site", "stages.2", "--nodes", 4, "--most-images", 60)
     assert run("subgroups", made, *settings, "--json") == 0
     said = json.loads(capsys.readouterr().out)
-    assert {e["subgroup"] for e in said["effects"]} == {"laterality 0", "laterality 1"}
+    assert {e["subgroup"] for e in said["effects"]} == {"left", "right"}
     assert len(said["effects"]) == 8
     assert Path(said["files"]["subgroups.html"]).stat().st_size > 0
 

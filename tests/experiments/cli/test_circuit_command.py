@@ -91,3 +91,20 @@ def test_words_that_mean_nothing_are_refused():
             parsed_metric(text)
     with pytest.raises(ConfigError, match="--ablation is 'burn'"):
         parsed_ablation("burn")
+
+
+@pytest.mark.slow
+def test_groups_first_and_only_some_answers_from_the_command_line(made, tmp_path, capsys):
+    capsys.readouterr()
+    settings = ("--method", "attribution", "--max-nodes", 6, "--boot", 100, "--random-circuits", 0, "--threshold", 0.02)
+    argv = ("circuit", made, "--metric", "0", "--site", "stages.1", *settings, "--out", tmp_path / "c", "--json")
+    assert run(*argv, "--coarse-to-fine") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["claim"]["discovery"] == "hierarchical"
+    page = Path(said["files"]["circuit.html"]).read_text()
+    assert "data:image/png;base64," in page
+    assert "of those it was found on, value" in page
+    assert run(*argv, "--only", "rihgt") == 2
+    assert "--only is 'rihgt'" in capsys.readouterr().err
+    assert run(*argv, "--only", "wrong") == 2  # labelled by other names than the model's classes
+    assert "right and wrong cannot be told" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_words_stand_in_the_file_before_any_script(path):
     page = path.read_text()
     text = page[: page.index("<script>")]
     assert text.index("UNTRAINED MODEL") < text.index("What can be said.") < text.index("lesion area [mm²]")
-    assert "+0.5 (95 %: +0.4 to +0.6)" in text
+    assert "+0.5, size 0.5 (95 %: +0.4 to +0.6)" in text
     assert "not estimable (n = 1)" in text
     assert EVIL not in page
     assert 'src="http' not in page
