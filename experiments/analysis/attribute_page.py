@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from experiments.dashboard.single_page import Shown, write_single_page
 from mechinterp.attributes.table import AttributeTable
 from mechinterp.progress import SILENT, Progress
+from mechinterp.statistics.bootstrap import FEWEST_GROUPS
 from probes import (
     ActivationCurve,
     AttributeMatrix,
@@ -79,6 +81,42 @@ def lines_of(matrix: AttributeMatrix, whole: dict[str, Any], trained: bool) -> l
         )
     lines += [f"{c['name']}: {'passed' if c['passed'] else 'FAILED'} ({c['detail']})" for c in whole["controls"]]
     return lines if trained else ["UNTRAINED model: no claim about it is met.", *lines]
+
+
+def known_well_enough(
+    attributes: AttributeTable, groups: NDArray[Any] | None, sides: Sequence[NDArray[Any]]
+) -> tuple[AttributeTable, tuple[str, ...]]:
+    """Leave out attributes that fewer than 10 patients have a value of, on either side: two patients are always in order.
+
+    Parameters
+    ----------
+    attributes
+        Of all images.
+    groups
+        Patient of each image; every image is its own where there are none.
+    sides
+        Images to choose on, and to confirm on.
+
+    Returns
+    -------
+    attributes
+        The columns that are kept; all of them if none would be.
+    left_out
+        Names of the others.
+
+    """
+    patients = np.arange(len(attributes)) if groups is None else groups
+    known = ~np.isnan(attributes.values)
+    kept = [
+        j for j in range(len(attributes.attributes))
+        if min(len(set(patients[side][known[side, j]].tolist())) for side in sides) >= FEWEST_GROUPS
+    ]  # fmt: skip
+    if not kept or len(kept) == len(attributes.attributes):
+        return attributes, ()
+    some = AttributeTable(
+        tuple(attributes.attributes[j] for j in kept), attributes.values[:, kept], attributes.categories
+    )
+    return some, tuple(name for name in attributes.names if name not in some.names)
 
 
 def survivors_curves(

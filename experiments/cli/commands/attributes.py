@@ -11,6 +11,7 @@ from experiments.cli.console import ConsoleProgress, emit, emit_table
 from experiments.cli.options import ActivationsFlag, JsonFlag, SeedFlag
 
 if TYPE_CHECKING:
+    from mechinterp.attributes.table import AttributeTable
     from probes.pooling import Pooling
 
 
@@ -50,6 +51,7 @@ def run(
 
     from experiments.analysis.attribute_page import (
         interval_text,
+        known_well_enough,
         lines_of,
         shown_features,
         summary,
@@ -63,6 +65,7 @@ def run(
     from mechinterp.files import jsonable, write_json
     from mechinterp.store.reader import ActivationStore
     from probes import attribute_matrix
+    from probes.pooling import patients_of
     from sparse_autoencoders import SparseAutoencoder
 
     store, loaded, progress = ActivationStore.open(activations), SparseAutoencoder.load(sae), ConsoleProgress()
@@ -72,15 +75,21 @@ def run(
     train, test = held_out(store) if opened.units_are_patients else middle_of_volume(len(opened))
     if np.intersect1d(train, test).size:
         raise ConfigError("no images are held out, so nothing can be confirmed: give the images a split `test`")
+    table: AttributeTable = opened.attributes
+    left_out: tuple[str, ...] = ()
+    if opened.units_are_patients:
+        table, left_out = known_well_enough(table, patients_of(store)[0], (train, test))
+    if left_out:
+        progress.note(f"left out, under 10 patients have a value on one side: {', '.join(left_out)}")
     matrix = attribute_matrix(
-        loaded, store, opened.attributes, discovery=train, confirmation=test,
+        loaded, store, table, discovery=train, confirmation=test,
         pooling=cast("Pooling", pooling),  # an unknown one is refused there, with the names
         seed=seed, progress=progress,
     )  # fmt: skip
     curves = survivors_curves(
-        matrix, loaded, store, opened.attributes, test, cast("Pooling", pooling), seed=seed, progress=progress
+        matrix, loaded, store, table, test, cast("Pooling", pooling), seed=seed, progress=progress
     )
-    whole = summary(matrix, opened.attributes.select(test))
+    whole = summary(matrix, table.select(test))
     target, page = Path(sae) / "attributes.json", Path(sae) / "attributes.html"
     write_json(
         target,
@@ -102,6 +111,7 @@ def run(
             "findings": [vars(f) for f in matrix.findings],
             "whole": whole,
             "curves": [c.to_json() for c in curves],
+            "left_out": list(left_out),
             "trained": store.manifest.trained,
         }
     )

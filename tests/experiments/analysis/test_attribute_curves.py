@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.analysis.attribute_page import survivors_curves, write_attribute_page
+from experiments.analysis.attribute_page import known_well_enough, survivors_curves, write_attribute_page
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.feature_encoder import Neurons
 from probes import match_attributes
@@ -49,3 +49,16 @@ def test_without_survivors_there_is_no_curve():
     matrix = match_attributes(values, table, np.arange(40), held_out, groups=groups, n_permutations=99)
     assert not matrix.survivors
     assert survivors_curves(matrix, Neurons("site", 2), OneTokenStore(values, groups), table, held_out, "mean") == ()
+
+
+def test_what_few_patients_have_a_value_of_is_left_out_by_name():
+    values = np.ones((60, 2))
+    values[18:, 1] = np.nan  # 18 images of 9 patients
+    table = AttributeTable.from_columns(zip((Attribute("area", "mm²"), Attribute("rare", "mm")), values.T, strict=True))
+    sides = np.arange(30), np.arange(30, 60)
+    groups = np.repeat(np.arange(30), 2)
+    assert known_well_enough(table, None, (np.arange(18), np.arange(18)))[1] == ()
+    kept, left_out = known_well_enough(table, groups, sides)
+    assert kept.names == ("area",)
+    assert left_out == ("rare",)
+    assert known_well_enough(table, groups, (np.arange(10), np.arange(10)))[0] is table
