@@ -8,17 +8,14 @@ discovery patients raises an alarm, an edit is made there, joins the plan, and i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
-from torch import Tensor
 
 from experiments.report import ElementEvidence, PlannedTest, ReportFigure
 from experiments.studies.phantom_study_bench import StudyBench
-from experiments.studies.phantom_study_patients import Side
+from experiments.studies.phantom_study_marks import RHO, MarkedPairs
 from mechinterp.capturing import run_with_cache
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import FeatureEncoder
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from circuits.acting.edit_bill import EditBill
     from circuits.acting.editing import EditedModel, EditMethod
     from circuits.acting.shortcuts import FoundFeature, ShortcutSearch
-    from mechinterp.attributes.table import AttributeTable
 
 ELEMENT = "actionability"
 ALIKE = "no feature serves a burnt-in mark"
@@ -36,8 +32,7 @@ EDITED = "an edit takes the mark's weight away"
 DEALT, COUNTERFACTUAL, OTHERS = (
     "patients dealt to environments at random", "true counterfactual of the mark", "other attributes",
 )  # fmt: skip
-ENVIRONMENTS = ("the mark goes with the label", "the mark goes with nothing")
-RHO, ALPHA = 0.9, 0.01
+ALPHA = 0.01
 MOST_MOVED = 0.1
 """Share of the distance between the two classes' answers by which a mark that is not used may move an answer."""
 LEAST_DIFFERENCE = 0.01
@@ -49,63 +44,6 @@ _ALIKE_CRITERION = (
     "the classes"
 )
 _EDIT_CRITERION = "at least 50% of the worst group's loss for at most 1% of the clean accuracy"
-
-
-@dataclass(frozen=True, eq=False)
-class MarkedPairs:
-    """One image of each patient of a side, without and with the mark.
-
-    Parameters
-    ----------
-    inputs
-        As the model takes them: without (0) and with (1).
-    positive, patients
-        Of each image.
-    attributes
-        Of each image.
-
-    """
-
-    inputs: Float[Tensor, "marked image channel height width"]
-    positive: Bool[NDArray[np.bool_], " image"]
-    patients: NDArray[np.object_]
-    attributes: AttributeTable
-
-    @classmethod
-    def of(cls, bench: StudyBench, side: Side) -> MarkedPairs:
-        """Render a side's first images twice."""
-        mark, most = bench.case.marks[0], bench.config.sizes.paired
-        firsts = np.unique(side.groups, return_index=True)[1][:most]
-        rendered = side.rendered(most)
-        inputs = [bench.prepared([p.counterfactual(**{mark: there}) for p in rendered]) for there in (0, 1)]
-        return cls(
-            torch.stack(inputs), side.positive[firsts], side.groups[firsts], side.images.attributes.select(firsts)
-        )
-
-    def __len__(self) -> int:
-        return len(self.positive)
-
-    def dealt(self, seed: int) -> tuple[Float[Tensor, "image channel height width"], NDArray[np.str_]]:
-        """Return the images as two hospitals show them, and the hospital of each."""
-        from mechinterp.phantoms.planted_shortcut import assign_mark
-
-        random = np.random.default_rng([seed, 11])
-        half = np.zeros(len(self), dtype=bool)
-        for ill in (False, True):  # as many ill patients at either
-            of_class = random.permutation(np.flatnonzero(self.positive == ill))
-            half[of_class[: len(of_class) // 2]] = True
-        marks = np.empty(len(self), dtype=np.int64)
-        for there, rho in ((True, RHO), (False, 0.0)):
-            marks[half == there] = assign_mark(self.positive[half == there], rho, random)
-        shown = self.inputs[torch.from_numpy(marks), torch.arange(len(self))]
-        return shown, np.where(half, *ENVIRONMENTS)
-
-    def moved(self, bench: StudyBench) -> Float[NDArray[np.float64], " image"]:
-        """Return what burning the mark in does to each answer, by the true counterfactual."""
-        with torch.inference_mode():
-            without, marked = (bench.objective(bench.model.logits(x)).double().cpu().numpy() for x in self.inputs)
-        found: NDArray[np.float64] = marked - without
-        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +155,7 @@ def made_edit(bench: StudyBench, pairs: MarkedPairs, encoder: FeatureEncoder, se
     from circuits.acting.bench import linear_head
 
     ways = [way for way in WAYS if way != "retrain-head" or linear_head(bench.model, pairs.inputs[0, :1]) is not None]
-    images, known = _both(pairs)
+    images, known = pairs.both()
     made = [
         edit(
             bench.model, encoder, images, target=_target(bench), method=way, seed=bench.config.seed,
@@ -230,7 +168,7 @@ def made_edit(bench: StudyBench, pairs: MarkedPairs, encoder: FeatureEncoder, se
 
 def billed(bench: StudyBench, pairs: MarkedPairs, edited: EditedModel) -> EditBill:
     """Measure an edit on patients without and with the mark."""
-    images, known = _both(pairs)
+    images, known = pairs.both()
     every = np.tile(np.arange(len(pairs)), 2)
     return edited.bill(
         images, attributes=pairs.attributes.select(every), leave_out=(bench.case.marks[0],), n_random=N_RANDOM, n_boot=N_BOOT,
@@ -315,16 +253,6 @@ def _edit_controls(edited: EditedModel) -> tuple[str, ...]:
         return (OTHERS,)
     kinds = ("random features' edits", "random directions")
     return (*(f"{N_RANDOM} {kind} of the same norm" for kind in kinds), OTHERS)
-
-
-def _both(pairs: MarkedPairs) -> tuple[Float[Tensor, "image channel height width"], dict[str, Any]]:
-    """Return the images without and with the mark as one stack, and what is known of each."""
-    known = {
-        "shortcut": np.repeat([False, True], len(pairs)),
-        "labels": np.tile(pairs.positive, 2),
-        "groups": np.tile(pairs.patients, 2),
-    }
-    return pairs.inputs.flatten(0, 1), known
 
 
 def _target(bench: StudyBench) -> str | int:

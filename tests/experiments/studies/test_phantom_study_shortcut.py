@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from experiments.studies.dr_screening import DR_SCREENING
+from experiments.studies.phantom_study_marks import ENVIRONMENTS, MarkedPairs
 from experiments.studies.phantom_study_shortcut import (
     ALIKE,
     EDITED,
-    ENVIRONMENTS,
     OTHERS,
-    MarkedPairs,
     Suspected,
     confirm,
     counted,
