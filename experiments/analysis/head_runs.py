@@ -27,6 +27,7 @@ from probes.heads import (
 )
 from probes.heads.comparing import NAMES
 from probes.pooling import patients_of, pooled_activations
+from probes.scores import auroc
 
 if TYPE_CHECKING:
     from mechinterp.images.image_set import ImageSet
@@ -103,7 +104,7 @@ def head_run(
     if not 0.1 <= held_out <= 0.9:
         raise ConfigError(f"--held-out is {held_out}: it must be between 0.1 and 0.9")
     y, classes, named = _labels(store, images, label)
-    table, notes = _concepts(images.attributes, tuple(concepts), named)
+    table, notes = _concepts(images.attributes, tuple(concepts), named, y)
     values = np.stack([table.column(name) for name in table.names], axis=1)
     kept = np.flatnonzero(~np.isnan(values).any(1) & (y >= 0))
     if len(kept) < _FEWEST_IMAGES:
@@ -148,7 +149,9 @@ def _labels(
     return np.where(np.isnan(column), -1, column).astype(np.int64), (f"not {label}", label), label
 
 
-def _concepts(table: AttributeTable, given: tuple[str, ...], label: str) -> tuple[AttributeTable, list[str]]:
+def _concepts(
+    table: AttributeTable, given: tuple[str, ...], label: str, y: NDArray[np.int64]
+) -> tuple[AttributeTable, list[str]]:
     """Return the attributes that serve as concepts, and what was left out."""
     for name in given:
         if name not in table.names:
@@ -156,17 +159,32 @@ def _concepts(table: AttributeTable, given: tuple[str, ...], label: str) -> tupl
     notes = []
     chosen = list(given)
     if not given:
-        missing = []
+        missing: list[str] = []
+        telling: list[str] = []
         for attribute in table:
             values = table.column(attribute.name)
             if attribute.name == label or attribute.kind == "categorical" or np.nanstd(values) == 0:
                 continue
-            (missing if np.isnan(values).any() else chosen).append(attribute.name)
+            if np.isnan(values).any():
+                missing.append(attribute.name)
+            elif _tells(values[y >= 0], y[y >= 0]):
+                telling.append(attribute.name)
+            else:
+                chosen.append(attribute.name)
+        if telling:
+            notes.append(
+                f"{', '.join(telling)} alone would tell the classes apart without an error: left out, as the label in disguise"
+            )
         if missing:
             notes.append(f"not every image has {', '.join(missing)}: left out, name them by --concepts to use them")
     if not chosen:
         raise AttributeTableError("no attribute can serve as a concept: name some by --concepts")
     return AttributeTable.from_columns([(table[n], table.column(n)) for n in chosen]), notes
+
+
+def _tells(values: NDArray[np.float64], y: NDArray[np.int64]) -> bool:
+    """Return whether a threshold on an attribute gives the label exactly."""
+    return bool(auroc(y[:, None].astype(np.float64), values[:, None])[0] in {0.0, 1.0})
 
 
 def write_head_page(

@@ -108,6 +108,16 @@ class HeadComparison:
                 f"{score.name[0].upper()}{score.name[1:]}: AUROC {score.auroc:.3f} ({score.interval.text}); the opaque one's "
                 f"minus this is {score.price:+.3f} ({score.price_interval.text}): difference {seen}."
             )
+        if self.curve is not None:
+            lines.append(
+                f"With every concept put right the bottleneck's accuracy goes from {self.curve.accuracy[0]:.3f} to "
+                f"{self.curve.accuracy[-1]:.3f}, its AUROC from {self.curve.auroc[0]:.3f} to {self.curve.auroc[-1]:.3f}"
+                + (
+                    ": it takes the true values for something else than those it learned from, so correcting it does not help."
+                    if self.curve.accuracy[-1] < self.curve.accuracy[0]
+                    else "."
+                )
+            )
         if self.leakage is not None:
             lines.append(f"Leakage: {self.leakage.text}.")
         unread = [name for name, r2 in self.concept_r2.items() if r2 < 0.3]
