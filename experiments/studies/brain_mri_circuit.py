@@ -63,8 +63,8 @@ class BrainCircuitConfig:
 
     """
 
-    found_on: int = 6
-    tested_on: int = 6
+    found_on: int = 5
+    tested_on: int = 5
     references: int = 6
     drawn_nodes: int = 6
     drawn_edges: int = 18
@@ -309,15 +309,19 @@ class _Search:
 
     def _alone(self, drawn: Circuit) -> float:
         """Return what the drawn edges alone restore of held-out slices, every other edge cut."""
-        from circuits import mean, measure_faithfulness
+        import torch
 
-        if not drawn.edges:
-            return 0.0
-        tested = measure_faithfulness(
-            drawn, images=self.batches["tested_on"], ablations=[mean()], reference=self.reference, random_circuits=0,
-            minimality=False, curve=[len(drawn.edges)],
-        )  # fmt: skip
-        return tested.under[0].faithfulness.value
+        from circuits import mean
+        from circuits.running_alone import CircuitRunner
+        from circuits.shares import restored
+
+        runs = self._runs(drawn.wiring, self.batches["tested_on"], mean(), consistent=False)
+        edges = [e.edge for e in drawn.edges]
+        alone, none = (
+            torch.cat([CircuitRunner(drawn.wiring, b).metric(kept) for b in runs]).double().numpy()
+            for kept in (edges, [])
+        )
+        return restored(alone, torch.cat([b.clean.metric for b in runs]).double().numpy(), none)
 
     def _edge_check(self, drawn: Circuit) -> EdgeCheck:
         from circuits import mean
