@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def difference_lines(
 
 
 def merged(first: FeatureGraph, second: FeatureGraph, words: Mapping[tuple[str, str], str]) -> FeatureGraph:
-    """Return one graph with the edges of both; of an edge in both the first's effects.
+    """Return one graph with the edges of both; of an edge in both the first's effects, and none of nodes.
 
     Raises
     ------
@@ -72,7 +73,13 @@ def merged(first: FeatureGraph, second: FeatureGraph, words: Mapping[tuple[str, 
     order = _order(first, second)
     ranked = sorted(nodes.values(), key=lambda n: (n.kind == "metric", order.index(n.site), n.index))
     kept = tuple(edge for key, edge in edges.items() if key in words)
-    return FeatureGraph(tuple(ranked), kept, first.metric, first.scale, {**first.claim, "compared": True})
+    return FeatureGraph(
+        tuple(replace(n, effect=None) for n in ranked),
+        kept,
+        first.metric,
+        first.scale,
+        {**first.claim, "compared": True},
+    )
 
 
 def write_graph_difference(

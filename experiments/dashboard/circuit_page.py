@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SHOWN_EFFECTS = 24
 """Nodes in the waterfall: those with the largest effect of their own."""
+LEAST_SHARE = 0.01
+"""And only where that is no smaller a share of the largest: means over images may cancel to nothing."""
 
 _SIGNS = {1: "drives it up", -1: "drives it down", 0: "without a sign"}
 
@@ -170,13 +172,16 @@ def _own_figures(graph: FeatureGraph, tested: Faithfulness | None) -> list[Shown
 
     figures = []
     known = [(n.name, n.effect.mean) for n in graph.nodes if n.effect is not None]
-    largest = sorted(known, key=lambda pair: -abs(pair[1]))[:SHOWN_EFFECTS]
+    most = max((abs(v) for _, v in known), default=0.0)
+    spoken = [pair for pair in known if abs(pair[1]) >= LEAST_SHARE * most > 0]
+    largest = sorted(spoken, key=lambda pair: -abs(pair[1]))[:SHOWN_EFFECTS]
     if largest:
         figures.append(
             Shown(
                 "Effects of the nodes, one by one",
                 waterfall_figure([n for n, _ in largest], [v for _, v in largest], metric=graph.metric),
-                "Each bar starts where the one before it ended; blue raises the metric when the node is replaced, orange lowers it.",
+                "Each bar starts where the one before it ended; blue raises the metric when the node is replaced, orange lowers it. "
+                "Nodes with less than a hundredth of the largest, over images, are in the table only.",
             )
         )
     if tested is not None and tested.under:

@@ -94,7 +94,8 @@
     var gap = used.length > 1 ? Math.max(CARD.gap, Math.min(240, room / (used.length - 1))) : 0;
     places = {};
     used.forEach(function (c, k) {
-      var top = CARD.head + (most - columns[c].length) * CARD.row / 2;
+      // in the middle, unless that would be out of sight at first
+      var top = CARD.head + (CARD.head + most * CARD.row > 640 ? 0 : (most - columns[c].length) * CARD.row / 2);
       columns[c].forEach(function (n, r) {
         places[n.id] = { x: CARD.edge + k * (CARD.width + gap), y: top + r * CARD.row, k: k, r: r };
       });
