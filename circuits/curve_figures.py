@@ -48,14 +48,15 @@ def curves_figure(curves: NodeCurves) -> go.Figure:
     ticks = sizes if len(sizes) <= 8 else sizes[:: -(-len(sizes) // 8)]
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{t:,}" for t in ticks])
     figure.update_xaxes(title="nodes kept of every site, at most", row=rows)
-    values = [p.faithfulness.value for u in curves.under for p in u.points]
-    # a random circuit far off the scale must not press the curves together
-    figure.update_yaxes(range=[min(-0.35, *values) - 0.1, max(1.35, *values) + 0.1])
+    points = [p for u in curves.under for p in u.points]
+    values = [v.value for p in points for v in (p.faithfulness, p.neurons) if v is not None]
+    # one that is far off the scale must not press the curves together
+    figure.update_yaxes(range=[max(-1.0, min(-0.25, *values) - 0.1), min(2.0, max(1.15, *values) + 0.1)])
     figure.update_yaxes(title="share restored", col=1)
     return apply_theme(figure).update_layout(
         height=110 + 250 * rows,
         margin={"t": 96},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "yref": "container", "x": 0},
+        legend={"orientation": "h", "y": 0.995, "yanchor": "top", "yref": "container", "x": 0},
     )
 
 
@@ -68,6 +69,7 @@ def _traces(u: NodeCurve, possible: int, *, legend: bool) -> list[go.Scatter]:
             go.Scatter(
                 x=[*sizes, *reversed(sizes)],
                 y=[high for _, high in ranges] + [low for low, _ in reversed(ranges)],
+                mode="lines",
                 fill="toself",
                 fillcolor="rgba(120,120,120,0.22)",
                 line={"width": 0},

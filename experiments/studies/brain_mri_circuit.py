@@ -68,10 +68,10 @@ class BrainCircuitConfig:
     references: int = 6
     drawn_nodes: int = 6
     drawn_edges: int = 18
-    sizes: tuple[int, ...] = (16, 64, 256)
-    last_sizes: tuple[int, ...] = (2, 16, 32, 64, 128, 256, 512)
+    sizes: tuple[int, ...] = (64, 256, 384)
+    last_sizes: tuple[int, ...] = (16, 64, 128, 256, 512)
     random_circuits: int = 3
-    last_random_circuits: int = 10
+    last_random_circuits: int = 5
     checked_on: int = 2
     checked_nodes: int = 12
     stages: tuple[str, ...] = STAGES_BEFORE

@@ -11,7 +11,7 @@ from circuits.node_curves import WITHIN
 
 if TYPE_CHECKING:
     from circuits.graph import FeatureGraph, GraphNode
-    from circuits.node_curves import CurvePoint, NodeCurves
+    from circuits.node_curves import NodeCurves
     from experiments.studies.brain_mri_circuit import BrainCircuit
 
 NO_ATTRIBUTE = "no measured quantity"
@@ -72,23 +72,28 @@ def sentences(found: BrainCircuit, graph: FeatureGraph, results: Mapping[str, An
 
 def _drawn(found: BrainCircuit, graph: FeatureGraph, results: Mapping[str, Any]) -> str:
     curves, question = found.curves, results["target"]
-    points = [u.points[0] for u in curves.under]
-    first = points[0]
-    shares = "; ".join(_beside(u.ablation.name, u.points[0]) for u in curves.under)
+    first = curves.under[0].points[0]
+    shares = ", ".join(f"{u.points[0].faithfulness.value:z.2f} under {u.ablation.name}" for u in curves.under)
     return (
         f"The {first.most} most effective nodes of each of {len(found.circuit.wiring.sites)} stages "
         f"({first.nodes} of {curves.possible_nodes:,} nodes, {_share(first.edges / curves.possible_edges)} of the edges, the error "
         f"node counted) alone restore this share of what separates {len(found.slices['tested_on'])} held-out "
-        f"“{question['class']}” slices from “{question['reference']}”: {shares}. The {len(graph.edges)} edges drawn are the "
-        f"largest between them, as complete paths; with every other edge cut they restore {found.drawn_alone:z.2f} under mean."
+        f"“{question['class']}” slices from “{question['reference']}”: {shares}{_beside(curves)}. The {len(graph.edges)} edges "
+        f"drawn are the largest between them, as complete paths; with every other edge cut they restore {found.drawn_alone:z.2f} "
+        "under mean."
     )
 
 
-def _beside(ablation: str, p: CurvePoint) -> str:
-    low, high = p.random_range
-    random = f"random nodes {low:z.2f} to {high:z.2f}" if len(p.random) else "no random nodes"
-    neurons = "" if p.neurons is None else f", as many channels {p.neurons.value:z.2f}"
-    return f"{p.faithfulness.value:z.2f} under {ablation} ({random}{neurons})"
+def _beside(curves: NodeCurves) -> str:
+    """Return what random nodes and neurons of the smallest size restore, at most, over all replacements."""
+    points = [u.points[0] for u in curves.under]
+    said = []
+    if all(len(p.random) for p in points):
+        said.append(f"random nodes up to {max(p.random_range[1] for p in points):z.2f}")
+    neurons = [p.neurons.value for p in points if p.neurons is not None]
+    if neurons:
+        said.append(f"as many channels {min(neurons):z.2f} to {max(neurons):z.2f}")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _share(share: float) -> str:
@@ -157,7 +162,8 @@ def _why(found: BrainCircuit, graph: FeatureGraph, results: Mapping[str, Any]) -
 def _estimates(found: BrainCircuit) -> str:
     check = found.edge_check
     return (
-        f"{agreement_sentence(found.agreements)} Replacing their sources for real, {check.edges} drawn edges had the sign "
-        f"drawn in {check.same_sign:.0%} (ρ {check.rho:.2f} over {check.slices} slices). Run again with plain hooks, every size "
+        f"{agreement_sentence(found.agreements)} When their sources were really replaced, the "
+        f"effects of {check.same_sign:.0%} of the {check.edges} drawn edges had the estimated sign (ρ {check.rho:.2f} over "
+        f"{check.slices} slices). Run again with plain hooks, every size "
         f"restored what its curve says to {found.rerun_difference:.1g}."
     )
