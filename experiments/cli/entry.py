@@ -20,6 +20,8 @@ from mechinterp._version import __version__
 from mechinterp.errors import ConfigError, MechinterpError, nearest
 
 COMMANDS = {
+    "init": "Write a commented config file for your own model and images.",
+    "run": "Run the commands of a config file, one after another.",
     "study": "Run a whole case study and write its pages; `study brain-mri` is the demo.",
     "capture": "Run a model over images and store the activations of some sites.",
     "verify": "Check every file of an activation store against its checksum.",

@@ -22,7 +22,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -39,6 +40,7 @@ from mechinterp.models.weights import first_line, read_state_dict, some
 
 SIZES = (224, 256, 128, 64, 32, 28, 96, 299, 384, 512)
 CHANNELS = (3, 1)
+_OWN = "mechinterp_user_"
 
 
 def load(request: Request) -> Loaded:
@@ -55,8 +57,9 @@ def load(request: Request) -> Loaded:
     file, _, function_name = request.name.rpartition(":")
     if not file:
         raise ModelError(f"'{request.spec}': name the file and the function in it, as py:FILE.py:FUNCTION")
-    function = _function(Path(file), function_name, request.spec)
-    module = _build(function, request)
+    with _neighbours_importable(Path(file)):
+        function = _function(Path(file), function_name, request.spec)
+        module = _build(function, request)
     notes = _kept_by_random(module) if request.random else ()
     if request.weights_file is not None:
         notes = load_into(module, read_state_dict(request.weights_file), str(request.weights))
@@ -87,9 +90,29 @@ def _function(path: Path, name: str, spec: str) -> Callable[..., object]:
     return checked
 
 
+@contextmanager
+def _neighbours_importable(path: Path) -> Iterator[None]:
+    """Let a user's file import the files beside it, as it can when Python runs it.
+
+    Installed packages go first. What was imported from there is forgotten afterwards, so that another folder's file of the
+    same name is not taken for it.
+    """
+    folder = str(path.resolve().parent)
+    before = set(sys.modules)
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).is_relative_to(folder) and not name.startswith(_OWN):
+                del sys.modules[name]
+
+
 def _import(path: Path, spec: str) -> ModuleType:
-    """Run a user's file under a name of its own, ``sys.path`` untouched."""
-    name = f"mechinterp_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    """Run a user's file under a name of its own."""
+    name = f"{_OWN}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
         raise ModelError(f"'{spec}': '{path}' is no Python file")

@@ -243,3 +243,21 @@ def test_a_module_that_fits_no_size_quotes_its_own_error(write):
                 """
             )
         )
+
+
+def test_a_file_imports_the_files_beside_it_and_never_those_of_another_folder(tmp_path):
+    for name, width in (("one", 3), ("other", 7)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net_beside.py").write_text(
+            f"from torch import nn\n\ndef body():\n    return nn.Conv2d(3, {width}, 3)\n"
+        )
+        (tmp_path / name / "mine.py").write_text(
+            "from torch import nn\n\ndef build():\n    from net_beside import body\n"
+            "    return nn.Sequential(body(), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n\nbuild.input_size = 32\n"
+        )
+    path, known = list(sys.path), set(sys.modules)
+    for name, width in (("one", 3), ("other", 7)):
+        model = load_model(f"py:{tmp_path / name / 'mine.py'}:build")
+        assert model.module[0].out_channels == width
+    assert sys.path == path
+    assert "net_beside" not in set(sys.modules) - known

@@ -1,0 +1,141 @@
+"""``mechinterp init``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.cli.console import ConsoleProgress
+from experiments.cli.options import ModelFlag
+
+if TYPE_CHECKING:
+    from mechinterp.images.image_set import ImageSet
+    from mechinterp.models.vision_model import VisionModel
+
+_MOST_NAMED = 12
+
+_CONFIG = """\
+# An analysis of {model}, from images to report: `mechinterp run {name}`.
+# Each table is a command (`mechinterp COMMAND --help` tells all its flags), run in this order. A list gives a flag several
+# times, true gives it without a value, args is what has no flag. Paths are relative to this file.
+# Run it again after an interruption, or after a change further down: what is finished is not made anew.
+
+[capture]
+model = {model}
+{weights}images = {images}
+{sites}outputs = true  # the logits too: pages and circuits need them
+out = "{run}/activations"
+
+[train-sae]
+activations = "{run}/activations"
+arch = "batchtopk"  # or topk, jumprelu, matryoshka, gated, …
+k = 32  # active features a token
+expansion = 4  # dictionary size as a multiple of the site's width
+seeds = "0,1,2"  # what recurs over seeds is worth a name
+out = "{run}/saes"
+
+{probes}
+# What a report asks for: task, user, goals and elements may be given as flags; see `mechinterp report --help`.
+[report]
+args = ["{run}"]
+
+[dashboard]
+args = ["{run}"]
+export = "{run}/page"
+"""
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="where to write it")] = Path("study.toml"),
+    model: ModelFlag = "py:my_model.py:build",
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="safetensors file or state dict of the model; `random` for an untrained one"),
+    ] = None,
+    images: Annotated[Path, typer.Option("--images", help="folder of images, as `mechinterp capture` takes it")] = Path(
+        "scans"
+    ),
+) -> None:
+    """Write a commented config file of a whole analysis, to be edited and then run by `mechinterp run`.
+
+    Given a model that is there, it names the model's sites; given images that are there, their attributes.
+
+    [bold]Examples[/bold]
+
+      mechinterp init study.toml --model py:my_model.py:build --images scans/
+
+      mechinterp init
+    """
+    from mechinterp.errors import ConfigError
+    from mechinterp.files import write_bytes
+
+    if config.exists():
+        raise ConfigError(f"{config} is there already: give another name, or remove it")
+    progress = ConsoleProgress()
+    text = _CONFIG.format(
+        name=config.name,
+        model=json.dumps(model),
+        weights=f"weights = {json.dumps(weights)}\n" if weights else "",
+        images=json.dumps(str(images)),
+        run=f"runs/{config.stem}",
+        sites=_sites(_loaded(model, weights, progress)),
+        probes=_probes(_opened(images, progress), f"runs/{config.stem}"),
+    )
+    write_bytes(config, text.encode())
+    progress.note(f"written: {config}; look through it, then `mechinterp run {config}`")
+
+
+def _loaded(model: str, weights: str | None, progress: ConsoleProgress) -> VisionModel | None:
+    from mechinterp.errors import MechinterpError
+    from mechinterp.models.loading import load_model
+
+    try:
+        return load_model(model, weights or (None if model.startswith(("py:", "onnx:")) else "random"))
+    except MechinterpError as error:
+        progress.note(f"the file names no sites yet, since the model cannot be loaded: {error}")
+        return None
+
+
+def _opened(images: Path, progress: ConsoleProgress) -> ImageSet | None:
+    from mechinterp.errors import MechinterpError
+    from mechinterp.images.opening import open_images
+
+    try:
+        return open_images(images)
+    except MechinterpError as error:
+        progress.note(f"the file names no attributes yet, since the images cannot be opened: {error}")
+        return None
+
+
+def _sites(model: VisionModel | None) -> str:
+    if model is None:
+        return 'site = ["blocks.5.hook_resid_post"]  # `mechinterp sites MODEL` lists them\n'
+    named = [s.name for s in model.sites.values() if s.name != s.module and s.grid is not None]
+    streams = (
+        [n for n in named if n.endswith("hook_resid_post") or n.startswith("stages.")] or named or list(model.sites)
+    )
+    # the last stage is where a decision is nearly made, the one before still has finer cells
+    others = ", ".join(streams[:-2][-_MOST_NAMED:])
+    return f"site = {json.dumps(streams[-2:])}" + (f"  # or: {others}" if others else "") + "\n"
+
+
+def _probes(images: ImageSet | None, run: str) -> str:
+    names = [] if images is None else [a.name for a in images.attributes]
+    if not names:
+        return (
+            "# Once the images have attributes (numeric columns of metadata.csv, units in dataset.yaml), read them off the sites:\n"
+            f'# [[probe]]\n# activations = "{run}/activations"\n# attribute = "lesion_area"\n'
+        )
+    lines = []
+    for position, name in enumerate(names[:_MOST_NAMED]):
+        mark = "" if position == 0 else "# "
+        lines += [
+            f"{mark}[[probe]]",
+            f'{mark}activations = "{run}/activations"',
+            f"{mark}attribute = {json.dumps(name)}",
+            "",
+        ]
+    return "\n".join(lines)
