@@ -83,6 +83,7 @@ def test_an_export_takes_them_along_and_shows_titles_as_text(tab, run, tmp_path)
     out = export_static(run, tmp_path / "out")
     assert (out.parent / "files" / "saes" / "training.html").is_file()
     tab.page.goto(out.as_uri())
+    tab.page.wait_for_function("() => document.body.dataset.drawn === 'overview'")  # with Plotly, which is on its way else
     tab.go("stages")
     assert ATTACK in tab.page.locator("main").inner_text()
     tab.page.get_by_role("link", name="Training").click()
