@@ -31,6 +31,7 @@ out = "{run}/activations"
 
 [train-sae]
 activations = "{run}/activations"
+site = {site}  # one of those captured
 arch = "batchtopk"  # or topk, jumprelu, matryoshka, gated, …
 k = 32  # active features a token
 expansion = 4  # dictionary size as a multiple of the site's width
@@ -75,13 +76,15 @@ def run(
     if config.exists():
         raise ConfigError(f"{config} is there already: give another name, or remove it")
     progress = ConsoleProgress()
+    sites, others = _sites(_loaded(model, weights, progress))
     text = _CONFIG.format(
         name=config.name,
         model=json.dumps(model),
         weights=f"weights = {json.dumps(weights)}\n" if weights else "",
         images=json.dumps(str(images)),
         run=f"runs/{config.stem}",
-        sites=_sites(_loaded(model, weights, progress)),
+        sites=_line(sites, others),
+        site=json.dumps(sites[-1]),
         probes=_probes(_opened(images, progress), f"runs/{config.stem}"),
     )
     write_bytes(config, text.encode())
@@ -110,16 +113,21 @@ def _opened(images: Path, progress: ConsoleProgress) -> ImageSet | None:
         return None
 
 
-def _sites(model: VisionModel | None) -> str:
+def _sites(model: VisionModel | None) -> tuple[list[str], list[str]]:
+    """Return the two sites to capture and some others there are; a name to replace where no model is known."""
     if model is None:
-        return 'site = ["blocks.5.hook_resid_post"]  # `mechinterp sites MODEL` lists them\n'
+        return ["blocks.5.hook_resid_post"], []
     named = [s.name for s in model.sites.values() if s.name != s.module and s.grid is not None]
     streams = (
         [n for n in named if n.endswith("hook_resid_post") or n.startswith("stages.")] or named or list(model.sites)
     )
-    # the last stage is where a decision is nearly made, the one before still has finer cells
-    others = ", ".join(streams[:-2][-_MOST_NAMED:])
-    return f"site = {json.dumps(streams[-2:])}" + (f"  # or: {others}" if others else "") + "\n"
+    # the last is where a decision is nearly made, the one before it may still have finer cells
+    return streams[-2:], streams[:-2][-_MOST_NAMED:]
+
+
+def _line(sites: list[str], others: list[str]) -> str:
+    said = f"or: {', '.join(others)}" if others else "`mechinterp sites MODEL` lists them"
+    return f"site = {json.dumps(sites)}  # {said}\n"
 
 
 def _probes(images: ImageSet | None, run: str) -> str:

@@ -1,0 +1,107 @@
+"""``mechinterp init`` and ``run``: a config file that runs as it is written, and files that cannot be meant."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.cli import entry
+from experiments.cli.config_file import read_stages
+from mechinterp.errors import ConfigError
+
+MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
+
+
+def run(*argv):
+    return entry.run([str(a) for a in argv])
+
+
+@pytest.fixture
+def scans(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "scans").mkdir()
+    rows = ["file_name,label,group,area,depth"]
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 255, (48, 48, 3)).astype(np.uint8)).save(tmp_path / "scans" / f"{i:02d}.png")
+        rows.append(f"{i:02d}.png,{'ab'[i % 2]},p{i // 2},{rng.normal():.3f},{rng.normal():.3f}")
+    (tmp_path / "scans" / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "scans"
+
+
+def test_what_init_writes_names_sites_and_attributes_and_runs_from_elsewhere(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("init", "mine.toml", "--model", MODEL, "--images", "scans", "--weights", "random") == 0
+    text = (tmp_path / "mine.toml").read_text()
+    made = tomllib.loads(text)
+    assert made["capture"]["site"] == ["stages.1", "stages.2"]
+    assert "# or: stages.0" in text
+    assert made["train-sae"]["site"] == "stages.2"
+    assert [p["attribute"] for p in made["probe"]] == ["area"]
+    assert '# attribute = "depth"' in text
+    # the file is edited to what this test has time for
+    (tmp_path / "mine.toml").write_text(text[: text.index("[train-sae]")])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert run("run", tmp_path / "mine.toml", "--dry-run") == 0
+    assert "mechinterp capture --model" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert run("run", tmp_path / "mine.toml") == 0
+    assert (tmp_path / "runs/mine/activations/manifest.json").exists()
+    assert Path.cwd() == elsewhere
+
+
+def test_without_model_and_images_init_leaves_names_to_be_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("init") == 0
+    said = capsys.readouterr().err
+    assert "names no sites yet" in said
+    assert "names no attributes yet" in said
+    assert [s.command for s in read_stages(tmp_path / "study.toml")] == ["capture", "train-sae", "report", "dashboard"]
+    assert run("init") == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_stage_that_fails_ends_the_run_with_its_exit_code(tmp_path, capsys):
+    (tmp_path / "a.toml").write_text('[verify]\nargs = ["nothing"]\n\n[models]\n')
+    assert run("run", tmp_path / "a.toml") == 2
+    assert "stopped at 1 of 2, verify" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_flags_come_from_keys_lists_and_truths(tmp_path):
+    (tmp_path / "a.toml").write_text(
+        '[capture]\nsite = ["x", "y"]\noutputs = true\nappend = false\nbatch-size = 4\n\n[[probe]]\nattribute = "a"\n\n[[probe]]\n'
+        'attribute = "b"\n\n[report]\nargs = ["runs/a"]\n'
+    )
+    assert [s.words for s in read_stages(tmp_path / "a.toml")] == [
+        ["capture", "--site", "x", "--site", "y", "--outputs", "--batch-size", "4"],
+        ["probe", "--attribute", "a"],
+        ["probe", "--attribute", "b"],
+        ["report", "runs/a"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[captur]\n", "no command: did you mean 'capture'"),
+        ("[run]\n", "no command"),
+        ("capture = 3\n", r"must be a table, \[capture\]"),
+        ("[capture]\nsite = {a = 1}\n", "'site' of"),
+        ("[capture\n", "is no TOML"),
+        ("", "names no command"),
+    ],
+)
+def test_files_that_cannot_be_meant_are_refused(tmp_path, text, words):
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        read_stages(tmp_path / "a.toml")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*no\.toml"):
+        read_stages(tmp_path / "no.toml")
