@@ -15,7 +15,7 @@ from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import Progress
 from mechinterp.store.reader import ActivationStore
 from mechinterp.tails import Tail
-from probes import AttributeMatrix, attribute_matrix, probe_store
+from probes import AttributeMatrix, attribute_matrix, pixel_baseline, probe_store
 from sparse_autoencoders import SparseAutoencoder, control_encoders, evaluate_sae, loss_recovered
 
 MOST_SPLICED = 12
@@ -66,10 +66,10 @@ def middle_of_volume(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def probed_attributes(
     store: ActivationStore, site: str, images: ImageSet, seed: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Probe every attribute that has an order, beside what is plain in the pixels: mean intensity and the share not black."""
+    """Probe every attribute that has an order, beside what is plain in the pixels, as ``mechinterp probe`` does."""
     found = []
     table = images.attributes
-    baseline = np.stack([[float(i.scaled().mean()), float((i.scaled() > 0.05).mean())] for i in images])
+    baseline = pixel_baseline(images, progress=progress)
     for attribute in progress.track(table.attributes, "probes", total=len(table.attributes)):
         if attribute.kind == "categorical":
             continue

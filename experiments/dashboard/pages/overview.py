@@ -128,18 +128,25 @@ def _probabilities(view: RunView) -> list[Block]:
     if not rows:
         return [not_run("The model's answers")]
     ordered = any(p is not None for p in view.positions)
-    positions: list[float | None] = list(view.positions) if ordered else [float(i) for i in range(len(rows))]
-    label = view.position_label if ordered else "image, in the order of the run"
+    drawn = drawn_classes(view, rows)
+    # images without a place are sorted, since a line through any other order is a scribble
+    sorting = view.target_index if view.target_index is not None else drawn[0][0]
+    shown = list(range(len(rows))) if ordered else sorted(range(len(rows)), key=lambda i: (rows[i][sorting] or 0.0, i))
+    positions: list[float | None] = list(view.positions) if ordered else [0.0] * len(rows)
+    if not ordered:
+        for rank, i in enumerate(shown):
+            positions[i] = float(rank + 1)
+    label = view.position_label if ordered else f"images, sorted by the answer for {view.class_name(sorting)}"
     spans = [(band.name, *span) for band in view.bands if (span := _span(positions, band.images))]
     threshold = view["target"]["threshold"].number()
     figure = probabilities(
-        positions,
-        rows,
-        drawn_classes(view, rows),
+        [positions[i] for i in shown],
+        [rows[i] for i in shown],
+        drawn,
         label,
         spans,
         threshold,
-        [view.image_name(i) for i in range(len(rows))],
+        [view.image_name(i) for i in shown],
     )
     alt = f"Probability of each class along {label}."
     if threshold is not None and view.target_index is not None:
