@@ -130,14 +130,18 @@ def _probabilities(view: RunView) -> list[Block]:
     ordered = any(p is not None for p in view.positions)
     drawn = drawn_classes(view, rows)
     # images without a place are sorted, since a line through any other order is a scribble
-    sorting = view.target_index if view.target_index is not None else drawn[0][0]
-    shown = list(range(len(rows))) if ordered else sorted(range(len(rows)), key=lambda i: (rows[i][sorting] or 0.0, i))
+    sorting = view.target_index if view.target_index is not None else drawn[0][0] if drawn else 0
+    shown = (
+        list(range(len(rows)))
+        if ordered
+        else sorted(range(len(rows)), key=lambda i: ((rows[i][sorting : sorting + 1] or [None])[0] or 0.0, i))
+    )
     positions: list[float | None] = list(view.positions) if ordered else [0.0] * len(rows)
     if not ordered:
         for rank, i in enumerate(shown):
             positions[i] = float(rank + 1)
     label = view.position_label if ordered else f"images, sorted by the answer for {view.class_name(sorting)}"
-    spans = [(band.name, *span) for band in view.bands if (span := _span(positions, band.images))]
+    spans = [(band.name, *span) for band in view.bands if ordered and (span := _span(positions, band.images))]
     threshold = view["target"]["threshold"].number()
     figure = probabilities(
         [positions[i] for i in shown],

@@ -282,12 +282,15 @@ def test_pictures_above_the_threshold_are_marked_with_their_band(pages, results)
     assert {item.mark for item in wall.items} == {"", "lower", "upper"}
 
 
-def test_images_without_position_are_drawn_in_the_order_of_the_run(run_dir):
+def test_images_without_position_are_sorted_by_the_class_in_question(run_dir):
     made = copy.deepcopy(SMALL)
     made["images"]["position"] = None
-    figure = build_pages(made, run_dir)["overview"].figures()[0].figure
-    assert list(figure.data[0].x)[:3] == [0, 1, 2]
-    assert figure.layout.xaxis.title.text.startswith("image")
+    block = build_pages(made, run_dir)["overview"].figures()[0]
+    target = next(t for t in block.figure.data if "meningioma" in str(t.name))
+    assert list(target.x) == list(range(1, len(target.x) + 1))
+    assert list(target.y) == sorted(target.y)
+    assert "sorted by the answer for meningioma" in block.alt
+    assert not block.figure.layout.shapes or all(s.type != "rect" for s in block.figure.layout.shapes), "no bands"
 
 
 def test_a_thousand_classes_leave_the_target_and_the_highest(run_dir):
