@@ -30,19 +30,23 @@ class Room:
         Names of files, without their ending, that belong there.
     commands
         What writes them, said where there are none.
+    folder
+        Whatever is called in a folder of this name belongs there too.
 
     """
 
     name: str
     stems: tuple[str, ...]
     commands: str
+    folder: str = ""
 
 
 ROOMS = (
     Room("The five-element report", ("report",), "mechinterp report"),
     Room("Training and comparison of autoencoders", ("training", "pareto"), "mechinterp train-sae, compare-saes"),
     Room("Attribute matrix", ("attributes",), "mechinterp attributes"),
-    Room("Probes and layer profiles", ("probe",), "mechinterp probe"),
+    Room("Probes and layer profiles", ("probe",), "mechinterp probe", "probes"),
+    Room("Interpretable heads", (), "mechinterp heads", "heads"),
     Room("Circuits", ("circuit",), "mechinterp circuit"),
     Room("Localization", ("localization",), "mechinterp localize"),
     Room("Shortcuts, edits, steering", ("shortcuts", "edit", "steer", "counterfactuals"), "mechinterp shortcuts, edit, steer, counterfactuals"),
@@ -106,6 +110,6 @@ def _page(run_dir: Path, path: PurePosixPath) -> RunPage:
     with (run_dir / path).open("rb") as file:
         match = _TITLE.search(file.read(4096).decode("utf-8", errors="replace"))
     title = html.unescape(match[1]).strip() if match else ""
-    probes = ROOMS[3]
-    room = probes if "probes" in path.parts else next((r for r in ROOMS if path.stem in r.stems), OTHER)
+    room = next((r for r in ROOMS if r.folder and r.folder in path.parts[:-1]), None)
+    room = room or next((r for r in ROOMS if path.stem in r.stems), OTHER)
     return RunPage(path.as_posix(), title or path.stem, room)

@@ -26,6 +26,7 @@ def run(tmp_path, results):
     written(folder / "saes" / "training.html", "Training")
     written(folder / "saes" / "seed-0" / "attributes.html", "Matrix")
     written(folder / "probes" / "area.html", "Area &amp; layers")
+    written(folder / "heads" / "stages.2.html", "Heads")
     written(folder / "circuit" / "circuit.html", "&lt;script&gt;window.hacked = 1&lt;/script&gt;")
     written(folder / "own.html", "Mine")
     written(folder / "page" / "index.html")
@@ -43,6 +44,7 @@ def test_pages_are_found_in_the_order_of_their_rooms(run):
         ("Training and comparison of autoencoders", "saes/training.html", "Training"),
         ("Attribute matrix", "saes/seed-0/attributes.html", "Matrix"),
         ("Probes and layer profiles", "probes/area.html", "Area & layers"),
+        ("Interpretable heads", "heads/stages.2.html", "Heads"),
         ("Circuits", "circuit/circuit.html", ATTACK),
         ("Other pages", "own.html", "Mine"),
     ]
@@ -83,7 +85,9 @@ def test_an_export_takes_them_along_and_shows_titles_as_text(tab, run, tmp_path)
     out = export_static(run, tmp_path / "out")
     assert (out.parent / "files" / "saes" / "training.html").is_file()
     tab.page.goto(out.as_uri())
-    tab.page.wait_for_function("() => document.body.dataset.drawn === 'overview'")  # with Plotly, which is on its way else
+    tab.page.wait_for_function(
+        "() => document.body.dataset.drawn === 'overview'"
+    )  # with Plotly, which is on its way else
     tab.go("stages")
     assert ATTACK in tab.page.locator("main").inner_text()
     tab.page.get_by_role("link", name="Training").click()
