@@ -67,7 +67,7 @@ class ReceptiveFields:
             raise ConfigError(
                 f"reach {reach_deg:g}°, step {step_deg:g}° and sizes {sizes_deg}: receptive fields need lengths above 0"
             )
-        n = int(reach_deg / step_deg)
+        n = int(reach_deg / step_deg + 1e-9)  # 0.3 / 0.1 is a little below 3
         at = step_deg * np.arange(-n, n + 1)
         up, right, size = (a.ravel() for a in np.meshgrid(at, at, np.array(sizes_deg), indexing="ij"))
         inside = np.hypot(up, right) <= reach_deg + 1e-9

@@ -199,7 +199,7 @@ def compare_heads(
         r2 = r_squared(held_out.concepts, bottleneck.concepts(held_out.x), train.concepts.mean(0))
         concept_r2 = {name: float(v) for name, v in zip(train.names, r2, strict=True)}
         curve = intervention_curve(bottleneck, train, held_out, seed=seed)
-        leakage = concept_leakage(train, held_out, seed=seed)
+        leakage = concept_leakage(train, held_out, units_are_patients=units_are_patients, seed=seed)
     counts = (len(set(train.groups.tolist())), len(set(held_out.groups.tolist())))
     return HeadComparison(tuple(scores), heads, concept_r2, curve, leakage, counts)
 

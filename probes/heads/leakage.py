@@ -64,13 +64,17 @@ class Leakage:
         )
 
 
-def concept_leakage(train: HeadData, held_out: HeadData, *, seed: int = 0) -> Leakage:
+def concept_leakage(
+    train: HeadData, held_out: HeadData, *, units_are_patients: bool = True, seed: int = 0
+) -> Leakage:
     """Measure leakage of a linear bottleneck.
 
     Parameters
     ----------
     train, held_out
         Different patients.
+    units_are_patients
+        False where the groups are parts of one subject: then there is no interval.
     seed
         Of the shuffled concepts.
 
@@ -94,7 +98,7 @@ def concept_leakage(train: HeadData, held_out: HeadData, *, seed: int = 0) -> Le
             head, fit_bottleneck(train, learns_from="true"), fit_bottleneck(train.with_shuffled_concepts(seed)),
         )
     ]  # fmt: skip
-    return Leakage(float(gained.mean()), mean_interval(gained), *scores)
+    return Leakage(float(gained.mean()), mean_interval(gained, units_are_patients=units_are_patients), *scores)
 
 
 def _log_loss(

@@ -32,6 +32,14 @@ def test_candidates_lie_inside_the_disc_in_every_size():
     assert set(fields.size_deg) == {0.5, 1.5}
 
 
+def test_middles_reach_the_discs_edge_whatever_steps_it_is_cut_into():
+    # 0.3 / 0.1 and 1.2 / 0.4 round to a little below 3
+    for reach, step in ((3.0, 1.0), (0.3, 0.1), (1.2, 0.4)):
+        fields = ReceptiveFields.candidates(reach, step, (1.0,))
+        assert len(fields) == 29
+        assert fields.eccentricity_deg.max() == pytest.approx(reach)
+
+
 def test_distance_is_that_of_the_middles():
     assert field(3.0, 0.0).distance_deg(field(0.0, 4.0, 2.0)) == pytest.approx([5.0])
 

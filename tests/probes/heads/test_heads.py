@@ -177,6 +177,13 @@ def test_leakage_says_what_its_interval_shows():
     assert "no sign" in Leakage(0.1, Interval(0.05, 0.2, n=30), 0.9, 0.9, 0.9).text
 
 
+def test_parts_of_one_subject_give_no_interval_anywhere(world):
+    found = compare_heads(*world, kinds=("bottleneck",), units_are_patients=False)
+    intervals = [i for s in found.scores for i in (s.interval, s.price_interval)]
+    assert not any(i.ends for i in [*intervals, found.leakage.interval])
+    assert "not estimable" in found.leakage.text
+
+
 def test_shuffled_concepts_are_rows_of_other_patients():
     data = made(straight)
     moved = data.with_shuffled_concepts(0)
