@@ -1,15 +1,10 @@
-"""breast-cancer from the shell, from nothing: claims are held against the phantoms that the mammograms were rendered from."""
+"""breast-cancer: which mammograms are studied, and which of them can be rendered with more of a finding."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.cli import entry
-from experiments.report import read_report
-from experiments.report.report import Report
 from experiments.studies.breast_cancer import BREAST_CANCER, QUICK_IMAGES
 from experiments.studies.phantom_study_config import PhantomStudyConfig
 from experiments.studies.phantom_study_patients import study_patients
