@@ -64,9 +64,7 @@ class Leakage:
         )
 
 
-def concept_leakage(
-    train: HeadData, held_out: HeadData, *, units_are_patients: bool = True, seed: int = 0
-) -> Leakage:
+def concept_leakage(train: HeadData, held_out: HeadData, *, units_are_patients: bool = True, seed: int = 0) -> Leakage:
     """Measure leakage of a linear bottleneck.
 
     Parameters

@@ -104,6 +104,34 @@ def test_an_area_is_summed_over_tokens(made, capsys):
     assert Path(found["result"]).parent.name == "sum"
 
 
+def test_sums_are_held_out_by_the_splits_of_the_images_that_have_a_value(made, capsys):
+    run_folder = made / "a"
+    table = made / "scans" / "metadata.csv"
+    whole = table.read_text()
+    lines = whole.splitlines()
+    # four training images without an area: folds that were counted from the first image would start too early by four
+    lines[1:5] = [",".join([*line.split(",")[:4], "", line.split(",")[5]]) for line in lines[1:5]]
+    argv = (
+        "--attribute",
+        "area",
+        "--level",
+        "sum",
+        "--region",
+        "square",
+        "--site",
+        "stages.1",
+        "--shuffles",
+        0,
+        "--json",
+    )
+    try:
+        table.write_text("\n".join(lines) + "\n")
+        assert run("probe", "--activations", run_folder / "activations", *argv, "--by", "split") == 0
+    finally:
+        table.write_text(whole)
+    assert json.loads(capsys.readouterr().out)["sites"]["stages.1"]["fold"] == [0] * 24 + [1] * 12
+
+
 def test_grades_are_read_as_levels(made, capsys):
     argv = ("--attribute", "grade", "--site", "stages.2", "--folds", 3, "--shuffles", 0)
     assert run("probe", "--activations", made / "a" / "activations", *argv) == 0
