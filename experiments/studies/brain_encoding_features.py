@@ -152,16 +152,17 @@ def moved_by(
 def matched_sets(driven: Driving, sets: int, random: np.random.Generator) -> list[Int[NDArray[np.int64], " chosen"]]:
     """Return random sets of as many other features, each as strong as the feature whose place it takes.
 
-    Strong: by the length of what taking it away removes; one of the twenty features nearest in that, none twice.
+    Strong: by the length of what taking it away removes; one of the twenty features nearest in that, none twice. No set where too
+    few others live: a smaller one would lose less by being smaller.
     """
     living = np.setdiff1d(np.flatnonzero(driven.norm > 0), driven.features)
+    if len(living) < len(driven.features):
+        return []
     found = []
     for _ in range(sets):
         taken: list[int] = []
         for feature in driven.features:
             free = np.setdiff1d(living, taken)
-            if not len(free):
-                break
             near = free[np.argsort(np.abs(driven.norm[free] - driven.norm[feature]), kind="stable")[:20]]
             taken.append(int(random.choice(near)))
         found.append(np.array(taken, dtype=np.int64))

@@ -79,12 +79,12 @@ def confirm(
         ablated = {r: without(encoder, found[r], found[r].features, how) for r in regions}
         by_frozen = {}
         for r in regions:
-            # their codes overlap and are large: what is compared moves the activation as far as the features do
+            # what is compared moves the activation as far as the features do, neither farther nor less far
             far, theirs = (
                 moved_by(bench, by, d.features, d.codes if how == "mean" else None)
                 for by, d in ((encoder, found[r]), (frozen, of_frozen[r]))
             )
-            part = min(1.0, far / theirs) if theirs > 0 else 1.0
+            part = far / theirs if theirs > 0 else 1.0
             by_frozen[r] = without(frozen, of_frozen[r], of_frozen[r].features, how, part)
         for region in regions:
             sets = matched_sets(found[region], n_sets, random)
@@ -132,7 +132,7 @@ def _claim(
         method="percentile",
     )  # fmt: skip
     random = [lost(predicted, r[:, voxels], measured) for r in rivals]
-    usual = float(np.quantile(random, 0.95))
+    usual = float(np.quantile(random, 0.95)) if random else None
     of_frozen = lost(predicted, frozen[:, voxels], measured)
     elsewhere = {r: lost(predicted, a[:, voxels], measured) for r, a in ablated.items() if r != region}
     other = max(elsewhere, key=lambda r: elsewhere[r]) if elsewhere else None
@@ -142,7 +142,9 @@ def _claim(
         f"measured ({how} replacement, {len(voxels)} voxels).",
         "interventional", value if np.isfinite(value) else None, "share of the correlation lost", LEAST, _CRITERION,
         controls=(
-            Control(RANDOM, usual, None, f"95 % of {len(random)} random sets lose less than {usual:.2f}", below),
+            Control(RANDOM, usual, None,
+                    "too few other features are ever active" if usual is None
+                    else f"95 % of {len(random)} random sets lose less than {usual:.2f}", below),
             Control(FROZEN, of_frozen, None, f"theirs, moved as far, lose {of_frozen:.2f}", below),
             Control(OTHER, None if other is None else elsewhere[other], None,
                     "no other region" if other is None else f"those of {other} lose {elsewhere[other]:.2f}", below),

@@ -1,10 +1,12 @@
 """What the study measures, where its value is known by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from experiments.studies.brain_encoding_actions import response_to_chosen
+from experiments.studies.brain_encoding_actions import _trusted, response_to_chosen
 from experiments.studies.brain_encoding_attribution import slope
 from experiments.studies.brain_encoding_features import Driving, matched_sets, taken_away
 from experiments.studies.brain_encoding_localization import nearest_disc
@@ -56,6 +58,10 @@ def test_random_sets_are_as_strong_as_what_they_stand_beside_and_hold_none_of_it
         assert norm[chosen] == pytest.approx([5.0, 1.0], abs=1.0)
 
 
+def test_there_is_no_random_set_where_too_few_other_features_live():
+    assert matched_sets(driven([5.0, 0.0, 0.0, 1.0, 2.0]), 10, np.random.default_rng(0)) == []
+
+
 def test_features_are_replaced_by_their_mean_or_by_those_of_another_stimulus():
     acts = torch.arange(24.0).reshape(4, 2, 3)
     neurons, chosen = Neurons("site", 3), np.array([1])
@@ -72,3 +78,22 @@ def test_features_that_are_taken_away_by_half_go_half_the_way():
     half = taken_away(neurons, chosen, mean, 0.5)(acts.clone())
     whole = taken_away(neurons, chosen, mean)(acts.clone())
     assert half == pytest.approx((acts + whole) / 2)
+
+
+def test_leaving_out_no_voxel_is_no_gain_that_holds():
+    random = np.random.default_rng(0)
+    measured = random.standard_normal((40, 6))
+    confirmed = SimpleNamespace(
+        predicted=measured + random.standard_normal((40, 6)), measured=measured, groups=np.arange(40).astype(object)
+    )
+    bench = SimpleNamespace(
+        config=SimpleNamespace(seed=0, sizes=SimpleNamespace(n_random=20)), model=SimpleNamespace(trained=True)
+    )
+    everybody = _trusted(bench, SimpleNamespace(called=np.ones(6, dtype=bool)), confirmed)
+    assert everybody.value is None
+    assert everybody.verdict != "met"
+    assert "none is left out" in everybody.statement
+    confirmed.predicted[:, 3:] = random.standard_normal((40, 3))
+    half = _trusted(bench, SimpleNamespace(called=np.arange(6) < 3), confirmed)
+    assert half.value > 0
+    assert half.statement.startswith("Leaving out 3 of 6 voxels changes the mean correlation from")
