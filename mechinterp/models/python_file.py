@@ -95,7 +95,7 @@ def _neighbours_importable(path: Path) -> Iterator[None]:
     """Let a user's file import the files beside it, as it can when Python runs it.
 
     Installed packages go first. What was imported from there is forgotten afterwards, so that another folder's file of the
-    same name is not taken for it.
+    same name is not taken for it; packages of an environment inside the folder stay.
     """
     folder = str(path.resolve().parent)
     before = set(sys.modules)
@@ -104,10 +104,16 @@ def _neighbours_importable(path: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(folder)
+        known = {name.partition(".")[0] for name in before}
         for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).is_relative_to(folder) and not name.startswith(_OWN):
+            file, top = getattr(sys.modules[name], "__file__", None), name.partition(".")[0]
+            if file and top not in known and _lies_in(Path(file), folder, top) and not name.startswith(_OWN):
                 del sys.modules[name]
+
+
+def _lies_in(file: Path, folder: str, top: str) -> bool:
+    """Say whether a file is of the module or package `top` directly in a folder, not in an environment further down."""
+    return file.is_relative_to(folder) and file.relative_to(folder).parts[0].partition(".")[0] == top
 
 
 def _import(path: Path, spec: str) -> ModuleType:

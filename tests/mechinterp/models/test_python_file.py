@@ -261,3 +261,21 @@ def test_a_file_imports_the_files_beside_it_and_never_those_of_another_folder(tm
         assert model.module[0].out_channels == width
     assert sys.path == path
     assert "net_beside" not in set(sys.modules) - known
+
+
+def test_packages_of_an_environment_in_the_users_folder_stay_imported(tmp_path, monkeypatch):
+    packages = tmp_path / ".venv" / "lib" / "site-packages"
+    (packages / "installed_in_venv").mkdir(parents=True)
+    (packages / "installed_in_venv" / "__init__.py").write_text("")
+    (tmp_path / "layers_beside").mkdir()
+    (tmp_path / "layers_beside" / "__init__.py").write_text("from torch import nn\n\nlast = nn.Linear(3, 2)\n")
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\nimport installed_in_venv\nfrom layers_beside import last\n\ndef build():\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)\n\nbuild.input_size = (3, 32, 32)\n"
+    )
+    monkeypatch.syspath_prepend(packages)
+    load_model(f"py:{tmp_path / 'mine.py'}:build")
+    # imported once more, a package with compiled parts fails or has every class twice
+    assert "installed_in_venv" in sys.modules
+    assert "layers_beside" not in sys.modules
+    monkeypatch.delitem(sys.modules, "installed_in_venv")
