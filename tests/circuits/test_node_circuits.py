@@ -5,7 +5,6 @@ import torch
 from small_models import both_runs, one_thread, planted_wiring, small_images, small_vit
 
 from circuits.ablations import mean, resample, zero
-from circuits.plain_runs import direct_rerun
 from circuits.metrics import as_metric
 from circuits.node_circuits import (
     NodeCircuitRunner,
@@ -16,6 +15,7 @@ from circuits.node_circuits import (
     tail_of,
 )
 from circuits.nodes import features, neurons
+from circuits.plain_runs import direct_rerun
 from circuits.running_alone import CircuitRunner
 from circuits.wiring import Wiring
 from mechinterp import logit
