@@ -13,12 +13,12 @@ from mechinterp.errors import ConfigError, LeakageError
 from mechinterp.progress import SILENT, Progress
 from mechinterp.statistics.bootstrap import Interval, bootstrap_groups
 from mechinterp.statistics.separation_intervals import auroc_interval
-from probes.classifiers import STRENGTHS
 from probes.heads.bottleneck import ConceptBottleneck, fit_bottleneck
-from probes.heads.data import HeadData, folds_of
+from probes.heads.data import HeadData
 from probes.heads.intervention_curve import InterventionCurve, intervention_curve
 from probes.heads.leakage import Leakage, concept_leakage
 from probes.heads.nadaraya_watson import fit_nadaraya_watson
+from probes.heads.opaque import fitted_logistic
 from probes.heads.prototypes import fit_prototypes
 from probes.heads.terms import Explanation, Head
 from probes.scores import auroc, r_squared
@@ -183,7 +183,7 @@ def compare_heads(
             raise ConfigError(f"'{kind}' is no head: it must be one of {', '.join(KINDS)}")
     if set(train.groups.tolist()) & set(held_out.groups.tolist()):
         raise LeakageError("a patient is among those that train and those held out: split whole patients")
-    opaque = _log_odds(train, held_out.x)
+    opaque: Values = fitted_logistic(train.x, train).decision_function(held_out.x)
     scores = [_score(OPAQUE, opaque, opaque, held_out, 0.0, units_are_patients)]
     heads: dict[HeadKind, Head] = {}
     for kind in progress.track(kinds, "fitting heads", total=len(kinds)):
@@ -214,20 +214,6 @@ def _fit(kind: HeadKind, train: HeadData, per_class: int, seed: int) -> Head:
             return fit_prototypes(train, per_class=per_class, seed=seed)
         case "kernel":
             return fit_nadaraya_watson(train, seed=seed)
-
-
-def _log_odds(train: HeadData, asked: Float[Values, "image width"]) -> Float[Values, " image"]:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)), {"logisticregression__C": STRENGTHS},
-        scoring="neg_log_loss", cv=folds_of(train.groups, train.y),
-    )  # fmt: skip
-    odds: Values = search.fit(train.x, train.y).best_estimator_.decision_function(asked)
-    return odds
 
 
 def _to_log_odds(p: Float[Values, " image"]) -> Float[Values, " image"]:

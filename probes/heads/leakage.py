@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from mechinterp.statistics.bootstrap import Interval
 from mechinterp.statistics.equivalence import mean_interval, patient_means
-from probes.classifiers import STRENGTHS
 from probes.heads.bottleneck import fit_bottleneck
 from probes.heads.data import HeadData, folds_of
+from probes.heads.opaque import fitted_logistic
 from probes.scores import auroc
 
 Values = NDArray[np.float64]
@@ -103,15 +103,6 @@ def _log_loss(
     x: Float[Values, "train column"], train: HeadData, asked: Float[Values, "image column"], held_out: HeadData
 ) -> Float[Values, " image"]:
     """Return each held-out image's log-loss in bits."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)), {"logisticregression__C": STRENGTHS},
-        scoring="neg_log_loss", cv=folds_of(train.groups, train.y),
-    )  # fmt: skip
-    log_p = search.fit(x, train.y).best_estimator_.predict_log_proba(asked)
+    log_p = fitted_logistic(x, train).predict_log_proba(asked)
     bits: Values = -log_p[np.arange(len(asked)), held_out.y] / np.log(2)
     return bits
