@@ -40,7 +40,7 @@ class ActivationCurve:
     count
         Patients in each bin.
     slope
-        Of the feature over the attribute, nothing else held fixed.
+        Of the feature over the attribute, nothing else held fixed; over images, so a patient with more of them counts more.
 
     """
 
