@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.analysis.chosen_images import patients_of_rows, rows_of_split, spread
 from experiments.analysis.circuit_runs import model_of_run, prepared_images
 from experiments.analysis.stagewise import images_of
 from experiments.dashboard.single_page import Shown, write_single_page
@@ -43,26 +44,21 @@ class Opened:
         """Return some images as the model's input."""
         return prepared_images(self.model, self.images.subset(rows.tolist()), self.preparation)
 
-    def rows(self, split: str | None, most: int | None = None) -> NDArray[np.int64]:
+    def rows(self, split: str | None, most: int | None = None, flag: str = "--most-images") -> NDArray[np.int64]:
         """Return the images of a split, or all; at most so many, spread over them.
 
         Raises
         ------
         ConfigError
-            If there is none.
+            If there is none, or none is asked for; `flag` is what asks.
 
         """
-        found = np.flatnonzero(_of_split(self.images, split))
-        if not len(found):
-            known = ", ".join(sorted({str(s) for s in self.images.splits or ()})) or "none"
-            raise ConfigError(f"no image is of the split '{split}': the run's splits are {known}")
-        if most is not None and len(found) > most:
-            found = found[np.linspace(0, len(found) - 1, most).astype(int)]
-        return found
+        found = rows_of_split(self.images, split)
+        return found if most is None else spread(found, most, flag)
 
     def patients(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the patients of some images; each image its own where nobody said."""
-        return rows if self.images.groups is None else np.asarray(self.images.groups)[rows]
+        return patients_of_rows(self.images, rows)
 
     def truth(self, rows: NDArray[np.int64], target: str, label: str | None) -> NDArray[np.bool_]:
         """Return which images truly show the target: those of its label, which is the class's name unless told.
@@ -144,10 +140,10 @@ def search_run(
         rows = np.arange(len(images))
     else:
         column = opened.column("--environment", environment)
-        rows = np.flatnonzero(np.isfinite(column) & _of_split(images, split))
+        rows = rows_of_split(images, split)
+        rows = rows[np.isfinite(column[rows])]
         values = np.array([f"{environment} {v:g}" for v in column])
-    if len(rows) > most_images:
-        rows = rows[np.linspace(0, len(rows) - 1, most_images).astype(int)]
+    rows = spread(rows, most_images)
     return find_shortcuts(
         opened.model, list(opened.encoders), opened.prepared(rows), environments=values[rows], target=as_class(target),
         labels=opened.truth(rows, target, label), groups=opened.patients(rows), method=method, seed=seed,
@@ -172,7 +168,9 @@ def edit_run(
     column = opened.column("--shortcut", shortcut)
     parts = {}
     for split in ("validation", "test"):
-        parts[split] = np.flatnonzero(_of_split(opened.images, split) & np.isfinite(column))
+        known_split = split in (opened.images.splits or ())
+        rows = rows_of_split(opened.images, split) if known_split else np.arange(0)
+        parts[split] = rows[np.isfinite(column[rows])]
         if not len(parts[split]):
             raise ConfigError(
                 f"the run's images have no split '{split}': an edit is chosen on validation and billed on test"
@@ -225,13 +223,6 @@ def write_bill(edited: EditedModel, bill: EditBill, out: Path) -> dict[str, str]
     shown = Shown("Loss of every class with and without the shortcut", bill.figure(), "Lower is better.")
     write_single_page(out / "edit.html", f"Bill of the edit '{bill.method}'", lines, [shown])
     return {name: str(out / name) for name in ("edit.json", "edit.html")}
-
-
-def _of_split(images: ImageSet, split: str | None) -> NDArray[np.bool_]:
-    if split is None:
-        return np.ones(len(images), dtype=bool)
-    found: NDArray[np.bool_] = np.array([s == split for s in images.splits or [""] * len(images)])
-    return found
 
 
 def interval_words(interval: Interval) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from experiments.analysis.chosen_images import patients_of_rows, rows_of_split, spread
 from experiments.analysis.stagewise import images_of
 from experiments.run_directory import Run
 from mechinterp.errors import ConfigError, HashMismatchError
@@ -51,7 +52,7 @@ class Opened:
         from circuits.inputs import as_batch
 
         prepared = prepared_images(self.model, self.images.subset(list(rows)), self.preparation)
-        return as_batch(self.model, prepared, np.asarray(self.images.groups)[list(rows)])
+        return as_batch(self.model, prepared, patients_of_rows(self.images, np.asarray(rows)))
 
 
 def opened_for_circuit(folder: Path) -> Opened:
@@ -176,13 +177,10 @@ def find_in_run(
 
     opened = opened_for_circuit(run.folder)
     model, images = opened.model, opened.images
-    chosen = np.arange(len(images))
-    if split is not None:
-        chosen = np.array([i for i in chosen if images.splits and images.splits[i] == split], dtype=np.int64)
+    chosen = rows_of_split(images, split)
     if only is not None:
         chosen = _answered(opened, chosen, only)
-    if len(chosen) > most_images:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, most_images).astype(int)]
+    chosen = spread(chosen, most_images)
     found_on, tested_on = _halves(images, chosen)
     # one set of nodes a site: of several seeds the first, and none where neurons were asked for
     by_site = {sae.site: sae for sae in reversed(opened.saes) if sae.site not in sites}
@@ -311,7 +309,7 @@ def _answered(opened: Opened, chosen: np.ndarray, only: str) -> np.ndarray:
 
 def _halves(images: ImageSet, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Divide images so that no patient is in both halves."""
-    groups = np.asarray(images.groups)[chosen]
+    groups = patients_of_rows(images, chosen)
     order = list(dict.fromkeys(groups.tolist()))
     if len(order) < 2:
         raise ConfigError(

@@ -14,7 +14,6 @@ from experiments.analysis.acting_runs import Opened, as_class
 from experiments.analysis.thumbnails import thumbnail
 from experiments.dashboard.markup import element
 from experiments.dashboard.single_page import Shown, write_single_page
-from mechinterp.errors import ConfigError
 from mechinterp.files import write_json
 from mechinterp.progress import SILENT, Progress
 
@@ -74,9 +73,7 @@ def turn_run(
     from circuits import counterfactual_features
     from circuits.acting.decision import Decision
 
-    if cases < 1:
-        raise ConfigError(f"--cases is {cases}: explain at least 1")
-    rows, reference = opened.rows(split, cases), opened.rows(reference_split, most_images)
+    rows, reference = opened.rows(split, cases, "--cases"), opened.rows(reference_split, most_images)
     # a case must not be its own nearest image
     reference = np.setdiff1d(reference, rows)
     found = counterfactual_features(

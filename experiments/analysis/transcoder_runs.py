@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from experiments.analysis.chosen_images import rows_of_split, spread
 from experiments.analysis.circuit_pictures import InputPictures
 from experiments.analysis.circuit_runs import model_of_run, parsed_metric, prepared_images
 from experiments.analysis.stagewise import images_of
@@ -100,11 +101,7 @@ def trace_run(
         raise ConfigError(f"{run.folder} has no activations: mechinterp capture … --out {store_folder}")
     store = ActivationStore.open(store_folder)
     model, images = model_of_run(store), images_of(store)
-    chosen = [i for i in range(len(images)) if split is None or (images.splits and images.splits[i] == split)]
-    if not chosen:
-        raise ConfigError(f"no image is of the split '{split}'")
-    step = max(1, -(-len(chosen) // most_images))
-    images = images.subset(chosen[::step])
+    images = images.subset(spread(rows_of_split(images, split), most_images).tolist())
     x = torch.as_tensor(prepared_images(model, images, store.manifest.preparation)).to(model.device)
     transcoders = load_transcoders(folder)
     graph = transcoder_graph(
