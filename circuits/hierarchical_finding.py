@@ -162,7 +162,8 @@ def find_circuit_by_groups(
         }
     with _counted(model) as count:
         found = find_circuit(model, batch.x, nodes=_grouped(whole, current), config=config, **shared)
-    circuit = _renumbered(found, current, whole, possible, attributes or {})
+    # the images went as prepared ones: only their own set knows whether its groups are patients
+    circuit = replace(_renumbered(found, current, whole, possible, attributes or {}), batch=batch)
     levels.append(Level(_size(current), _size(_kept(found, current)), count.images + ordering.images))
     return HierarchicalCircuit(circuit, tuple(levels))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from small_models import one_thread
 
 from circuits import FindConfig, find_circuit
 from circuits.hierarchical_finding import _counted, find_circuit_by_groups
+from circuits.inputs import Batch
 from circuits.planted.by_hand import hand_made_cnn
 from circuits.planted.random_circuits import RandomCircuitConfig, random_circuit
 from circuits.planted.scoring import score
@@ -48,6 +50,19 @@ def test_the_hand_made_cnn_is_found_whole():
     sizes = {e.edge: e.size for e in flat.edges}
     for e in found.circuit.edges:
         assert e.size == pytest.approx(sizes[e.edge])
+
+
+def test_parts_of_one_subject_give_its_edges_no_interval(monkeypatch):
+    planted = hand_made_cnn()
+    shown = planted.images(24, seed=1)
+    parts = Batch(shown.x, np.asarray(shown.groups), units_are_patients=False)
+    monkeypatch.setattr("circuits.hierarchical_finding.as_batch", lambda *_: parts)
+    settings = FindConfig(**{**SETTINGS, "batch": 24})
+    found = find_circuit_by_groups(
+        planted.model, shown.x, sites=planted.sites, metric=logit("with"), config=settings
+    ).circuit
+    assert not found.batch.units_are_patients
+    assert all(edge.noising.low is None for edge in found.graph.edges)
 
 
 def with_many_small_effects(planted, size=3e-4):
