@@ -160,11 +160,13 @@ def edit_run(
     Raises
     ------
     ConfigError
-        If the images have no splits ``validation`` and ``test``.
+        If the images have no splits ``validation`` and ``test``, or fewer than no random edits are asked for.
 
     """
     from circuits import edit
 
+    if random < 0:
+        raise ConfigError(f"--random is {random}: give 0 or more")
     column = opened.column("--shortcut", shortcut)
     parts = {}
     for split in ("validation", "test"):

@@ -168,13 +168,16 @@ def find_in_run(
     Raises
     ------
     ConfigError
-        If the run has no store, or the images are too few to be divided, or cannot be told right from wrong.
+        If the run has no store, or the images are too few to be divided, or cannot be told right from wrong, or fewer than no
+        random circuits are asked for.
     HashMismatchError
         If the model's weights are not those that were captured.
 
     """
     from circuits import find_circuit, find_circuit_by_groups, measure_faithfulness
 
+    if random_circuits < 0:
+        raise ConfigError(f"--random-circuits is {random_circuits}: give 0 or more")
     opened = opened_for_circuit(run.folder)
     model, images = opened.model, opened.images
     chosen = rows_of_split(images, split)

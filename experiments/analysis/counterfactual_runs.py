@@ -14,6 +14,7 @@ from experiments.analysis.acting_runs import Opened, as_class
 from experiments.analysis.thumbnails import thumbnail
 from experiments.dashboard.markup import element
 from experiments.dashboard.single_page import Shown, write_single_page
+from mechinterp.errors import ConfigError
 from mechinterp.files import write_json
 from mechinterp.progress import SILENT, Progress
 
@@ -67,7 +68,7 @@ def turn_run(
     Raises
     ------
     ConfigError
-        If no case is asked for.
+        If no case is asked for, or no reference image is left beside the cases.
 
     """
     from circuits import counterfactual_features
@@ -76,6 +77,10 @@ def turn_run(
     rows, reference = opened.rows(split, cases, "--cases"), opened.rows(reference_split, most_images)
     # a case must not be its own nearest image
     reference = np.setdiff1d(reference, rows)
+    if not len(reference):
+        raise ConfigError(
+            "no reference image is left beside the cases themselves: raise --most-images, or name another --reference-split"
+        )
     found = counterfactual_features(
         opened.model, opened.encoders[0], opened.prepared(rows), opened.prepared(reference), target=as_class(target),
         chosen=features or None, most=most, progress=progress,

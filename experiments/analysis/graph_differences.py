@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.dashboard.circuit_page import write_circuit_page
-from mechinterp.errors import ConfigError
+from mechinterp.errors import ConfigError, DamagedFileError
 from mechinterp.files import write_json
 
 if TYPE_CHECKING:
@@ -22,13 +22,18 @@ def read_graph(path: Path) -> FeatureGraph:
     ------
     ConfigError
         If there is none.
+    DamagedFileError
+        If the file holds something else.
 
     """
     from circuits.graph import FeatureGraph
 
     for candidate in (path, path / "circuit.json", path / "circuit" / "circuit.json"):
         if candidate.is_file():
-            return FeatureGraph.load(candidate)
+            try:
+                return FeatureGraph.load(candidate)
+            except DamagedFileError as error:
+                raise DamagedFileError(f"{candidate} is no circuit.json of mechinterp circuit: {error}") from error
     raise ConfigError(f"{path} holds no circuit.json: mechinterp circuit RUN --metric … writes one")
 
 

@@ -30,13 +30,19 @@ def steer_run(
     Raises
     ------
     ConfigError
-        If no feature is named.
+        If no feature is named, a dose is no number, or fewer than no random directions are asked for.
 
     """
     from circuits import steer
 
     if not features:
         raise ConfigError("--features is empty: name at least one feature to steer")
+    if not np.isfinite(doses).all():
+        raise ConfigError(
+            f"--doses holds {', '.join(f'{d:g}' for d in doses if not np.isfinite(d))}: give finite numbers"
+        )
+    if random < 0:
+        raise ConfigError(f"--random is {random}: give 0 or more")
     rows = opened.rows(split, most_images)
     x, patients = opened.prepared(rows), opened.patients(rows)
     return [

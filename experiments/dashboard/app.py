@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LAST_PORT = 65_535
 INDEX = """<!doctype html>
 <html lang="en">
 <head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">
@@ -123,6 +124,7 @@ def make_server(run_dir: Path, host: str = "127.0.0.1", port: int = 8050, *, tok
     """
     from werkzeug.serving import make_server as make
 
+    _check_port(port)
     hosts = None if host in EVERYWHERE else (*LOOPBACK, host)
     app = make_app(run_dir, hosts, token=token)
     try:
@@ -147,6 +149,7 @@ def serve(run_dir: Path, host: str = "127.0.0.1", port: int = 8050, *, progress:
         Told the address, with the token that this time opens it, once it is listened on.
 
     """
+    _check_port(port)
     token = new_token()
     view = RunView.read(Path(run_dir))
     ensure_details(view, DeskOfRun(view), progress=progress)
@@ -158,6 +161,11 @@ def serve(run_dir: Path, host: str = "127.0.0.1", port: int = 8050, *, progress:
         pass
     finally:
         server.server_close()
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= LAST_PORT:
+        raise ConfigError(f"--port is {port}: it must be 0 to {LAST_PORT}; 0 takes any free one")
 
 
 def _layout(pages: Pages) -> Any:

@@ -111,6 +111,8 @@ def fit_prototypes(data: HeadData, *, per_class: int = 5, seed: int = 0) -> Prot
     for label in (0, 1):
         members = np.flatnonzero(data.y == label)
         patients = len(set(data.groups[members].tolist()))
+        if per_class < 1:
+            raise ConfigError(f"{per_class} prototypes of a class stand for nothing: ask for at least 1")
         if patients < per_class:
             raise ConfigError(
                 f"class {label} has {patients} patients: ask for at most as many prototypes of it, not {per_class}"

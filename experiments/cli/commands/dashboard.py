@@ -37,7 +37,10 @@ def run(
     """
     from experiments.analysis.stagewise import ensure_results
     from experiments.dashboard import export_static, serve
+    from mechinterp.errors import ConfigError
 
+    if desks < 0:
+        raise ConfigError(f"--desks is {desks}: give 0 or more")
     progress = ConsoleProgress()
     ensure_results(folder, progress=progress)
     if export is not None:

@@ -9,7 +9,7 @@ import pytest
 from circuits.graph import Effect, FeatureGraph, GraphEdge, GraphNode
 from experiments.analysis.graph_differences import merged, read_graph
 from experiments.cli import entry
-from mechinterp.errors import ConfigError
+from mechinterp.errors import ConfigError, DamagedFileError
 
 
 def graph(edges, metric="logit of a", sites=("s", "t"), **claim):
@@ -69,6 +69,10 @@ def test_sites_of_both_stand_in_an_order_that_both_keep():
 def test_what_cannot_be_compared_is_refused(both, tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"holds no circuit\.json"):
         read_graph(tmp_path)
+    other = tmp_path / "ratings.json"
+    other.write_text('{"format": 1}')
+    with pytest.raises(DamagedFileError, match=r"ratings\.json is no circuit\.json of mechinterp circuit"):
+        read_graph(other)
     with pytest.raises(ConfigError, match="circuits of the same metric"):
         merged(FIRST, graph([("s:0", "metric", 1.0, 1.0)], metric="logit of b"), {})
     assert entry.run(["diff-circuits", str(both / "a"), str(both / "b"), "--names", "one"]) == 2

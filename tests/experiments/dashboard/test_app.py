@@ -82,6 +82,13 @@ def test_a_taken_port_is_said_in_one_line(run_dir):
             make_server(run_dir, port=port, token="t")
 
 
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_refused_before_anything_is_read(tmp_path, port):
+    for start in (lambda: make_server(tmp_path, port=port, token="t"), lambda: serve(tmp_path, port=port)):
+        with pytest.raises(ConfigError, match=f"--port is {port}: it must be 0 to 65535"):
+            start()
+
+
 def test_serving_says_its_address_and_stops_when_interrupted(run_dir, monkeypatch):
     from werkzeug.serving import BaseWSGIServer
 

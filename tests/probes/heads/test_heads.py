@@ -244,6 +244,8 @@ def test_too_few_patients_and_unknown_heads_are_refused(world):
         fit_bottleneck(train.take(np.arange(6)))
     with pytest.raises(ConfigError, match="ask for at most"):
         fit_prototypes(train, per_class=500)
+    with pytest.raises(ConfigError, match="0 prototypes of a class stand for nothing: ask for at least 1"):
+        fit_prototypes(train, per_class=0)
     with pytest.raises(ConfigError, match="'trees' is no head"):
         compare_heads(train, held_out, kinds=("trees",))
     rare = replace(train, y=(np.arange(240) < 2).astype(int))
