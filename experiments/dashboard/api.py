@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flask
@@ -53,22 +53,34 @@ def moved_json(view: RunView, desk: Desk, image: int, moves: tuple[Move, ...]) -
     return {
         **outcome_json(outcome),
         "words": describe(outcome, before, desk.class_names, desk.objective.name),
-        "cautions": cautions(view, moves, outcome),
+        "cautions": cautions(view, moves, outcome, {m.unit: desk.unit(image, m.kind, m.index).largest for m in moves}),
         "seconds": round(seconds, 3),
     }
 
 
-def cautions(view: RunView, moves: tuple[Move, ...], outcome: Outcome) -> list[str]:
-    """Return why an answer may mean little: values that no image of the run has, a change as large as the activation."""
+def cautions(
+    view: RunView, moves: tuple[Move, ...], outcome: Outcome, largest_here: Mapping[str, float] | None = None
+) -> list[str]:
+    """Return why an answer may mean little: values that no image of the run has, a change as large as the activation.
+
+    Parameters
+    ----------
+    view, moves, outcome
+        What was moved in which run, and what it gave.
+    largest_here
+        Each moved unit's largest value on the image: what a factor multiplies.
+
+    """
     found = []
     for move in moves:
         record = view.feature_of_number.get(move.index) if move.kind == "feature" else None
-        if record is None or move.how == "scale":
+        if record is None:
             continue
         largest = record["max"].number()
-        if largest is not None and move.value > largest:
+        reached = move.value * (largest_here or {}).get(move.unit, 0.0) if move.how == "scale" else move.value
+        if largest is not None and reached > largest and not (move.how == "scale" and move.value <= 1):
             found.append(
-                f"{move.unit} is set to {format_value(move.value)}, above the largest value it takes in this run "
+                f"{move.unit} is set to {format_value(reached)}, above the largest value it takes in this run "
                 f"({format_value(largest)}): off the data."
             )
     if outcome.relative_change > 1:

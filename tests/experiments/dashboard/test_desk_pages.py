@@ -150,6 +150,10 @@ def test_values_off_the_data_are_said_to_be_so(live):
     above, inside = (Move("feature", feature.index, "set", share * in_run) for share in (2.0, 0.5))
     assert "off the data" in cautions(view, (above,), desk.after(0, [above]))[0]
     assert cautions(view, (inside,), desk.before(0)) == []
+    times = Move("feature", above.index, "scale", 3.0)
+    half_of_most = {times.unit: above.value / 2}
+    assert "off the data" in cautions(view, (times,), desk.before(0), half_of_most)[0]
+    assert cautions(view, (Move("feature", above.index, "scale", 1.0),), desk.before(0), half_of_most) == []
     huge = Move("channel", 0, "set", 1e6)
     assert cautions(view, (huge,), desk.after(0, [huge])) == [
         "The change is larger than the activation itself: off the data."
