@@ -198,7 +198,7 @@ class _Tiles:
             for k, step in enumerate(steps):
                 grown = phantom.counterfactual(**{parameter: _raised(value, step)}).coverage[self.structure]
                 gained = cell_coverage(grown - before, self.grid, placement)
-                if abs(gained.sum()) < 1e-9:
+                if abs(gained.sum()) < 1e-6 * np.abs(gained).sum() or not gained.any():
                     raise ConfigError(
                         f"'{self.structure}' do not grow with '{parameter}': name the structure that does"
                     )

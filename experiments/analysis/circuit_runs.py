@@ -52,7 +52,10 @@ class Opened:
         from circuits.inputs import as_batch
 
         prepared = prepared_images(self.model, self.images.subset(list(rows)), self.preparation)
-        return as_batch(self.model, prepared, patients_of_rows(self.images, np.asarray(rows)))
+        batch = as_batch(self.model, prepared, patients_of_rows(self.images, np.asarray(rows)))
+        # blocks of one head are no patients, and nobody said of which patients images without groups are
+        known = self.images.units_are_patients and self.images.groups is not None
+        return replace(batch, units_are_patients=known)
 
 
 def opened_for_circuit(folder: Path) -> Opened:
@@ -197,6 +200,7 @@ def find_in_run(
         circuit = find_circuit_by_groups(model, batches[0].x, patients=batches[0].groups, **asked).circuit
     else:
         circuit = find_circuit(model, batches[0].x, groups=batches[0].groups, **asked)
+    circuit = replace(circuit, batch=batches[0])
     if only is not None:
         circuit = replace(circuit, claim={**circuit.claim, "only": only})
     if not circuit.edges:

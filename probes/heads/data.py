@@ -90,7 +90,8 @@ class HeadData:
         rng = np.random.default_rng(seed)
         _, members = groups_to_positions(self.groups)
         moved = self.concepts.copy()
-        for giver, taker in zip(rng.permutation(len(members)), range(len(members)), strict=True):
+        round_table = rng.permutation(len(members))  # each takes its neighbour's, so nobody keeps its own
+        for giver, taker in zip(np.roll(round_table, 1), round_table, strict=True):
             moved[members[taker]] = self.concepts[rng.choice(members[giver], len(members[taker]))]
         return replace(self, concepts=moved)
 
