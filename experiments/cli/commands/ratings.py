@@ -34,7 +34,7 @@ def run(
     view = RunView.read(folder)
     ratings = read_ratings(files)
     scores = score_ratings(ratings, read_key(folder, ratings[0].plan), seed=seed)
-    trained = view.trained is not False
+    trained = view.trained is True  # a run that does not say so is no trained one
     written = write_scores(folder, scores, trained=trained)
     claim = scores.claim(trained=trained)
     lines = [claim.statement, f"{claim.verdict}{': ' + '; '.join(claim.reasons) if claim.reasons else ''}"]
