@@ -251,3 +251,14 @@ def test_too_few_patients_and_unknown_heads_are_refused(world):
     rare = replace(train, y=(np.arange(240) < 2).astype(int))
     with pytest.raises(ConfigError, match="patients in one fold only"):
         fit_bottleneck(rare)
+
+
+@pytest.mark.filterwarnings("error")
+def test_leakage_is_finite_where_the_label_is_told_for_certain():
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 60)
+    x = label[:, None] * 1e4 + rng.normal(size=(120, 3))
+    groups = np.arange(120).astype(str).astype(object)
+    data = HeadData(x, x[:, :1], ("a",), ("",), label, groups, ("",) * 120)
+    half = np.arange(120) % 2 == 0
+    assert np.isfinite(concept_leakage(data.take(np.flatnonzero(half)), data.take(np.flatnonzero(~half))).bits)
