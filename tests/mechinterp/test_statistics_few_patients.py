@@ -27,7 +27,7 @@ def test_each_end_is_the_correlation_whose_samples_just_reach_what_was_seen():
 def test_the_interval_holds_what_was_seen_and_turns_with_its_sign(rho, n, level):
     low, high = interval_by_inversion(rho, n, level)
     assert -1 <= low <= rho <= high <= 1
-    assert high - low > 0.01
+    assert high > low
     assert interval_by_inversion(-rho, n, level) == pytest.approx((-high, -low))
 
 
