@@ -27,8 +27,18 @@ def test_each_end_is_the_correlation_whose_samples_just_reach_what_was_seen():
 def test_the_interval_holds_what_was_seen_and_turns_with_its_sign(rho, n, level):
     low, high = interval_by_inversion(rho, n, level)
     assert -1 <= low <= rho <= high <= 1
-    assert high > low
+    assert high - low > (0.01 if abs(rho) < 0.99 else 0)
     assert interval_by_inversion(-rho, n, level) == pytest.approx((-high, -low))
+
+
+def test_a_perfect_order_leaves_out_the_correlations_that_hardly_ever_give_one():
+    # of samples from the low end 5 % reach it, those that equal it counting half: one in ten is in perfect order
+    low, high = interval_by_inversion(1.0, 12, 0.9)
+    assert high == 1
+    r = 2 * np.sin(np.pi * low / 6)
+    x, noise = np.random.default_rng(7).normal(size=(2, 12, 100_000))
+    ordered = np.argsort(x, axis=0) == np.argsort(r * x + np.sqrt(1 - r * r) * noise, axis=0)
+    assert ordered.all(0).mean() == pytest.approx(0.1, abs=0.02)
 
 
 def test_more_is_covered_at_a_higher_level_and_less_with_more_patients():
