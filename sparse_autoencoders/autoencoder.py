@@ -184,6 +184,31 @@ def activated(
     return hidden.relu()
 
 
+def hash_of_tensors(said: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of some words, and of tensors with their names."""
+    digest = hashlib.sha256(said.encode())
+    for name, tensor in tensors.items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_activation(
+    what: str, architecture: InferenceArchitecture, k: int | None, width: int, threshold: Tensor | None
+) -> None:
+    """Refuse a transcoder or crosscoder whose activation function lacks what it is made of.
+
+    Raises
+    ------
+    ConfigError
+        If a TopK one has no `k` up to `width`, or a JumpReLU one no threshold.
+
+    """
+    if architecture == "topk" and not (k and 1 <= k <= width):
+        raise ConfigError(f"k is {k}: a TopK {what} of {width} features wants 1 to {width}")
+    if architecture == "jumprelu" and threshold is None:
+        raise ConfigError(f"a JumpReLU {what} wants a threshold per feature")
+
+
 def require_same_source(encoder: FeatureEncoder, store: ActivationStore, *, allow_mismatch: bool = False) -> None:
     """Refuse an encoder on activations of another site, width, model or preparation.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.errors import ConfigError, ShapeError, SiteError, nearest
+from mechinterp.errors import ShapeError, SiteError, nearest
 from mechinterp.feature_encoder import check_width
-from sparse_autoencoders.autoencoder import InferenceArchitecture, activated
+from sparse_autoencoders.autoencoder import InferenceArchitecture, activated, check_activation, hash_of_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +75,7 @@ class Crosscoder:
             tensor = getattr(self, name)
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise ShapeError(f"{name} has shape {tuple(tensor.shape)}, {shape} fits: the crosscoder is damaged")
-        if self.architecture == "topk" and not (self.k and 1 <= self.k <= width):
-            raise ConfigError(f"k is {self.k}: a TopK crosscoder of {width} features wants 1 to {width}")
-        if self.architecture == "jumprelu" and self.threshold is None:
-            raise ConfigError("a JumpReLU crosscoder wants a threshold per feature")
+        check_activation(self.kind, self.architecture, self.k, width, self.threshold)
 
     @property
     def kind(self) -> str:
@@ -94,10 +90,7 @@ class Crosscoder:
     @cached_property
     def weights_hash(self) -> str:
         """SHA-256 of everything that decides codes and reconstructions."""
-        digest = hashlib.sha256(f"crosscoder {self.architecture} {' '.join(self.sites)} {self.k}".encode())
-        for name, tensor in self.tensors().items():
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_of_tensors(f"crosscoder {self.architecture} {' '.join(self.sites)} {self.k}", self.tensors())
 
     def directions(self, site: str) -> Float[Tensor, "feature d_in"]:
         """Return what one unit of each feature adds at a site, in that site's own scale.

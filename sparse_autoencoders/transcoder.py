@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.errors import ConfigError, ShapeError
+from mechinterp.errors import ShapeError
 from mechinterp.feature_encoder import check_width
-from sparse_autoencoders.autoencoder import InferenceArchitecture, activated
+from sparse_autoencoders.autoencoder import InferenceArchitecture, activated, check_activation, hash_of_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +73,7 @@ class Transcoder:
                 raise ShapeError(
                     f"{name} has shape {tuple(tensor.shape)}, {shape} fits the encoder: the transcoder is damaged"
                 )
-        if self.architecture == "topk" and not (self.k and 1 <= self.k <= width):
-            raise ConfigError(f"k is {self.k}: a TopK transcoder of {width} features wants 1 to {width}")
-        if self.architecture == "jumprelu" and self.threshold is None:
-            raise ConfigError("a JumpReLU transcoder wants a threshold per feature")
+        check_activation(self.kind, self.architecture, self.k, width, self.threshold)
 
     @property
     def kind(self) -> str:
@@ -107,10 +103,7 @@ class Transcoder:
     @cached_property
     def weights_hash(self) -> str:
         """SHA-256 of everything that decides what is written."""
-        digest = hashlib.sha256(f"{self.architecture} {self.site} {self.to_site} {self.k}".encode())
-        for name, tensor in self.tensors().items():
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_of_tensors(f"{self.architecture} {self.site} {self.to_site} {self.k}", self.tensors())
 
     def preactivations(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows feature"]:
         """Return what the features see before any is set to zero.
