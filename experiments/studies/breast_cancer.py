@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.studies.phantom_study_case import ChangedQuantity, StudyCase
-from experiments.studies.phantom_study_config import Architecture
+from experiments.studies.phantom.case import ChangedQuantity, StudyCase
+from experiments.studies.phantom.config import Architecture
 from mechinterp.phantoms.mammogram.population import MammogramStudy
 from mechinterp.phantoms.planted_shortcut import Shortcut
 from mechinterp.progress import Progress

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.studies.phantom_study_case import ChangedQuantity, StudyCase
-from experiments.studies.phantom_study_config import Architecture
+from experiments.studies.phantom.case import ChangedQuantity, StudyCase
+from experiments.studies.phantom.config import Architecture
 from mechinterp.phantoms.fundus_population import FundusStudy
 from mechinterp.phantoms.planted_shortcut import PlantedShortcut
 from mechinterp.progress import Progress

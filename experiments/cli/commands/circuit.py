@@ -108,8 +108,8 @@ def run(
 
 
 def _of_brain_study(run: Run, target: Path, *, as_json: bool) -> None:
-    from experiments.studies.brain_mri_circuit import find_brain_circuit
-    from experiments.studies.brain_mri_circuit_page import write_brain_circuit
+    from experiments.studies.brain_mri.circuit import find_brain_circuit
+    from experiments.studies.brain_mri.circuit_page import write_brain_circuit
 
     with run.stage("circuit", metric="brain-mri") as record:
         found = find_brain_circuit(run.folder, progress=ConsoleProgress())

@@ -57,7 +57,7 @@ def _report_of(folder: Path, progress: Progress) -> Report:
     from experiments.analysis.stagewise import ensure_results
     from experiments.report.saving import FILE, read_report
     from experiments.run_directory import Run
-    from experiments.studies.brain_mri_report import brain_mri_report
+    from experiments.studies.brain_mri.report import brain_mri_report
     from mechinterp.files import read_json
 
     stages = Run.open(folder).stages if (folder / "run.json").exists() else {}

@@ -11,9 +11,9 @@ import typer
 
 from experiments.cli.console import ConsoleProgress, emit
 from experiments.cli.options import DownloadFlag, JsonFlag, with_config
-from experiments.studies.brain_encoding_config import BrainEncodingConfig
-from experiments.studies.brain_mri_config import BrainMRIConfig
-from experiments.studies.phantom_study_config import PhantomStudyConfig
+from experiments.studies.brain_encoding.config import BrainEncodingConfig
+from experiments.studies.brain_mri.config import BrainMRIConfig
+from experiments.studies.phantom.config import PhantomStudyConfig
 from mechinterp.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run(
 
 
 def _brain_mri(out: Path, given: dict[str, Any], download: bool) -> dict[str, Any]:
-    from experiments.studies.brain_mri import run_brain_mri
+    from experiments.studies.brain_mri.study import run_brain_mri
 
     results = run_brain_mri(out, BrainMRIConfig(**given), download=download, progress=ConsoleProgress())
     return {
@@ -113,7 +113,7 @@ def _brain_mri(out: Path, given: dict[str, Any], download: bool) -> dict[str, An
 
 
 def _brain_encoding(_name: str, out: Path, given: dict[str, Any], download: bool) -> Report:
-    from experiments.studies.brain_encoding import run_brain_encoding
+    from experiments.studies.brain_encoding.study import run_brain_encoding
 
     return run_brain_encoding(out, BrainEncodingConfig(**given), download=download, progress=ConsoleProgress())
 
@@ -121,7 +121,7 @@ def _brain_encoding(_name: str, out: Path, given: dict[str, Any], download: bool
 def _phantom_study(name: str, out: Path, given: dict[str, Any], download: bool) -> Report:
     from experiments.studies.breast_cancer import BREAST_CANCER
     from experiments.studies.dr_screening import DR_SCREENING
-    from experiments.studies.phantom_study import run_phantom_study
+    from experiments.studies.phantom.study import run_phantom_study
 
     cases = {case.name: case for case in (DR_SCREENING, BREAST_CANCER)}
     return run_phantom_study(

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.analysis.claims import drives, follows, weakest_turn
 from experiments.analysis.run_report import exploration_report
-from experiments.studies.brain_mri_report import brain_mri_report
+from experiments.studies.brain_mri.report import brain_mri_report
 
 WAY = {
     "kind": "sae", "ranked_by": "reference", "size": 10, "alive": 400, "chosen": [1, 2], "before_after": [],

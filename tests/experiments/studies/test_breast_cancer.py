@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.studies.breast_cancer import BREAST_CANCER, QUICK_IMAGES
-from experiments.studies.phantom_study_config import PhantomStudyConfig
-from experiments.studies.phantom_study_patients import study_patients
+from experiments.studies.phantom.config import PhantomStudyConfig
+from experiments.studies.phantom.patients import study_patients
 from mechinterp.errors import ConfigError
 from mechinterp.progress import SILENT
 

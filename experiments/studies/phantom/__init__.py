@@ -1,0 +1,1 @@
+"""What the studies on rendered patients (dr-screening, breast-cancer) share."""

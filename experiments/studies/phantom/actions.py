@@ -1,0 +1,97 @@
+"""Actionability: whether handing the least sure images to a person lowers the error, beside handing over any."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+
+from experiments.report import ElementEvidence, PlannedTest
+from experiments.studies.phantom.bench import StudyBench
+from mechinterp.claims import Bound, Claim, Control
+from mechinterp.statistics.bootstrap import bootstrap_groups
+from mechinterp.store.reader import ActivationStore
+
+ELEMENT = "actionability"
+DEFER = "deferring the least sure images lowers the error"
+SHARE = 0.2
+LEAST = Bound("at least", 0.25)
+RANDOM = "deferring as many at random"
+_CRITERION = "at least a quarter of the errors spared per image handed over beyond chance, over the whole interval"
+
+
+def planned() -> tuple[PlannedTest, ...]:
+    """Return the test of this element."""
+    return (
+        PlannedTest(
+            ELEMENT, DEFER,
+            f"the {SHARE:.0%} of confirmation images whose answer lies nearest to a threshold set on discovery patients are "
+            "handed to a person",
+            "share of all errors that are handed over, beyond the share of images", _CRITERION, (RANDOM,), LEAST,
+        ),
+    )  # fmt: skip
+
+
+def threshold_of(margins: Float[NDArray[np.float64], " image"], positive: Bool[NDArray[np.bool_], " image"]) -> float:
+    """Return the answer's threshold with the fewest errors: midway between two neighbouring answers."""
+    order = np.argsort(margins, kind="stable")
+    sorted_margins, labels = margins[order], positive[order]
+    # errors when everything from position k on is called positive
+    errors = np.concatenate([[0], np.cumsum(labels)]) + (len(labels) - positive.sum()) - np.concatenate(
+        [[0], np.cumsum(~labels)]
+    )  # fmt: skip
+    k = int(np.argmin(errors))
+    if k == 0:
+        return float(sorted_margins[0] - 1)
+    if k == len(labels):
+        return float(sorted_margins[-1] + 1)
+    return float((sorted_margins[k - 1] + sorted_margins[k]) / 2)
+
+
+def handed_over(
+    margins: Float[NDArray[np.float64], " image"], threshold: float, share: float = SHARE
+) -> Int[NDArray[np.int64], " chosen"]:
+    """Return the images whose answers lie nearest to the threshold."""
+    return np.argsort(np.abs(margins - threshold), kind="stable")[: round(share * len(margins))]
+
+
+def spared(
+    margins: Float[NDArray[np.float64], " image"], positive: Bool[NDArray[np.bool_], " image"], threshold: float,
+    share: float = SHARE,
+) -> float:  # fmt: skip
+    """Return which share of the errors is handed over, beyond the share of images; NaN where there is no error."""
+    wrong = (margins > threshold) != positive
+    if not wrong.any():
+        return float("nan")
+    handed = handed_over(margins, threshold, share)
+    return float(wrong[handed].sum() / wrong.sum() - len(handed) / len(margins))
+
+
+def confirm(bench: StudyBench, store: ActivationStore, threshold: float) -> ElementEvidence:
+    """Hand over the least sure confirmation images."""
+    side, margins = bench.patients.confirmation, bench.margins(store)
+    value = spared(margins, side.positive, threshold)
+    interval = bootstrap_groups(
+        lambda images: spared(margins[images], side.positive[images], threshold), side.groups, seed=bench.config.seed
+    )
+    random = np.random.default_rng(bench.config.seed)
+    wrong = (margins > threshold) != side.positive
+    handed = handed_over(margins, threshold)
+    n = len(handed)
+    drawn = np.array([
+        wrong[random.permutation(len(wrong))[:n]].sum() / max(1, wrong.sum()) - n / len(wrong) for _ in range(1000)
+    ])  # fmt: skip
+    highest = float(np.quantile(drawn, 0.95))
+    kept = float((wrong.sum() - wrong[handed].sum()) / max(1, len(wrong) - n))
+    error = float(wrong.mean())
+    claim = Claim.measured(
+        f"Handing the {SHARE:.0%} least sure images to a person lowers the error from {error:.1%} to {kept:.1%} of those left.",
+        "interventional", value if np.isfinite(value) else None, "share of errors beyond chance", LEAST, _CRITERION,
+        controls=(Control(RANDOM, highest, bool(value > highest) if np.isfinite(value) else None,
+                          f"95 % of 1000 random choices spare less than {highest:+.2f} beyond their share"),),
+        test=DEFER, interval=interval.ends, interval_note=interval.reason or interval.warning, trained=bench.model.trained,
+        numbers={"error": error, "error of those left": kept, "share handed over": SHARE, "threshold": threshold},
+    )  # fmt: skip
+    return ElementEvidence(
+        ELEMENT, (claim,), ("Deferral does not mend the model: it says which of its answers to look at.",)
+    )

@@ -1,0 +1,239 @@
+"""Physical attribution: can the quantity be read, and does the answer follow it, against the true counterfactual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from experiments.report import ElementEvidence, PlannedTest
+from experiments.studies.phantom.bench import StudyBench
+from experiments.studies.phantom.case import ChangedQuantity, StudyCase
+from mechinterp.attributes.table import Attribute
+from mechinterp.capturing import run_with_cache
+from mechinterp.claims import Bound, Claim, Control
+from mechinterp.feature_encoder import Directions
+from mechinterp.phantoms.phantom import PhantomImage
+from mechinterp.store.reader import ActivationStore
+from probes import fit_concept_vector, fit_probe, pixel_baseline, pooled_activations, validate_used
+
+ELEMENT = "physical attribution"
+LEAST_R2 = Bound("at least", 0.5)
+LARGEST_P = 0.05
+MARKS = "burnt-in marks"
+FEWEST_RENDERED = 8
+"""With fewer images that a change can be rendered in, whether the answer follows it is not tested."""
+READ = "the quantity can be read"
+
+
+@dataclass(frozen=True)
+class ChosenDirections:
+    """What was chosen on the discovery patients.
+
+    Parameters
+    ----------
+    probed_site
+        Where the named attribute was read best; ``None`` where the images have no such attribute.
+    vectors
+        Direction of every quantity at the last site: what activations do when it grows. ``None`` where too few images hold it.
+
+    """
+
+    probed_site: str | None
+    vectors: tuple[Directions | None, ...]
+
+
+def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known: bool) -> tuple[PlannedTest, ...]:
+    """Return the tests of this element: none where the images have no measured quantity."""
+    if primary is None:
+        return ()
+    read = PlannedTest(
+        ELEMENT, READ,
+        f"ridge regression of {primary} on activations, mean over cells; site chosen on discovery patients, scored out of "
+        "fold on confirmation patients",
+        "R²", "R² of at least 0.5 over its whole interval, and p ≤ 0.05",
+        ("shuffled attribute", "pixel baseline", "untrained network", "control task"), LEAST_R2, LARGEST_P,
+    )  # fmt: skip
+    if not truth_known:
+        return (read,)
+    used = tuple(
+        PlannedTest(
+            ELEMENT, _used_name(q),
+            f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave"
+            f"{'' if q.structure is None else f', where {q.structure} grow'}, beside the same images rendered with that much more of it",
+            f"slope of the answer {q.per}, as a multiple of the true counterfactual's",
+            f"beyond ±{q.margin:g} logits {q.per}, and 0.5 to 2 times the slope of the true counterfactual",
+            ("true counterfactual", f"{n_random} random directions of the same norm", "dose response",
+             "the direction follows the attribute", MARKS, *(() if case.bystander is None else (case.bystander.label,))),
+        )
+        for q in case.quantities
+    )  # fmt: skip
+    return (read, *used)
+
+
+def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
+    """Choose the probe's site and every quantity's direction on the discovery patients."""
+    side, case, primary = bench.patients.discovery, bench.case, bench.primary
+    if primary is None:
+        return ChosenDirections(None, ())
+    values = side.images.attributes.column(primary)
+    scores = {}
+    for site in dict.fromkeys(bench.sites):
+        x = pooled_activations(store, site)
+        quick: dict[str, Any] = {"n_shuffles": 0, "n_control_tasks": 0, "code_length": False, "n_boot": 100}
+        scores[site] = fit_probe(
+            x, values, groups=side.groups, kind="continuous", seed=bench.config.seed, **quick
+        ).score
+    last = pooled_activations(store, bench.sites[1])
+    quantities = case.quantities if bench.patients.truth_known else ()
+    vectors = tuple(
+        _across_patients(bench, last, q) if q.structure is None else _within_patients(bench, q) for q in quantities
+    )
+    return ChosenDirections(max(scores, key=lambda site: scores[site]), vectors)
+
+
+def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections) -> ElementEvidence:
+    """Test what was chosen on the confirmation patients."""
+    if chosen.probed_site is None or bench.primary is None:
+        return ElementEvidence(
+            ELEMENT, (), (f"The images have no column '{bench.case.primary}': nothing was measured.",)
+        )
+    claims = [_read(bench, store, chosen.probed_site, bench.primary)]
+    limits = ["Reading a quantity off the activations does not say that the model uses it."]
+    if bench.patients.truth_known:
+        sizes, case = bench.config.sizes, bench.case
+        marks = {m: _mark_effect(bench, bench.patients.confirmation.rendered(sizes.steered), m) for m in case.marks}
+        for vector, q in zip(chosen.vectors, case.quantities, strict=True):
+            rendered = bench.patients.confirmation.rendered(sizes.steered, q.possible)
+            calibration = bench.patients.discovery.rendered(sizes.calibrated, q.possible)
+            if vector is None or min(len(rendered), len(calibration)) < FEWEST_RENDERED:
+                limits.append(f"Too few images hold {q.label}: whether the answer follows it was not tested.")
+                continue
+            claims.append(_used(bench, vector, q, rendered, calibration, marks))
+    else:
+        limits.append("Whether the model uses the quantity was not tested: a photograph has no true counterfactual.")
+    return ElementEvidence(ELEMENT, tuple(claims), tuple(limits))
+
+
+def _across_patients(
+    bench: StudyBench, pooled: Float[NDArray[Any], "image width"], quantity: ChangedQuantity
+) -> Directions:
+    """Return how the last site differs between patients with more and with less of a quantity."""
+    values = bench.patients.discovery.images.attributes.column(quantity.parameter)
+    site, unit = bench.sites[1], quantity.unit or "1"
+    found = fit_concept_vector(pooled, values, estimator="pattern", name=quantity.parameter, unit=unit, site=site)
+    return Directions(
+        site, torch.tensor(found.direction, dtype=torch.float32)[None], torch.tensor(found.mean, dtype=torch.float32)
+    )
+
+
+def _within_patients(bench: StudyBench, quantity: ChangedQuantity) -> Directions | None:
+    """Return how the last site changes in discovery images that are rendered with more of a quantity.
+
+    What lies in a few cells drowns in the mean over an image, and differs between patients by much else; the same image with and
+    without it differs by nothing else.
+    """
+    rendered = bench.patients.discovery.rendered(bench.config.sizes.calibrated, quantity.possible)
+    if len(rendered) < FEWEST_RENDERED:
+        return None
+    site, step = bench.sites[1], quantity.steps[-1]
+    more = [quantity.raised(p, step) for p in rendered]
+    with torch.inference_mode():
+        before, after = (run_with_cache(bench.model, bench.prepared(some), [site])[site] for some in (rendered, more))
+    change = (after - before).mean((0, 1)).float()
+    return Directions(site, (change / change.norm().clamp_min(1e-12))[None], before.mean((0, 1)).float())
+
+
+def _used_name(quantity: ChangedQuantity) -> str:
+    return f"the answer follows {quantity.label}"
+
+
+def _read(bench: StudyBench, store: ActivationStore, site: str, name: str) -> Claim:
+    side = bench.patients.confirmation
+    about, values = side.images.attributes[name], side.images.attributes.column(name)
+    untrained = bench.captured(side, "confirmation-untrained", bench.untrained)
+    found = fit_probe(
+        pooled_activations(store, site), values, groups=side.groups, kind="continuous", name=about.name, unit=about.unit,
+        site=site, baseline=pixel_baseline(side.images), untrained=pooled_activations(untrained, site),
+        n_shuffles=200, seed=bench.config.seed,
+    )  # fmt: skip
+    error = "" if found.mae is None else f", mean absolute error {found.mae:.3g} {about.unit}"
+    return Claim.measured(
+        f"{_plain(about)} can be read off {site} for patients never seen: R² {found.score:.2f}{error}.",
+        "correlational", found.score, "R²", LEAST_R2, "R² of at least 0.5 over its whole interval, and p ≤ 0.05",
+        controls=found.controls, test=READ, interval=found.interval.ends,
+        interval_note=found.interval.reason or found.interval.warning, p_value=found.p_value, largest_p=LARGEST_P,
+        trained=bench.model.trained, numbers={"mean absolute error": found.mae},
+    )  # fmt: skip
+
+
+def _used(
+    bench: StudyBench, direction: Directions, quantity: ChangedQuantity, rendered: Sequence[PhantomImage[Any]],
+    calibration: Sequence[PhantomImage[Any]], marks: dict[str, NDArray[np.float64]],
+) -> Claim:  # fmt: skip
+    result = validate_used(
+        bench.model, direction, 0, list(rendered), list(calibration), parameter=quantity.parameter, steps=quantity.steps,
+        objective=bench.objective, margin=quantity.margin, structure=quantity.structure, n_random=bench.config.sizes.n_random, seed=bench.config.seed,
+        progress=bench.progress,
+    )  # fmt: skip
+    claim = result.claims[0]
+    worst = max(marks, key=lambda m: abs(float(marks[m].mean())))
+    moved, least = abs(float(marks[worst].mean())), abs(result.true_slope.mean) * quantity.steps[0]
+    more = f"{quantity.amount(quantity.steps[0])} more of {quantity.label} by {least:.2f}"
+    controls = [
+        Control(
+            MARKS, moved, bound=Bound("at most", least),
+            detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {more}",
+        )
+    ]  # fmt: skip
+    bystander = bench.case.bystander
+    if bystander is not None:
+        drifted = abs(float(_bystander_effect(bench, rendered, bystander).mean()))
+        step = bystander.amount(bystander.steps[0])
+        controls.append(
+            Control(
+                bystander.label, drifted, bound=Bound("at most", least),
+                detail=f"{step} more of it moves the answer by {drifted:.2f} on average, {more}",
+            )
+        )  # fmt: skip
+    true, steered = result.true_slope.mean, result.steered_slope.mean
+    # after the last site the model may be linear: the steered slope is then the same for everybody, its ratio to the true is not
+    ratio, interval = result.ratio, result.ratio_interval
+    return replace(
+        claim, test=_used_name(quantity), controls=(*claim.controls, *controls),
+        statement=(
+            f"The answer follows {quantity.label}: {steered:+.2g} logits {quantity.per} when activations are moved along its direction, "
+            f"{true:+.2g} when the image itself is rendered with more of it."
+        ),
+        value=ratio if np.isfinite(ratio) else None, unit="times the true slope", interval=interval.ends,
+        interval_note=interval.reason or interval.warning,
+        numbers={"true slope": true, "steered slope": steered, "smallest step": quantity.steps[0]},
+    )  # fmt: skip
+
+
+def _plain(about: Attribute) -> str:
+    """Return name and unit without saying the unit twice, as ``lesion_area_mm2`` does."""
+    return replace(about, name=about.name.removesuffix("_mm2").removesuffix("_mm")).label.capitalize()
+
+
+def _mark_effect(bench: StudyBench, rendered: Sequence[PhantomImage[Any]], mark: str) -> NDArray[np.float64]:
+    """Return what burning a mark in does to the answer of every image; images that bear it already lose it."""
+    changed = [p.counterfactual(**{mark: 1 - getattr(p.parameters, mark)}) for p in rendered]
+    sign = np.array([1 - 2 * getattr(p.parameters, mark) for p in rendered])
+    moved: NDArray[np.float64] = sign * (bench.answers(changed) - bench.answers(rendered))
+    return moved
+
+
+def _bystander_effect(
+    bench: StudyBench, rendered: Sequence[PhantomImage[Any]], quantity: ChangedQuantity
+) -> NDArray[np.float64]:
+    """Return what the smallest step of a quantity that should not matter does to the answer of every image."""
+    some = [p for p in rendered if quantity.possible(p.parameters)]
+    more = [quantity.raised(p, quantity.steps[0]) for p in some]
+    moved: NDArray[np.float64] = bench.answers(more) - bench.answers(some)
+    return moved

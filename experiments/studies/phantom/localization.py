@@ -1,0 +1,51 @@
+"""Localization: whether relevance maps find the lesions, better than what knows nothing of the model."""
+
+from __future__ import annotations
+
+from circuits.localization import LocalizationConfig, localization_table
+from experiments.report import ElementEvidence, PlannedTest
+from experiments.studies.phantom.bench import StudyBench
+from mechinterp.claims import Bound
+
+ELEMENT = "localization"
+METHOD = "lrp"
+FOUND = "relevance maps find the lesions"
+BEYOND = Bound("at least", 0.0)
+CONTROLS = ("edge detector", "centre prior", "random map", "randomised weights", "random order of deletion")
+
+
+def planned(bench: StudyBench) -> tuple[PlannedTest, ...]:
+    """Return the test of this element; none where the images have no masks."""
+    if not bench.structures:
+        return ()
+    return (
+        PlannedTest(
+            ELEMENT, FOUND,
+            f"layer-wise relevance propagation of the answer on confirmation images with a lesion, against the masks of "
+            f"{' and '.join(bench.structures)}",
+            "area under precision and recall over pixels, above the strongest baseline",
+            "the whole interval above the strongest of edge detector, centre prior and random map", CONTROLS, BEYOND,
+        ),
+    )  # fmt: skip
+
+
+def confirm(bench: StudyBench) -> ElementEvidence:
+    """Score maps of confirmation images."""
+    if not bench.structures:
+        why = f"The images have no masks of {' and '.join(bench.case.structures)}: nothing was scored."
+        return ElementEvidence(ELEMENT, (), (why,))
+    sizes = bench.config.sizes
+    table = localization_table(
+        bench.model, bench.patients.discovery.images, bench.patients.confirmation.images, bench.objective,
+        truth=bench.structures, methods=(METHOD,), ground_truth=bench.patients.truth_known, levels=("pixel",),
+        config=LocalizationConfig(
+            most_images=sizes.localized, faithful_images=sizes.localized // 2, random_images=sizes.localized // 2,
+            stages=3, seed=bench.config.seed,
+        ),
+        progress=bench.progress,
+    )  # fmt: skip
+    limits = (
+        f"One method ({METHOD.upper()}), named beforehand; `mechinterp localize` compares all of them.",
+        "A map that lies on the lesions does not say by which quantity they act.",
+    )
+    return ElementEvidence(ELEMENT, (table.claim(METHOD, test=FOUND),), limits)

@@ -1,0 +1,98 @@
+"""Rendered stimuli and known voxels: three parts, true changes, and a network's cells at their place in degrees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.run_directory import Run
+from experiments.studies.brain_encoding.bench import EncodingBench
+from experiments.studies.brain_encoding.config import BrainEncodingConfig
+from experiments.studies.brain_encoding.experiment import NOISE_REGION, simulated_experiment
+from experiments.studies.brain_encoding.features import driving, moved_by, taken_away
+from experiments.studies.brain_encoding.fits import Explored
+from mechinterp.feature_encoder import Neurons
+from mechinterp.models.loading import load_model
+from mechinterp.progress import SILENT
+from mechinterp.reference import stimulus_networks
+from probes.encoding import EncodingModel
+from probes.encoding_scores import VoxelTest
+from probes.receptive_fields import ReceptiveFields
+
+CONFIG = BrainEncodingConfig(exemplars=80, subjects=1, voxels=5)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return simulated_experiment(CONFIG, SILENT)
+
+
+@pytest.fixture(scope="module")
+def bench(experiment, tmp_path_factory):
+    model = load_model(f"py:{stimulus_networks.__file__}:stimulus_cnn", "random", seed=0)
+    return EncodingBench(CONFIG, Run.create(tmp_path_factory.mktemp("run")), model, experiment, SILENT)
+
+
+def test_no_exemplar_stands_in_two_parts(experiment):
+    parts = [set(experiment.groups[p]) for p in (experiment.fit, experiment.check, experiment.confirm)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 80
+
+
+def test_voxels_of_noise_stand_beside_those_of_the_regions(experiment):
+    assert experiment.regions == ("V1", "face", "scene")
+    noise = experiment.of(NOISE_REGION)
+    assert noise.sum() == 10
+    assert np.isnan(experiment.truth.fields.up_deg[noise]).all()
+    assert (experiment.truth.ceiling[noise] == 0).all()
+
+
+def test_true_changes_are_none_where_nothing_is_changed_and_only_of_who_sees_it(experiment):
+    parameters = experiment.truth.phantoms.parameters
+    gabors = np.array([i for i, p in enumerate(parameters) if p.content == "gabor"])[:3]
+    faces = np.array([i for i, p in enumerate(parameters) if p.content == "face" and p.right_deg < 2])[:4]
+    (_, same), (moved, by_faces), (_, by_gabors) = experiment.truth.changes(
+        [(faces, {}), (faces, {"right_deg": 1.5}), (gabors, {"contrast": -0.3})]
+    )
+    assert same == pytest.approx(np.zeros_like(same), abs=1e-9)
+    assert [
+        p.right_deg - parameters[i].right_deg for i, p in zip(faces, moved.parameters, strict=True)
+    ] == pytest.approx([1.5] * 4)
+    assert np.abs(by_faces[:, experiment.of("face")]).max() > 0.1
+    # a fainter grating is seen by early voxels alone
+    assert by_gabors[:, experiment.of("V1")].min() < 0
+    assert by_gabors[:, experiment.of("face")] == pytest.approx(0, abs=1e-9)
+    assert (by_faces[:, experiment.of(NOISE_REGION)] == 0).all()
+
+
+def test_cells_lie_where_they_look_in_degrees(bench):
+    assert bench.in_degrees(np.array([[48.0, 48.0]])) == pytest.approx(np.zeros((1, 2)))
+    # the first cell of 8 pixels: 44 pixels up, 44 to the left of fixation, 17 degrees over 96 pixels
+    assert bench.places["stages.2"][0] == pytest.approx([44 * 17 / 96, -44 * 17 / 96])
+    assert {name: len(at) for name, at in bench.places.items()} == {"stages.1": 24 * 24, "stages.2": 12 * 12}
+
+
+def test_a_prediction_goes_through_features_as_its_gradient_says(bench, experiment):
+    """With each unit a feature, what the features' site does not carry is what the earlier site does."""
+    random = np.random.default_rng(0)
+    n = len(experiment.region)
+    fields = ReceptiveFields(random.uniform(-3, 3, n), random.uniform(-3, 3, n), np.full(n, 1.5))
+    weights = random.standard_normal((32 + 64, n))
+    weights[:32] = 0
+    model = EncodingModel(bench.places, (32, 64), fields, weights, np.zeros(n), np.ones(n), np.ones(n))
+    test = VoxelTest(np.ones(n), np.zeros(n), 0.0, np.zeros(1), 0.05, "none")
+    found = driving(bench, Explored(model, model, model, {}, test), Neurons("stages.2", 64))
+    assert set(found) == set(experiment.regions)
+    for driven in found.values():
+        # nothing goes past the site, so the units' shares are the whole
+        assert driven.share.sum() == pytest.approx(1, abs=1e-4)
+        assert (np.diff(driven.share[driven.features]) <= 0).all()
+
+
+def test_taking_features_away_moves_the_activation_as_far_as_it_says(bench, experiment):
+    neurons, chosen = Neurons("stages.2", 64), np.array([1, 2])
+    mean = torch.zeros(64)
+    seen = torch.from_numpy(bench.maps(bench.inputs(experiment.fit[:64]))["stages.2"])
+    slow = (taken_away(neurons, chosen, mean)(seen.clone()) - seen).square().sum(-1).mean().sqrt()
+    assert moved_by(bench, neurons, chosen, mean) == pytest.approx(float(slow), rel=1e-5)
+    assert float(slow) == pytest.approx(float(seen[..., [1, 2]].square().sum(-1).mean().sqrt()), rel=1e-5)

@@ -1,0 +1,99 @@
+"""What the study measures, where its value is known by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.studies.brain_encoding.actions import _trusted, response_to_chosen
+from experiments.studies.brain_encoding.attribution import slope
+from experiments.studies.brain_encoding.features import Driving, matched_sets, taken_away
+from experiments.studies.brain_encoding.localization import nearest_disc
+from experiments.studies.brain_encoding.transparency import lost
+from mechinterp.feature_encoder import Neurons
+from probes.receptive_fields import ReceptiveFields
+
+
+def test_the_slope_of_half_a_change_is_a_half():
+    true = np.random.default_rng(0).standard_normal((10, 4))
+    assert slope(0.5 * true, true) == pytest.approx(0.5)
+    assert slope(-true, true) == pytest.approx(-1)
+    assert np.isnan(slope(true, np.zeros_like(true)))
+
+
+def test_what_is_lost_is_all_where_nothing_is_predicted_and_nothing_where_all_is_kept():
+    random = np.random.default_rng(0)
+    measured = random.standard_normal((400, 3))
+    predicted = measured + random.standard_normal((400, 3))
+    assert lost(predicted, predicted, measured) == pytest.approx(0)
+    assert lost(predicted, np.ones_like(measured), measured) == pytest.approx(1)
+    assert np.isnan(lost(np.ones_like(measured), measured, measured))
+
+
+def test_choosing_by_the_responses_themselves_finds_the_largest():
+    measured = np.stack([np.arange(20.0), -np.arange(20.0)], axis=1)
+    # the two largest of each: 18 and 19, 0 and -1
+    assert response_to_chosen(measured, measured, share=0.1) == pytest.approx((18.5 - 0.5) / 2)
+
+
+def test_the_nearest_disc_is_mirrored_through_fixation():
+    discs = ReceptiveFields.candidates(3.0, 1.5, (1.5,))
+    field = ReceptiveFields(np.array([1.4]), np.array([-1.6]), np.array([1.0]))
+    at = {side: nearest_disc(discs, field, side)[0] for side in (1.0, -1.0, 0.0)}
+    assert (discs.up_deg[at[1.0]], discs.right_deg[at[1.0]]) == (1.5, -1.5)
+    assert (discs.up_deg[at[-1.0]], discs.right_deg[at[-1.0]]) == (-1.5, 1.5)
+    assert discs.eccentricity_deg[at[0.0]] == 0
+
+
+def driven(norm):
+    return Driving(np.array([0, 3]), np.zeros(len(norm)), torch.zeros(len(norm)), np.asarray(norm, dtype=float))
+
+
+def test_random_sets_are_as_strong_as_what_they_stand_beside_and_hold_none_of_it():
+    norm = np.concatenate([[5.0, 0.0, 0.0, 1.0], np.linspace(4, 6, 30), np.linspace(0.8, 1.2, 30)])
+    for chosen in matched_sets(driven(norm), 10, np.random.default_rng(0)):
+        assert len(set(chosen)) == 2
+        assert not {0, 1, 2, 3} & set(chosen)
+        assert norm[chosen] == pytest.approx([5.0, 1.0], abs=1.0)
+
+
+def test_there_is_no_random_set_where_too_few_other_features_live():
+    assert matched_sets(driven([5.0, 0.0, 0.0, 1.0, 2.0]), 10, np.random.default_rng(0)) == []
+
+
+def test_features_are_replaced_by_their_mean_or_by_those_of_another_stimulus():
+    acts = torch.arange(24.0).reshape(4, 2, 3)
+    neurons, chosen = Neurons("site", 3), np.array([1])
+    by_mean = taken_away(neurons, chosen, torch.tensor([0.0, 7.0, 0.0]))(acts.clone())
+    assert torch.equal(by_mean[..., 1], torch.full((4, 2), 7.0))
+    assert torch.equal(by_mean[..., [0, 2]], acts[..., [0, 2]])
+    by_another = taken_away(neurons, chosen, None)(acts.clone())
+    assert torch.equal(by_another[..., 1], torch.roll(acts[..., 1], 2, 0))
+
+
+def test_features_that_are_taken_away_by_half_go_half_the_way():
+    acts = torch.rand(4, 2, 3)
+    neurons, chosen, mean = Neurons("site", 3), np.array([0, 2]), torch.tensor([1.0, 2.0, 3.0])
+    half = taken_away(neurons, chosen, mean, 0.5)(acts.clone())
+    whole = taken_away(neurons, chosen, mean)(acts.clone())
+    assert half == pytest.approx((acts + whole) / 2)
+
+
+def test_leaving_out_no_voxel_is_no_gain_that_holds():
+    random = np.random.default_rng(0)
+    measured = random.standard_normal((40, 6))
+    confirmed = SimpleNamespace(
+        predicted=measured + random.standard_normal((40, 6)), measured=measured, groups=np.arange(40).astype(object)
+    )
+    bench = SimpleNamespace(
+        config=SimpleNamespace(seed=0, sizes=SimpleNamespace(n_random=20)), model=SimpleNamespace(trained=True)
+    )
+    everybody = _trusted(bench, SimpleNamespace(called=np.ones(6, dtype=bool)), confirmed)
+    assert everybody.value is None
+    assert everybody.verdict != "met"
+    assert "none is left out" in everybody.statement
+    confirmed.predicted[:, 3:] = random.standard_normal((40, 3))
+    half = _trusted(bench, SimpleNamespace(called=np.arange(6) < 3), confirmed)
+    assert half.value > 0
+    assert half.statement.startswith("Leaving out 3 of 6 voxels changes the mean correlation from")
