@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from experiments.report import ElementEvidence, PlannedTest, ReportFigure
+from experiments.studies.naming_gain import precision_gain
 from experiments.studies.phantom.bench import StudyBench
 from experiments.studies.phantom.gallery import RANDOM, STRONGEST, gallery_figure
 from experiments.studies.phantom.patients import Side
@@ -69,19 +70,13 @@ class NamedFeatures:
     there: Float[NDArray[np.float64], "image name"]
 
     def gain(self, images: NDArray[np.int64]) -> float:
-        """Return the mean over names of the precision beyond the base rate; NaN where no name says anything."""
-        says, there = self.says[images], self.there[images]
-        known = ~np.isnan(there)
-        says, there = says * known, np.where(known, there, 0.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            gains = (says * there).sum(0) / says.sum(0) - there.sum(0) / known.sum(0)
-        gains = gains[np.isfinite(gains)]
-        return float(gains.mean()) if len(gains) else float("nan")
+        """Return the mean over names of the precision beyond the base rate, on some images."""
+        return precision_gain(self.says, self.there, images)
 
     @property
     def all_gain(self) -> float:
         """The same over all confirmation images."""
-        return self.gain(np.arange(len(self.says)))
+        return precision_gain(self.says, self.there)
 
 
 def choose(bench: StudyBench, store: ActivationStore) -> SparseAutoencoder:

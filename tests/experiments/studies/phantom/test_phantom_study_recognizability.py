@@ -1,4 +1,4 @@
-"""What names are worth, by hand; a gallery's pictures painted where the feature is active and nowhere else."""
+"""A gallery's pictures painted where the feature is active and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,44 +8,12 @@ import numpy as np
 import pytest
 
 from experiments.studies.phantom.gallery import TALLEST_PX, painted
-from experiments.studies.phantom.recognizability import NamedFeatures
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.preparation import Preparation
 from mechinterp.models.loading import load_model
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.reference import cnn
 from mechinterp.token_grid import TokenGrid
-from sparse_autoencoders import FeatureNames
-
-NO_NAMES = FeatureNames((), (), 0.05, 0, 0)
-
-
-def named(says: list[list[float]], there: list[list[float]]) -> NamedFeatures:
-    return NamedFeatures(NO_NAMES, np.array(says).T, np.array(there).T)
-
-
-def test_a_name_that_is_always_right_gains_what_the_base_rate_leaves() -> None:
-    assert named([[1, 1, 0, 0]], [[1, 1, 0, 0]]).all_gain == pytest.approx(0.5)
-
-
-def test_a_name_said_of_any_image_gains_nothing() -> None:
-    assert named([[1, 1, 1, 1]], [[1, 0, 0, 0]]).all_gain == pytest.approx(0.0)
-
-
-def test_the_gain_is_the_mean_over_names() -> None:
-    # 1 - 1/2 and 1/2 - 1/4
-    assert named([[1, 1, 0, 0], [1, 1, 0, 0]], [[1, 1, 0, 0], [1, 0, 0, 0]]).all_gain == pytest.approx(0.375)
-
-
-def test_images_of_which_nobody_knows_do_not_count() -> None:
-    # of the three known images one has it, and the name is said of that one
-    assert named([[1, 1, 0, 0]], [[1, np.nan, 0, 0]]).all_gain == pytest.approx(1 - 1 / 3)
-
-
-def test_a_name_that_says_nothing_of_some_images_is_left_out_and_none_at_all_has_no_gain() -> None:
-    silent = named([[0, 0, 1, 1]], [[1, 0, 1, 0]])
-    assert np.isnan(silent.gain(np.array([0, 1])))
-    assert np.isnan(NamedFeatures(NO_NAMES, np.zeros((4, 0)), np.zeros((4, 0))).all_gain)
 
 
 @pytest.fixture(scope="module")
