@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from experiments.report.element_evidence import ElementEvidence
 from experiments.report.elements import CITATION, ELEMENTS
@@ -71,28 +71,42 @@ def side_by_side(reports: Mapping[str, Report]) -> dict[str, Any]:
 
 
 def shared(reports: Sequence[Report]) -> tuple[str, ...]:
-    """Return in words whether study, plan and patients are the same for all runs."""
+    """Return in words whether study, plan, patients and images are the same for all runs."""
     studies = {report.use_case.name for report in reports}
-    # two sets of phantoms number their patients alike: the same names are the same patients within one set of images only
-    patients = {
-        (report.plan.plan.confirmation, str(report.provenance.get("images", {}).get("name")), report.use_case.name)
-        for report in reports
-    }
     planted = {_condition(report) for report in reports} - {None, "as-it-is"}
     criteria = {tuple(test.name for test in report.plan.plan.tests) for report in reports}
     found = []
     if len(studies) > 1:
         found.append("The runs are of different studies: compare how far each is understood, not their numbers.")
-    if len(patients) == 1 and all(report.plan.plan.confirmation for report in reports):
-        differs = " and, where something was planted wrong, that" if planted else ""
-        found.append(
-            f"All runs were confirmed on the same patients: what differs is the model, what was made of it{differs}."
-        )
-    else:
-        found.append("The runs were not confirmed on the same patients: their numbers differ by that too.")
+    differs = "the model, what was made of it and, where something was planted wrong, that" if planted else "the model and what was made of it"  # fmt: skip
+    found.append(
+        {
+            "same": f"All runs were confirmed on the same images: what differs is {differs}.",
+            "unknown": "All runs were confirmed on patients of the same names. Not every run says which pixels their images had: "
+            f"if they are the same, what differs is {differs}.",
+            "other images": "The runs were confirmed on other images of patients of the same names: their numbers differ by that too.",
+            "other patients": "The runs were not confirmed on the same patients: their numbers differ by that too.",
+        }[_confirmed_on(reports)]
+    )  # fmt: skip
     if len(studies) == 1 and len(criteria) > 1:
         found.append("The runs did not plan the same tests: a dash says that a run has no such test.")
     return tuple(found)
+
+
+def _confirmed_on(reports: Sequence[Report]) -> Literal["same", "unknown", "other images", "other patients"]:
+    """Say whether all runs opened the same images: told by their pixels, where every run kept their hash."""
+    about = [report.provenance.get("images", {}) for report in reports]
+    hashes = {images.get("confirmation_hash") for images in about}
+    if len(hashes) == 1 and None not in hashes:
+        return "same"
+    # two sets of phantoms number their patients alike: names are the same patients within one set of images only
+    named = {
+        (report.plan.plan.confirmation, str(images.get("name")), report.use_case.name)
+        for report, images in zip(reports, about, strict=True)
+    }
+    if len(named) > 1 or not all(report.plan.plan.confirmation for report in reports):
+        return "other patients"
+    return "other images" if len(hashes - {None}) > 1 else "unknown"
 
 
 def _run(name: str, report: Report) -> dict[str, Any]:

@@ -177,7 +177,10 @@ def _made_by(bench: StudyBench, explored: ActivationStore) -> dict[str, Any]:
     model = bench.model
     return {
         "model": {"spec": model.name, "weights_hash": model.weights_hash, "trained": model.trained},
-        "images": {"name": bench.patients.name, "store_hash": explored.hash},
+        "images": {
+            "name": bench.patients.name, "store_hash": explored.hash,
+            "confirmation_hash": bench.patients.confirmation.images.hash,
+        },
         "sites": list(bench.sites),
         "config": dataclasses.asdict(bench.config),
         "versions": versions(),

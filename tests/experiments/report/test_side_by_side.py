@@ -46,11 +46,15 @@ def at(record, pointer):
     return record
 
 
+IMAGES = {"name": "fundus phantom", "confirmation_hash": "a" * 64}
+
+
 def good_and_bad():
-    good = made.report(provenance={"model": {"spec": "cnn"}, "config": {"condition": "as-it-is"}})
+    good = made.report(provenance={"model": {"spec": "cnn"}, "images": IMAGES, "config": {"condition": "as-it-is"}})
     weak = made.claim(made.TESTS[0], interval=(0.1, 0.2), numbers={})
     bad = made.report(
-        {"localization": (weak,)}, provenance={"model": {"spec": "vit"}, "config": {"condition": "shortcut"}}
+        {"localization": (weak,)},
+        provenance={"model": {"spec": "vit"}, "images": IMAGES, "config": {"condition": "shortcut"}},
     )
     return {"right": good, "wrong": bad}
 
@@ -75,12 +79,13 @@ def test_a_test_that_a_run_planned_and_did_not_run_is_told_from_one_it_did_not_p
 
 def test_what_the_runs_share_is_said():
     runs = good_and_bad()
-    assert "confirmed on the same patients" in side_by_side(runs)["shared"][0]
+    assert "confirmed on the same images" in side_by_side(runs)["shared"][0]
     assert "planted wrong" in side_by_side(runs)["shared"][0]
     other = Plan("made", made.TESTS, "d" * 64, "e" * 64)
     runs["other"] = dataclasses.replace(
-        runs["right"], plan=PlanRecord(other), use_case=made.use_case(name="another study")
-    )
+        runs["right"], plan=PlanRecord(other), use_case=made.use_case(name="another study"),
+        provenance={"images": {"name": "fundus phantom", "confirmation_hash": "b" * 64}},
+    )  # fmt: skip
     said = " ".join(side_by_side(runs)["shared"])
     assert "different studies" in said
     assert "not confirmed on the same patients" in said
@@ -90,6 +95,29 @@ def test_patients_of_the_same_names_in_other_images_are_not_the_same() -> None:
     images = [{"images": {"name": name}} for name in ("fundus phantom", "mammogram phantom")]
     runs = {str(i): made.report(provenance=source) for i, source in enumerate(images)}
     assert "not confirmed on the same patients" in side_by_side(runs)["shared"][0]
+
+
+def test_the_same_patients_photographed_otherwise_are_not_the_same_images() -> None:
+    runs = {
+        str(i): made.report(provenance={"images": {**IMAGES, "confirmation_hash": digest}})
+        for i, digest in enumerate(("a" * 64, "b" * 64))
+    }
+    assert "other images of patients of the same names" in side_by_side(runs)["shared"][0]
+
+
+def test_the_same_pixels_are_the_same_images_whatever_their_folder_is_called() -> None:
+    runs = {name: made.report(provenance={"images": {**IMAGES, "name": name}}) for name in ("eyes", "copy of eyes")}
+    assert "confirmed on the same images" in side_by_side(runs)["shared"][0]
+
+
+def test_a_run_that_kept_no_hash_of_its_images_is_judged_by_names_and_says_so() -> None:
+    runs = {
+        "old": made.report(provenance={"images": {"name": IMAGES["name"]}}),
+        "new": made.report(provenance={"images": IMAGES}),
+    }
+    said = side_by_side(runs)["shared"][0]
+    assert "patients of the same names" in said
+    assert "Not every run says which pixels" in said
 
 
 def test_every_number_on_the_page_has_a_path_in_the_json():
