@@ -11,8 +11,9 @@ import torch
 
 from experiments.run_directory import Run
 from mechinterp.errors import ConfigError, HashMismatchError, ImagesError
-from mechinterp.files import read_json, sha256_json, write_json
+from mechinterp.files import read_json, sha256_file, sha256_json, write_json
 from mechinterp.images.image_set import ImageSet
+from mechinterp.images.metadata_table import TABLES
 from mechinterp.progress import SILENT, Progress
 from mechinterp.store.reader import ActivationStore
 
@@ -76,14 +77,18 @@ def ensure_results(folder: Path, *, progress: Progress = SILENT) -> None:
         raise ConfigError(
             f"{folder} has no autoencoder: mechinterp train-sae --activations {store_folder} --out {folder}/saes"
         )
-    made_from = sha256_json(
-        [read_json(store_folder / "manifest.json"), [read_json(f) for f in sae_folders], _probes(run)]
-    )
-    if run.results_path.exists() and read_json(run.results_path).get("made_from") == made_from:
+    manifest = read_json(store_folder / "manifest.json")
+    saes = [sha256_file(file) for folder in sae_folders for file in sorted(folder.parent.glob("*.safetensors"))]
+    made_from = sha256_json([manifest, [read_json(f) for f in sae_folders], saes, _probes(run)])
+    tables = _tables(manifest["images"]["source"])
+    before = read_json(run.results_path) if run.results_path.exists() else {}
+    # a run that is looked at where its images are not keeps its numbers
+    if before.get("made_from") == made_from and (tables is None or before.get("made_from_tables") == tables):
         return
     found = _explored(run, sae_folders[0].parent, progress)
     results = found.results()
-    write_json(run.results_path, {**_page_texts(found, results), **results, "made_from": made_from})
+    words = _page_texts(found, results)
+    write_json(run.results_path, {**words, **results, "made_from": made_from, "made_from_tables": tables})
 
 
 def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
@@ -118,6 +123,15 @@ def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
 
 def _probes(run: Run) -> list[Mapping[str, Any]]:
     return [read_json(p) for p in sorted((run.folder / "probes").glob("*.json"))]
+
+
+def _tables(source: Mapping[str, Any]) -> str | None:
+    """Return a hash of the tables that say what the images' attributes are; ``None`` where the images are not there."""
+    folder = Path(str(source.get("path", "")))
+    if not source.get("path") or not folder.exists():
+        return None
+    files = [folder / name for name in (*TABLES, "dataset.yaml")]
+    return sha256_json({file.name: sha256_file(file) for file in files if file.is_file()})
 
 
 def _page_texts(found: Exploration, results: Mapping[str, Any]) -> dict[str, Any]:
