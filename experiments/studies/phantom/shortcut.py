@@ -16,10 +16,10 @@ import torch
 from experiments.report import ElementEvidence, PlannedTest, ReportFigure
 from experiments.studies.phantom.bench import StudyBench
 from experiments.studies.phantom.marks import RHO, MarkedPairs
+from experiments.studies.phantom.site_answer import SiteAnswer, moved_by, share_through
 from mechinterp.capturing import run_with_cache
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import FeatureEncoder
-from mechinterp.tails import Tail
 
 if TYPE_CHECKING:
     from circuits.acting.edit_bill import EditBill
@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 ELEMENT = "actionability"
 ALIKE = "no feature serves a burnt-in mark"
 EDITED = "an edit takes the mark's weight away"
-DEALT, COUNTERFACTUAL, OTHERS = (
-    "patients dealt to environments at random", "true counterfactual of the mark", "other attributes",
+DEALT, COUNTERFACTUAL, SEEN, OTHERS = (
+    "patients dealt to environments at random", "true counterfactual of the mark", "the features see what moves the answer",
+    "other attributes",
 )  # fmt: skip
 ALPHA = 0.01
 MOST_MOVED = 0.1
 """Share of the distance between the two classes' answers by which a mark that is not used may move an answer."""
 LEAST_DIFFERENCE = 0.01
 """Share of that distance by which a feature's worth must differ to count: a mark that is seen and hardly used is no shortcut."""
+LEAST_SEEN = Bound("at least", 0.5)
+"""Share of a planted move of the answer that must go through the features: where none does, none can be found."""
 WAYS: tuple[EditMethod, ...] = ("ablate", "leace", "retrain-head")
 EDITED_FEATURES, N_RANDOM, N_BOOT = 24, 20, 200
 _ALIKE_CRITERION = (
@@ -76,7 +79,7 @@ def planned(bench: StudyBench, suspected: Suspected | None = None) -> tuple[Plan
         f"confirmation patients are rendered with the {mark} as at a hospital where it goes with the label (phi {RHO:g}) and as at "
         "one where it does not; every feature of the last site is removed in turn",
         "largest difference between the hospitals of a feature's worth for the true answer",
-        _ALIKE_CRITERION, (DEALT, COUNTERFACTUAL),
+        _ALIKE_CRITERION, (DEALT, COUNTERFACTUAL, SEEN),
     )  # fmt: skip
     if suspected is None or suspected.edited is None:
         return (search,)
@@ -178,25 +181,37 @@ def billed(bench: StudyBench, pairs: MarkedPairs, edited: EditedModel) -> EditBi
 
 def carried(bench: StudyBench, pairs: MarkedPairs, encoder: FeatureEncoder, features: list[int]) -> float:
     """Return which share of the mark's effect on the answer goes through some features; NaN where it has none."""
-    site, chosen = encoder.site, torch.tensor(features, dtype=torch.long)
+    answer = SiteAnswer.of(bench, encoder.site, pairs.inputs[1])
     with torch.inference_mode():
-        without, marked = (run_with_cache(bench.model, x, [site])[site] for x in pairs.inputs)
-        tail = Tail(bench.model, site, pairs.inputs[0, :2])
-        change = encoder.encode(without)[..., chosen] - encoder.encode(marked)[..., chosen]
-        put_back = marked + change @ encoder.directions[chosen]
-        before, after, plain = (
-            bench.objective(tail.logits(acts, None if tail.exact else x)).double()
-            for acts, x in ((marked, pairs.inputs[1]), (put_back, pairs.inputs[1]), (without, pairs.inputs[0]))
-        )
-    effect = float((before - plain).mean())
-    return float((before - after).mean()) / effect if effect else float("nan")
+        without, marked = (run_with_cache(bench.model, x, [encoder.site])[encoder.site] for x in pairs.inputs)
+        return share_through(answer, encoder, without, marked, torch.tensor(features, dtype=torch.long))
+
+
+def seen(bench: StudyBench, pairs: MarkedPairs, encoder: FeatureEncoder, distance: float) -> float:
+    """Return which share of a planted move of the answer goes through all features; NaN where the answer cannot be moved.
+
+    Activations are moved from where those of one class are to where those of the other are, in every cell, until the answer
+    moves by as much as a mark that is used does: the least that a shortcut which is there would do at this site.
+    """
+    answer = SiteAnswer.of(bench, encoder.site, pairs.inputs[0])
+    with torch.inference_mode():
+        acts = run_with_cache(bench.model, pairs.inputs[0], [encoder.site])[encoder.site]
+        of_image, positive = acts.mean(1), torch.from_numpy(pairs.positive)
+        towards = of_image[positive].mean(0) - of_image[~positive].mean(0)
+        planted = moved_by(answer, acts, towards, MOST_MOVED * distance)
+        if planted is None:
+            return float("nan")
+        return share_through(answer, encoder, acts, planted, torch.arange(len(encoder.directions)))
 
 
 def _alike(bench: StudyBench, search: ShortcutSearch, pairs: MarkedPairs, suspected: Suspected) -> Claim:
     (top,) = search.ranked(1, intervals=1)
     interval = top.interval
-    moved = float(pairs.moved(bench).mean())
+    by_image = pairs.moved(bench)
+    # what moves some up and others down is a use of the mark too
+    moved, size = float(by_image.mean()), float(np.abs(by_image).mean())
     most = MOST_MOVED * abs(suspected.distance)
+    share_seen = seen(bench, pairs, suspected.encoder, suspected.distance)
     found, mark = counted(search, suspected.distance), _plain(bench)
     numbers: dict[str, float | None] = {
         "features": len(search.order), "features whose use differs": len(found),
@@ -223,14 +238,23 @@ def _alike(bench: StudyBench, search: ShortcutSearch, pairs: MarkedPairs, suspec
         controls=(
             dealt,
             Control(
-                COUNTERFACTUAL, abs(moved), bound=Bound("at most", most), measure="logits",
-                detail=f"burning the {mark} in moves the answer by {moved:+.2f} on average; the classes lie {suspected.distance:.1f} apart",
+                COUNTERFACTUAL, size, bound=Bound("at most", most), measure="logits",
+                detail=f"burning the {mark} in moves an answer by {size:.2f}, {moved:+.2f} with its sign; the classes lie {suspected.distance:.1f} apart",
             ),
+            _seen_control(share_seen, most),
         ),
         interval=None if interval is None else interval.ends,
         interval_note="" if interval is None else interval.reason or interval.warning,
         p_value=top.p, trained=bench.model.trained, numbers={**numbers, "feature": top.node.index}, test=ALIKE,
     )  # fmt: skip
+
+
+def _seen_control(share: float, planted: float) -> Control:
+    """Return the control that features which see nothing cannot pass."""
+    if not np.isfinite(share):
+        return Control(SEEN, None, None, f"the answer could not be moved by {planted:.2f} at this site")
+    said = f"of a move of the answer by {planted:.2f}, planted at their site, {share:.0%} goes through the features"
+    return Control(SEEN, share, bound=LEAST_SEEN, measure="share", detail=said)
 
 
 def _edit_claim(bill: EditBill) -> Claim:

@@ -15,7 +15,9 @@ from experiments.studies.phantom.shortcut import (
     ALIKE,
     EDITED,
     OTHERS,
+    SEEN,
     Suspected,
+    _seen_control,
     confirm,
     counted,
     planned,
@@ -87,3 +89,12 @@ def test_on_photographs_nothing_is_planned_and_the_report_says_what_to_use_inste
     found = confirm(bench(truth_known=False), None)
     assert found.claims == ()
     assert "mechinterp shortcuts" in found.limits[0]
+
+
+def test_features_that_see_nothing_cannot_say_that_nothing_serves_the_mark() -> None:
+    assert SEEN in planned(bench())[0].controls
+    assert _seen_control(0.8, 0.7).passed is True
+    blind = _seen_control(0.1, 0.7)
+    assert blind.passed is False
+    assert "10% goes through the features" in blind.detail
+    assert _seen_control(float("nan"), 0.7).passed is None
