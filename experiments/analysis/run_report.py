@@ -74,9 +74,16 @@ def exploration_report(results: Results) -> Report:
 
 
 def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:
-    """Return whether the model does its task on the run's images, where these carry labels that it knows."""
+    """Return whether the model does its task on the run's images, where these carry labels that it knows.
+
+    Where the images say which of them are the test's, those alone count: a model knows the images it was fitted to.
+    """
     images, names = results["images"], list(results["model"]["class_names"])
     labels, trained = images["labels"], results["model"]["trained"]
+    splits = images.get("splits") or ()
+    held_out = [i for i, split in enumerate(splits) if split == "test"]
+    asked = held_out or list(range(images["n"]))
+    task = f"its classes, per image{', on the test split' if held_out else ' (all images: no split is called test)'}"
     if not labels or any(label not in names for label in labels):
         note = "the images carry no labels that are classes of the model"
         n_groups = len(set(images["groups"] or ())) if images["units_are_patients"] else 1
@@ -85,10 +92,10 @@ def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:
         )
     else:
         found = check_classifier(
-            np.asarray(images["probabilities"]),
-            np.array([names.index(label) for label in labels]),
-            images["groups"] or list(range(images["n"])),
-            task="its classes, per image",
+            np.asarray(images["probabilities"])[asked],
+            np.array([names.index(labels[i]) for i in asked]),
+            [images["groups"][i] for i in asked] if images["groups"] else asked,
+            task=task,
             units_are_patients=images["units_are_patients"],
             trained=trained,
         )

@@ -71,6 +71,21 @@ def test_a_stage_wise_run_is_checked_on_its_labels_and_says_that_nothing_was_pla
     assert report.strict() == 1
 
 
+def test_a_model_that_knows_its_training_images_by_heart_is_at_chance_on_the_test_split(results):
+    images = results["images"]
+    images["splits"] = ["train"] * 20 + ["test"] * 20
+    images["probabilities"][20:] = [[0.6, 0.4]] * 20
+    check = exploration_report(results).model_check
+    assert (check.state, check.value, check.n_images, check.n_groups) == ("at chance", 0.5, 20, 20)
+    assert "on the test split" in check.task
+
+
+def test_without_a_test_split_the_check_says_that_it_took_all_images(results):
+    check = exploration_report(results).model_check
+    assert check.n_images == 40
+    assert "no split is called test" in check.task
+
+
 def test_labels_that_the_model_does_not_know_leave_its_task_unchecked(results):
     results["images"]["labels"] = None
     assert exploration_report(results).model_check.state == "not checked"
