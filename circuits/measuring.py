@@ -10,12 +10,16 @@ method                  what it computes                                        
 ``integrated-own``      the same along each node's own way: its exact effect       one of each a node and step
 ``graddrop``            attribution, averaged in size over gradients that each     one of each a block
                         leave out one block: effects that cancel show [2]_
+``relevance``           coefficient of relevance × change: attribution whose       one forward, one backward
+                        backward pass follows the rules of LRP [3]_
 ======================  =========================================================  ===================================
 
 References
 ----------
 .. [1] Sundararajan, Taly, Yan. Axiomatic attribution for deep networks. 2017 (arXiv 1703.01365), on the activation patch.
 .. [2] Kramár et al. AtP*. 2024 (arXiv 2403.00745), section 3.1; :mod:`circuits.saturation` has its other correction.
+.. [3] Rezaei Jafari et al. RelP: faithful and efficient circuit discovery via relevance patching. 2025 (arXiv 2508.21258);
+   see :mod:`circuits.relevance_patching`.
 
 """
 
@@ -43,6 +47,7 @@ from circuits.node_scores import site_gradients
 from circuits.nodes import NodeSet, Parts, minus
 from circuits.off_data import DataSpread
 from circuits.quadrature import way
+from circuits.relevance_patching import relevance_coefficients
 from circuits.wiring import Wiring
 from mechinterp.errors import ConfigError, nearest
 from mechinterp.progress import SILENT, Progress
@@ -51,8 +56,8 @@ if TYPE_CHECKING:
     from mechinterp.images.image_set import ImageSet
     from mechinterp.models.vision_model import VisionModel
 
-Method: TypeAlias = Literal["exact", "attribution", "integrated", "integrated-own", "graddrop"]
-METHODS: tuple[Method, ...] = ("exact", "attribution", "integrated", "integrated-own", "graddrop")
+Method: TypeAlias = Literal["exact", "attribution", "integrated", "integrated-own", "graddrop", "relevance"]
+METHODS: tuple[Method, ...] = ("exact", "attribution", "integrated", "integrated-own", "graddrop", "relevance")
 
 
 def effects(
@@ -127,6 +132,8 @@ def effects(
     ablation = ablation or mean()
     if method not in METHODS:
         raise ConfigError(f"there is no method '{method}': {nearest(method, METHODS)}")
+    if method == "relevance" and freeze:
+        raise ConfigError("method='relevance' has its own rules for attention and normalisation: give no freeze")
     if (resolution == "region") != (regions is not None):
         raise ConfigError("resolution='region' and regions go together: give the region of every token of every image")
     if steps < 1 or batch < 1 or rows < 1:
@@ -199,8 +206,9 @@ def _by_gradient(
 ) -> tuple[dict[str, Float[Tensor, "image token node"]], dict[str, int]]:
     change = {layer.site: minus(b.replaced.parts[layer.site], b.clean.parts[layer.site]) for layer in wiring.layers}
     first = b.rows.start
-    if method == "attribution":
-        gradients = site_gradients(wiring, b.clean, first=first)
+    if method in {"attribution", "relevance"}:
+        slopes = relevance_coefficients if method == "relevance" else site_gradients
+        gradients = slopes(wiring, b.clean, first=first)
         own = {s.site: s.per_node(gradients[s.site], change[s.site]) for s in wiring.layers}
         return own, _cost(1)
     if method == "graddrop":

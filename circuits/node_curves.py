@@ -227,28 +227,32 @@ def measure_curves(
     chosen = sorted(set(sizes)) or doubling(widest)
     if chosen[0] < 1:
         raise ConfigError(f"sizes name {chosen[0]}: a circuit keeps at least 1 node of a site")
-    found, possible = [], 0
+    found, pairs = [], None
     for ablation in ablations or (zero(), mean(), resample(1)):
         if ablation.paired and partners is None:
             raise ConfigError(f"ablation '{ablation.name}' puts each image's own partner: give partners")
         pool = partners if ablation.paired else reference
         test = _Test(ranked, images, ablation, pool, subgroups, batch, boot, seed)
         beside = None if neurons is None else _Test(neurons, images, ablation, pool, subgroups, batch, boot, seed)
-        possible = max(possible, test.possible)
+        # which sites reach which is the model's, whatever is put in place: looked at once
+        pairs = test.pairs() if pairs is None else pairs
         points = tuple(
-            _point(test, beside, n, random_circuits)
+            _point(test, beside, n, random_circuits, pairs)
             for n in progress.track(chosen, f"circuits under {ablation.name}", len(chosen))
         )
         found.append(NodeCurve(ablation, points, test.errors_alone()))
-    return NodeCurves(tuple(found), sum(len(layer) for layer in ranked.wiring.layers), possible)
+    every = {layer.site: range(len(layer)) for layer in ranked.wiring.layers}
+    return NodeCurves(tuple(found), sum(map(len, every.values())), count_edges(every, pairs or ()))
 
 
-def _point(test: _Test, beside: _Test | None, n: int, random_circuits: int) -> CurvePoint:
+def _point(
+    test: _Test, beside: _Test | None, n: int, random_circuits: int, pairs: Sequence[tuple[str, str]]
+) -> CurvePoint:
     ranking = test.ranked.ranking
     kept = ranking.largest(n)
     drawn = [test.value(circuit) for circuit in random_kept(ranking, kept, random_circuits, test.seed)]
     return CurvePoint(
-        n, sum(map(len, kept.values())), count_edges(kept, test.pairs), test.share(kept), test.share(kept, complement=True),
+        n, sum(map(len, kept.values())), count_edges(kept, pairs), test.share(kept), test.share(kept, complement=True),
         test.value(ranking.largest(n, errors=False)) if ranking.errors else float("nan"), np.asarray(drawn, dtype=np.float64),
         None if beside is None else beside.share(beside.ranked.ranking.largest(n)),
     )  # fmt: skip
@@ -293,12 +297,13 @@ class _Test:
             corrupted_batches(ranked.wiring, images.x, reference, ablation, batch=batch, seed=seed, consistent=False)
         )
         self.runners = [NodeCircuitRunner(ranked.wiring, b, tail) for b in self.batches]
-        self.pairs = connections(ranked.wiring, self.batches[0])
-        every = {layer.site: range(len(layer)) for layer in ranked.wiring.layers}
-        self.possible = count_edges(every, self.pairs)
         rows = np.concatenate([np.arange(b.rows.start, b.rows.stop) for b in self.batches])
         whole = torch.cat([b.clean.metric for b in self.batches]).double().cpu().numpy()
         self.rows = Rows(images, rows, whole, self.metric({}), subgroups, boot, seed)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return which sites reach which, and the metric, directly."""
+        return connections(self.ranked.wiring, self.batches[0])
 
     def metric(self, kept: Kept, *, complement: bool = False) -> NDArray[np.float64]:
         """Return the metric of every row with these nodes alone."""

@@ -42,7 +42,7 @@ class Share:
         Mean squared error of the circuit's metric, as a share of the whole change's: a circuit can restore the right
         amount on average and the wrong amount on every image.
     subgroups
-        :math:`F` within each.
+        :math:`F` within each; NaN where what is replaced does not change the metric, so that there is nothing to restore.
 
     """
 
@@ -53,10 +53,11 @@ class Share:
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The subgroup that is farthest from 1; the whole where there are none."""
-        if not self.subgroups:
+        """The subgroup that is farthest from 1, of those that have a share; the whole where none has."""
+        known = {name: value for name, value in self.subgroups.items() if not np.isnan(value)}
+        if not known:
             return "all images", self.value
-        return max(self.subgroups.items(), key=lambda item: abs(item[1] - 1))
+        return max(known.items(), key=lambda item: abs(item[1] - 1))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""

@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from circuits.ablations import mean, resample, zero
+from circuits.ablations import counterfactual, mean, resample, zero
 from circuits.circuit import Circuit, leading_to_metric
 from circuits.faithfulness import measure_faithfulness, random_edges
 from circuits.finding import find_circuit
 from circuits.finding_config import FindConfig
 from circuits.inputs import Batch
-from circuits.nodes import features, neurons
+from circuits.nodes import NodeSet, features, neurons
 from circuits.planted.model import PlantedModel
 from circuits.planted.random_circuits import RandomCircuitConfig, random_circuit
 from circuits.planted.scoring import score, score_edges
+from mechinterp.feature_encoder import Directions
 from mechinterp.objectives import logit
 from mechinterp.progress import Progress
 
@@ -29,6 +31,15 @@ Way = Literal["exact", "integrated", "attribution"]
 WAYS: tuple[Way, ...] = ("exact", "integrated", "attribution")
 THRESHOLDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 IMAGES = 64
+SHARED, MOST_EDGES = 1.25, 0.1
+"""Features per neuron, and the share of the edges that is kept there, where circuits are run alone."""
+
+Basis = Literal["true", "neurons", "incomplete", "shared"]
+WORDS: dict[Basis, str] = {
+    "neurons": "",
+    "incomplete": ", features and errors of dictionaries that miss every fourth neuron",
+    "shared": f", {SHARED:g} features per neuron, the largest {MOST_EDGES:.0%} of the edges",
+}
 
 
 def run(small: bool, progress: Progress) -> dict[str, Any]:
@@ -65,16 +76,21 @@ def _draw(kind: Literal["cnn", "vit"], seed: int) -> PlantedModel:
     return random_circuit(RandomCircuitConfig(kind=kind, depth=2 + seed % 2), seed=seed)
 
 
-def _find(p: PlantedModel, way: Way, threshold: float, *, basis: str = "true", images: int = IMAGES) -> Circuit:
-    shown = p.images(images, seed=1)
-    sets = [
-        features(p.dictionaries[site], error=False)
-        if site in p.dictionaries and basis == "true"
-        else neurons(p.model, site)
-        for site in p.sites
-    ]
-    config = FindConfig(method=way, threshold=threshold, steps=4, batch=images, rows=2048, boot=100)
+def _find(p: PlantedModel, way: Way, threshold: float, *, basis: Basis = "true") -> Circuit:
+    shown = p.images(IMAGES, seed=1)
+    sets = [_nodes(p, site, basis) for site in p.sites]
+    config = FindConfig(method=way, threshold=threshold, steps=4, batch=IMAGES, rows=2048, boot=100)
     return find_circuit(p.model, shown.x, nodes=sets, metric=logit(1), groups=shown.groups, config=config)
+
+
+def _nodes(p: PlantedModel, site: str, basis: Basis) -> NodeSet:
+    if basis == "incomplete":
+        width = p.model.site(site).width
+        kept = torch.eye(width, dtype=torch.float64)[[n for n in range(width) if n % 4 != 3]]
+        return features(Directions(site, kept, torch.zeros(width, dtype=torch.float64)))
+    if basis in {"true", "shared"} and site in p.dictionaries:
+        return features(p.dictionaries[site], error=basis == "shared")
+    return neurons(p.model, site)
 
 
 def _best_threshold(planted: Sequence[PlantedModel], way: Way, progress: Progress) -> float:
@@ -113,7 +129,7 @@ def _summary(rows: Sequence[tuple[Any, float]], cnns: int) -> dict[str, Any]:
 
 
 def _curve(values: Sequence[float], make: Callable[[float, int], PlantedModel], seeds: range, threshold: float,
-           bases: Sequence[str], progress: Progress, what: str) -> list[dict[str, float]]:  # fmt: skip
+           bases: Sequence[Basis], progress: Progress, what: str) -> list[dict[str, float]]:  # fmt: skip
     rows = []
     for value in progress.track(values, what, len(values)):
         row = {"value": value}
@@ -134,7 +150,7 @@ def _superposition(seeds: range, threshold: float, progress: Progress, small: bo
         def make(value: float, seed: int, kind: Any = kind) -> PlantedModel:
             return random_circuit(RandomCircuitConfig(kind=kind, superposition=value), seed=seed)
 
-        bases = ("true", "neurons") if kind == "cnn" else ("true",)
+        bases: tuple[Basis, ...] = ("true", "neurons") if kind == "cnn" else ("true",)
         found[kind] = _curve(values, make, seeds, threshold, bases, progress, f"superposition, {kind}")
     return found
 
@@ -176,20 +192,35 @@ def _repair(seeds: range, thresholds: dict[Way, float], progress: Progress) -> d
 
 
 def _faithful(seeds: range, progress: Progress) -> list[dict[str, Any]]:
-    """Run circuits alone that are a tenth of all edges or less: much of what their models detect is not used."""
+    """Run circuits alone that are a tenth of all edges or less: much of what their models detect is not used.
+
+    Nodes are neurons; or the features and errors of dictionaries that miss every fourth neuron; or the features and errors of
+    the known dictionaries where features share neurons, of whose circuit the largest edges are kept, a tenth of all.
+    """
     rows = []
-    shapes = [RandomCircuitConfig(kind=kind, distractors=9) for kind in ("cnn", "vit")]
-    planted = [random_circuit(shape, seed=seed) for shape in shapes for seed in seeds]
-    for p in progress.track(planted, "faithfulness", len(planted)):
-        circuit, held = _find(p, "exact", 0.01), p.images(IMAGES, seed=77)
-        subgroup = [f"{p.plan.inputs[0]} {'shown' if a else 'absent'}" for a in held.amplitudes[:, 0]]
-        found = measure_faithfulness(
-            circuit, images=Batch(held.x, held.groups), ablations=[zero(), mean(), resample(1)], subgroups=subgroup,
-            random_circuits=20, minimality=False, curve=[len(circuit.edges)],
-        )  # fmt: skip
+    cases: list[tuple[Basis, Literal["cnn", "vit"]]] = [
+        ("neurons", "cnn"),
+        ("neurons", "vit"),
+        ("incomplete", "cnn"),
+        ("incomplete", "vit"),
+        ("shared", "cnn"),
+    ]
+    planted = [(basis, _small_part(basis, kind, seed)) for basis, kind in cases for seed in seeds]
+    for basis, p in progress.track(planted, "faithfulness", len(planted)):
+        circuit, held = _find(p, "exact", 0.01, basis=basis), p.images(IMAGES, seed=77)
+        if basis == "shared":
+            circuit = circuit.largest(int(MOST_EDGES * circuit.possible))
+        settings: dict[str, Any] = {
+            "images": Batch(held.x, held.groups), "random_circuits": 20, "minimality": False, "curve": [len(circuit.edges)],
+            "subgroups": [f"{p.plan.inputs[0]} {'shown' if a else 'absent'}" for a in held.amplitudes[:, 0]],
+            "neuron_circuit": None if basis == "neurons" else _find(p, "exact", 0.01, basis="neurons"),
+        }  # fmt: skip
+        found = measure_faithfulness(circuit, ablations=[zero(), mean(), resample(1)], **settings)
+        other = p.counterfactual(held).x
+        turned = measure_faithfulness(circuit, ablations=[counterfactual()], reference=other, **settings)
         rows += [
             {
-                "model": p.model.name,
+                "model": p.model.name + WORDS[basis],
                 "edges": found.edges / found.possible,
                 "ablation": u.ablation.name,
                 "faithfulness": u.faithfulness.value,
@@ -197,10 +228,17 @@ def _faithful(seeds: range, progress: Progress) -> list[dict[str, Any]]:
                 "completeness": u.completeness.value,
                 "random_high": u.random_interval[1],
                 "errors": found.error_share,
+                "neurons": None if u.neurons is None else u.neurons.value,
             }
-            for u in found.under
+            for u in (*found.under, *turned.under)
         ]
     return rows
+
+
+def _small_part(basis: Basis, kind: Literal["cnn", "vit"], seed: int) -> PlantedModel:
+    """Return a model of whose nodes the circuit is a small part."""
+    shared = SHARED if basis == "shared" else 1.0
+    return random_circuit(RandomCircuitConfig(kind=kind, distractors=9, superposition=shared), seed=seed)
 
 
 def render(figures: dict[str, Any]) -> str:
@@ -235,14 +273,17 @@ def render(figures: dict[str, Any]) -> str:
         f"denoising, {r['noising alone']:.3f} with noising alone, {r['denoising alone']:.3f} with denoising alone; "
         f"of {r['silent']} backups that are silent until their primary fails {r['reported']} were found and marked as self-repair.",
         "",
-        "Circuits run alone on held-out patients; *left* is what everything but the circuit still explains:",
+        "Circuits run alone on held-out patients; *left* is what everything but the circuit still explains, *neurons* the "
+        "circuit of as many edges found between neurons, where nodes are features and their errors. Counterfactual: the same "
+        "picture with every pattern taken away that was there, and shown where it was not.",
         "",
-        "| model | share of all edges | everything else | faithfulness | worst subgroup | left | random, 97.5 % | errors' share |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | share of all edges | everything else | faithfulness | worst subgroup | left | random, 97.5 % | neurons | errors' share |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in figures["faithful"]:
         lines.append(
             f"| {row['model']} | {row['edges']:.1%} | {row['ablation']} | {row['faithfulness']:.2f} | {row['worst']:.2f} | "
-            f"{row['completeness']:.2f} | {row['random_high']:.2f} | {row['errors']:.0%} |"
+            f"{row['completeness']:.2f} | {row['random_high']:.2f} | "
+            f"{'' if row['neurons'] is None else format(row['neurons'], '.2f')} | {row['errors']:.0%} |"
         )
     return "\n".join(lines)

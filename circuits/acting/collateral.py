@@ -72,6 +72,7 @@ def measure_collateral(
     groups: NDArray[Any],
     *,
     leave_out: tuple[str, ...] = (),
+    units_are_patients: bool = True,
     n_boot: int = 500,
     seed: int = 0,
 ) -> tuple[Collateral, ...]:
@@ -87,6 +88,8 @@ def measure_collateral(
         Patient of each image: on one side of every fold.
     leave_out
         Attributes that are not collateral: the shortcut itself.
+    units_are_patients
+        Whether those groups are patients; over the slices of one volume there is no interval.
     n_boot, seed
         Of the intervals (none at 0 draws), and of the folds.
 
@@ -120,7 +123,11 @@ def measure_collateral(
                 for predicted, reference in read
             ]
             scores = [float(r.scores()[0]) for r in readings]
-            interval = _interval(readings[0], readings[1], groups[rows], n_boot, seed) if n_boot else None
+            interval = None
+            if n_boot:
+                interval = _interval(
+                    readings[0], readings[1], groups[rows], n_boot, seed, units_are_patients=units_are_patients
+                )
             found[attribute.name] = Collateral(
                 attribute.name, attribute.unit, METRICS[attribute.kind], scores[0], scores[1], tuple(scores[2:]), interval
             )  # fmt: skip
@@ -134,8 +141,10 @@ def _targets(y: Float[NDArray[np.float64], " image"], kind: ProbeKind) -> Float[
     return (codes.astype(np.float64) if kind == "binary" else y)[:, None]
 
 
-def _interval(before: Reading, after: Reading, groups: NDArray[Any], n_boot: int, seed: int) -> Interval:
+def _interval(
+    before: Reading, after: Reading, groups: NDArray[Any], n_boot: int, seed: int, *, units_are_patients: bool
+) -> Interval:
     def change(images: NDArray[np.int64]) -> float:
         return after.score_of(images) - before.score_of(images)
 
-    return bootstrap_groups(change, groups, n_boot, seed, method="percentile")
+    return bootstrap_groups(change, groups, n_boot, seed, method="percentile", units_are_patients=units_are_patients)

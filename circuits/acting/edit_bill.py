@@ -231,10 +231,12 @@ def measure_bill(
     scores = [known.score(s) for s in said]
     table = attributes if attributes is not None else images.attributes if isinstance(images, ImageSet) else None
     collateral: tuple[Collateral, ...] = ()
+    patients = not isinstance(images, ImageSet) or images.units_are_patients
     if table is not None:
         read = _read(answers, len(features), len(directions))
-        collateral = measure_collateral(read, table, known.groups, leave_out=tuple(leave_out), n_boot=n_boot, seed=seed)
-    patients = not isinstance(images, ImageSet) or images.units_are_patients
+        collateral = measure_collateral(
+            read, table, known.groups, leave_out=tuple(leave_out), units_are_patients=patients, n_boot=n_boot, seed=seed
+        )
     return EditBill(
         edited.method, edited.strength, edited.chosen, edited.decision.name, edited.threshold, len(truth),
         len(set(known.groups.tolist())), scores[0], scores[1], tuple(scores[2 : 2 + len(features)]),

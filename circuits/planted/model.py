@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import nn
 
-from circuits.planted.pictures import PlantedImages, draw_images
+from circuits.planted.pictures import PlantedImages, draw_images, shown_with
 from circuits.planted.plan import LOGIT, CircuitPlan
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.models.discovery import discover_sites
@@ -62,6 +62,10 @@ class PlantedModel:
         drawn = draw_images(self.shapes, self.cells, n, seed, present=present)
         parameter = next(self.model.module.parameters())
         return PlantedImages(drawn.x.to(parameter), drawn.amplitudes, drawn.cells, drawn.groups)
+
+    def counterfactual(self, images: PlantedImages) -> PlantedImages:
+        """Return the same images with every pattern taken away that was there, and shown where it lies if it was not."""
+        return shown_with(images, self.shapes, np.where(images.amplitudes > 0, 0.0, 1.0))
 
     def logit(self, images: PlantedImages) -> Float[NDArray[np.float64], " image"]:
         """Return the logit of class 1 in closed form."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -124,3 +124,30 @@ def draw_images(
     )
     where = np.stack([places // cells, places % cells], axis=-1)
     return PlantedImages(torch.from_numpy(image), amplitudes, where, np.arange(n) // 2)
+
+
+def shown_with(
+    images: PlantedImages,
+    shapes: Float[NDArray[np.float64], "pattern size size"],
+    amplitudes: Float[NDArray[np.float64], "image pattern"],
+) -> PlantedImages:
+    """Return the same images, places and background, with the patterns shown with other strengths.
+
+    Parameters
+    ----------
+    images
+        From :func:`draw_images`.
+    shapes
+        The patterns they were drawn with.
+    amplitudes
+        New strength of each pattern; 0 takes it away.
+
+    """
+    size = shapes.shape[1]
+    n, _, height, width = images.x.shape
+    canvas = images.x.double().cpu().numpy().reshape(n, height // size, size, width // size, size).copy()
+    more = (amplitudes - images.amplitudes)[:, :, None, None] * shapes[None]
+    rows, columns = images.cells[..., 0], images.cells[..., 1]
+    np.add.at(canvas.transpose(0, 1, 3, 2, 4), (np.arange(n)[:, None], rows, columns), more)
+    x = torch.from_numpy(canvas.reshape(n, 1, height, width)).to(images.x)
+    return replace(images, x=x, amplitudes=np.array(amplitudes, dtype=np.float64))
