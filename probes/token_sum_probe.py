@@ -54,7 +54,7 @@ def fit_token_sum(
     groups
         Patient of each image; no fold straddles one. Every image is its own by default.
     folds
-        Number of outer folds, or the fold of each image.
+        Number of outer folds, or the fold of each image, those without a value among them.
     name, unit, site
         What is read, in which unit, where from: for texts.
     baseline
@@ -100,7 +100,7 @@ def fit_token_sum(
     if np.ptp(y) == 0:
         raise AttributeTableError(f"'{name}' is {y[0]:g} on every image: there is nothing to read")
     unit_of = np.arange(len(values)) if groups is None else np.asarray(groups, dtype=object)
-    given = folds if isinstance(folds, int) else np.asarray(folds)[kept]
+    given = folds if isinstance(folds, int) else of_every_image(folds, len(values))[kept]
     outer = make_folds(len(kept), given, groups=unit_of[kept], seed=seed)
 
     def read(of: Tokens) -> Reading:
@@ -143,6 +143,15 @@ def fit_token_sum(
         controls=tuple(controls),
         calibration=calibration_of(reading),
     )
+
+
+def of_every_image(folds: Sequence[int] | NDArray[np.int64], images: int) -> NDArray[Any]:
+    """Return given folds as an array, one for each image; a list of another length is refused, never cut."""
+    if len(folds) != images:
+        raise ShapeError(
+            f"folds has {len(folds)} values for {images} images: give the fold of every image, those without a value too"
+        )
+    return np.asarray(folds)
 
 
 def _means(tokens: Tokens, images: NDArray[np.int64]) -> Float[Values, "image width"]:

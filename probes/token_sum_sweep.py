@@ -19,7 +19,7 @@ from probes.pixel_tiles import tile_pixels
 from probes.pooling import patients_of
 from probes.regions import MaskOf, Places, cell_areas_mm2
 from probes.sweep import ProbeSweep, in_order
-from probes.token_sum_probe import fit_token_sum
+from probes.token_sum_probe import fit_token_sum, of_every_image
 from probes.token_sums import Tokens
 
 
@@ -62,7 +62,7 @@ def probe_token_sums(
     progress
         Counts the sites.
     **settings
-        Of :func:`~probes.token_sum_probe.fit_token_sum`.
+        Of :func:`~probes.token_sum_probe.fit_token_sum`; `folds`, where they are given, of every image of the store.
 
     Returns
     -------
@@ -99,6 +99,9 @@ def probe_token_sums(
     at = np.arange(len(values)) if chosen is None else np.asarray(chosen, dtype=np.int64)
     of_images = at[~np.isnan(values[at])]
     settings.setdefault("groups", None if groups is None else groups[of_images])
+    folds = settings.get("folds", 0)
+    if not isinstance(folds, int):
+        settings["folds"] = of_every_image(folds, len(values))[of_images]
     tiles = _tiles(store, there, structures, images, of_images, progress)
     results = {}
     for site in progress.track(there, f"summing {name} over tokens", total=len(there)):

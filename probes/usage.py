@@ -17,21 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp.capturing import run_with_cache
-from mechinterp.errors import ConfigError, LeakageError, ShapeError, SiteError, nearest
+from mechinterp.errors import ConfigError, LeakageError, ShapeError
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.images.image_set import MedicalImage
 from mechinterp.images.preparation import Preparation
-from mechinterp.models.vision_model import InputContract, VisionModel
+from mechinterp.models.vision_model import VisionModel
 from mechinterp.objectives import Objective
 from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.phantoms.quantities import check_name, quantities
 from mechinterp.progress import SILENT, Progress
-from mechinterp.sites import Site
 from mechinterp.statistics.equivalence import mean_interval, patient_means
 from mechinterp.tails import Tail
-from mechinterp.token_grid import TokenGrid
+from probes.footprints import Footprint, StructureTiles, fit_footprint
 from probes.random_directions import random_directions
-from probes.regions import cell_coverage
 from probes.usage_result import Calibration, OffTarget, UsageResult, slopes
 
 Phantoms = Sequence[PhantomImage[Any]]
@@ -79,10 +77,11 @@ def validate_used(
     margin
         Slope of the objective per unit that still counts as nothing. Set it before looking.
     structure
-        A structure of the phantom that the parameter lets grow, such as ``haemorrhages``. The activation then moves where
-        the structure grows, each token in proportion to the area that its tile gains; by default every token moves by the
-        same amount. The mean over the tokens moves equally far either way. A quantity that sits in a few tokens, and is
-        not simply averaged later, cannot be moved by a little of it everywhere.
+        A structure of the phantom that the parameter lets grow, such as ``haemorrhages``. The activation then moves by the
+        structure's :class:`~probes.footprints.Footprint`, fitted to single tokens of the calibration patients: by so much
+        on the tiles that it gains, so much on those around them, and so much everywhere. By default every token moves by
+        the same amount. The mean over the tokens moves equally far either way. A quantity that sits in a few tokens, and
+        is not simply averaged later, cannot be moved by a little of it everywhere.
     off_target
         Other objectives that should move as they do under the true counterfactual.
     n_random
@@ -113,24 +112,26 @@ def validate_used(
     """
     chosen = tuple(float(s) for s in steps)
     _check(phantoms, calibration, parameter, chosen, encoder, feature, margin, n_random)
-    tiles = None if structure is None else _Tiles.of(model, encoder.site, phantoms[0], structure)
+    tiles = None if structure is None else StructureTiles.of(model, encoder.site, phantoms[0], structure)
     resolved = objective.resolve(model)
     others = {name: o.resolve(model) for name, o in (off_target or {}).items()}
     direction = encoder.directions[feature].detach().float().to(model.device)
     ready = preparation or Preparation()
     with torch.no_grad():
-        fixed = _run(model, encoder, feature, calibration, parameter, chosen, ready, progress, "calibrating")
-        curve = _calibrate(fixed, calibration, parameter, chosen)
-        test = _run(model, encoder, feature, phantoms, parameter, chosen, ready, progress, "true counterfactuals")
+        fixed = _run(model, encoder, feature, calibration, parameter, chosen, ready, tiles, progress, "calibrating")
+        test = _run(
+            model, encoder, feature, phantoms, parameter, chosen, ready, tiles, progress, "true counterfactuals"
+        )
+        footprint = _footprint(fixed, chosen, _patients(calibration), tiles)
+        curve = _calibrate(fixed, calibration, parameter, chosen, footprint)
         tail = Tail(model, encoder.site, test.inputs[: min(2, len(test.inputs))])
         others_too = {"": resolved, **others}
-        # image (or one for all) × step × token: how many units of the attribute the token moves by
-        doses = (
-            torch.tensor(chosen).view(1, -1, 1).to(model.device)
-            if tiles is None
-            else tiles.doses(phantoms, parameter, chosen, ready).to(test.acts)
-        )
-        shifts = curve.per_unit * doses[..., None]
+        # image (or one for all) × step × token × 1: how far the feature moves there
+        shifts = (
+            curve.per_unit * torch.tensor(chosen).view(1, -1, 1)
+            if tiles is None or footprint is None
+            else torch.from_numpy(footprint.predicted(tiles.bases(test.gained, chosen)))
+        ).to(test.acts)[..., None]
         steered = _moved(tail, test, shifts * direction, others_too)
         swaps = (test.codes[:, 1:] - test.codes[:, :1])[..., None] * direction  # image, step, token, width
         swapped = _effects(tail, test, [test.acts + swaps[:, k] for k in range(len(chosen))], {"": resolved})[""]
@@ -160,57 +161,30 @@ def validate_used(
 
 @dataclass(frozen=True)
 class _Rendered:
-    """Images and their counterfactuals after one pass: the unchanged image is step 0."""
+    """Images and their counterfactuals after one pass: the unchanged image is step 0, which gains nothing."""
 
     inputs: Float[Tensor, "image channel height width"]
     acts: Float[Tensor, "image token width"]
     codes: Float[Tensor, "image step token"]
     logits: Float[Tensor, "image step class"]
+    gained: Float[NDArray[np.float64], "image step cell"]
 
 
-@dataclass(frozen=True)
-class _Tiles:
-    """Where a structure lies on a site's tokens."""
-
-    site: Site
-    grid: TokenGrid
-    contract: InputContract
-    structure: str
-
-    @classmethod
-    def of(cls, model: VisionModel, name: str, phantom: PhantomImage[Any], structure: str) -> _Tiles:
-        site = model.site(name)
-        if site.grid is None:
-            raise SiteError(f"the tokens of site '{name}' have no place in the image: give no structure")
-        if structure not in phantom.coverage:
-            raise ConfigError(f"the phantom has no structure '{structure}': {nearest(structure, phantom.coverage)}")
-        return cls(site, site.grid, model.contract, structure)
-
-    def doses(
-        self, phantoms: Phantoms, parameter: str, steps: tuple[float, ...], preparation: Preparation
-    ) -> Float[Tensor, "image step token"]:
-        """Return each step shared out over the tokens by the area that their tiles gain; its mean over them is the step."""
-        found = np.zeros((len(phantoms), len(steps), self.site.tokens))
-        for i, phantom in enumerate(phantoms):
-            before = phantom.coverage[self.structure]
-            value = getattr(phantom.parameters, parameter)
-            placement = preparation.placement(before.shape, phantom.spacing_mm, self.contract)
-            for k, step in enumerate(steps):
-                grown = phantom.counterfactual(**{parameter: _raised(value, step)}).coverage[self.structure]
-                gained = cell_coverage(grown - before, self.grid, placement)
-                if abs(gained.sum()) < 1e-6 * np.abs(gained).sum() or not gained.any():
-                    raise ConfigError(
-                        f"'{self.structure}' do not grow with '{parameter}': name the structure that does"
-                    )
-                found[i, k, self.site.prefix_tokens :] = step * self.site.tokens * gained / gained.sum()
-        return torch.from_numpy(found).float()
+def _footprint(
+    run: _Rendered, steps: tuple[float, ...], patients: tuple[str, ...], tiles: StructureTiles | None
+) -> Footprint | None:
+    if tiles is None:
+        return None
+    changes = (run.codes[:, 1:] - run.codes[:, :1]).double().cpu().numpy()
+    return fit_footprint(tiles.bases(run.gained, steps), changes, patients)
 
 
 def _run(
     model: VisionModel, encoder: FeatureEncoder, feature: int, phantoms: Phantoms, parameter: str,
-    steps: tuple[float, ...], preparation: Preparation, progress: Progress, what: str,
+    steps: tuple[float, ...], preparation: Preparation, tiles: StructureTiles | None, progress: Progress, what: str,
 ) -> _Rendered:  # fmt: skip
     inputs, acts, codes, logits = [], [], [], []
+    gained: list[Any] = []
     for phantom in progress.track(phantoms, what, total=len(phantoms)):
         value = getattr(phantom.parameters, parameter)
         rendered = [phantom, *(phantom.counterfactual(**{parameter: _raised(value, s)}) for s in steps)]
@@ -220,7 +194,11 @@ def _run(
         acts.append(found[encoder.site][0])
         codes.append(encoder.encode(found[encoder.site])[..., feature])
         logits.append(found["logits"][:, 0])
-    return _Rendered(*(torch.stack(part).float() for part in (inputs, acts, codes, logits)))
+        gained.append([] if tiles is None else tiles.gained(rendered, preparation, parameter))
+    return _Rendered(
+        torch.stack(inputs).float(), torch.stack(acts).float(), torch.stack(codes).float(), torch.stack(logits).float(),
+        np.array(gained),
+    )  # fmt: skip
 
 
 def _raised(value: Any, step: float) -> Any:
@@ -228,14 +206,16 @@ def _raised(value: Any, step: float) -> Any:
     return int(value + step) if isinstance(value, int) else value + step
 
 
-def _calibrate(run: _Rendered, phantoms: Phantoms, parameter: str, steps: tuple[float, ...]) -> Calibration:
+def _calibrate(
+    run: _Rendered, phantoms: Phantoms, parameter: str, steps: tuple[float, ...], footprint: Footprint | None
+) -> Calibration:
     reading = run.codes.mean(2).double().cpu().numpy()
     start = np.array([float(getattr(p.parameters, parameter)) for p in phantoms])
     patients = _patients(phantoms)
     per_image = slopes(reading[:, 1:] - reading[:, :1], steps)
     per_unit = float(patient_means(per_image, patients).mean())
     value = start[:, None] + np.array([0.0, *steps])
-    return Calibration(value, reading, patients, per_unit, mean_interval(per_image, patients))
+    return Calibration(value, reading, patients, per_unit, mean_interval(per_image, patients), footprint)
 
 
 def _moved(

@@ -15,6 +15,7 @@ from mechinterp.claims import Claim, Control
 from mechinterp.files import jsonable
 from mechinterp.statistics.bootstrap import Interval, bootstrap_groups
 from mechinterp.statistics.equivalence import Equivalence, equivalence_test
+from probes.footprints import PARTS, Footprint
 
 Verdict = Literal["used", "unused", "undecided"]
 SIZE_RANGE = (0.5, 2.0)
@@ -39,6 +40,9 @@ class Calibration:
         Mean over patients of the reading's slope, per unit of the attribute.
     interval
         95 % interval of it, over patients.
+    footprint
+        What of `per_unit` comes about where a structure grows, around it, and everywhere; ``None`` where every token is
+        taken alike.
 
     """
 
@@ -47,11 +51,19 @@ class Calibration:
     patients: tuple[Any, ...]
     per_unit: float
     interval: Interval
+    footprint: Footprint | None = None
+
+    @property
+    def follows_by(self) -> tuple[float, Interval]:
+        """What must not be 0: the change where the structure grows, or of the mean over tokens; and its interval."""
+        if self.footprint is None:
+            return self.per_unit, self.interval
+        return self.footprint.own, self.footprint.own_interval
 
     @property
     def follows(self) -> bool:
         """Whether the feature moves with the attribute at all: the interval leaves out 0."""
-        ends = self.interval.ends
+        ends = self.follows_by[1].ends
         return ends is not None and ends[0] * ends[1] > 0
 
 
@@ -180,7 +192,7 @@ class UsageResult:
         steered, true = self.steered_slope, self.true_slope
         found = []
         if not self.calibration.follows:
-            found.append(f"the direction does not follow the attribute ({self.calibration.interval.text})")
+            found.append(f"the direction does not follow the attribute ({self.calibration.follows_by[1].text})")
         if not steered.beyond:
             found.append(f"the steered slope is not beyond the margin of {self.margin:g} ({steered.interval.text})")
         if not steered.mean * true.mean > 0:
@@ -219,6 +231,7 @@ class UsageResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers, the curves and the claims as plain JSON."""
+        footprint = self.calibration.footprint
         found: dict[str, Any] = jsonable(
             {
                 **{
@@ -241,6 +254,7 @@ class UsageResult:
                 "dose_response": self.dose_response,
                 "calibration_per_unit": self.calibration.per_unit,
                 "calibration_interval": self.calibration.interval.to_json(),
+                "footprint": None if footprint is None else {name: getattr(footprint, name) for name in PARTS},
                 "off_target": {name: vars(o) for name, o in self.off_target.items()},
                 "mean_true": self.true.mean(0),
                 "mean_steered": self.steered.mean(0),
@@ -307,9 +321,10 @@ class UsageResult:
         )  # fmt: skip
 
     def _follows(self) -> Control:
-        found = self.calibration
+        value, interval = self.calibration.follows_by
+        where = "" if self.calibration.footprint is None else " on the tiles that grow"
         return Control(
-            "the direction follows the attribute", found.per_unit, found.follows, f"per unit, {found.interval.text}"
+            "the direction follows the attribute", value, self.calibration.follows, f"per unit{where}, {interval.text}"
         )
 
     @property

@@ -194,6 +194,18 @@ def test_what_cannot_be_meant_is_refused(sums):
         fit_token_sum(of(acts), shares, area, tile, groups=groups, folds=np.arange(80) % 2)
 
 
+def test_folds_are_of_every_image_and_a_list_of_another_length_is_not_cut(sums):
+    acts, shares, area, tile, groups, _ = sums
+    missing = np.where(np.arange(80) < 6, np.nan, area)
+    settings = {"groups": groups, "n_shuffles": 0, "n_boot": 100}
+    given = [f"part {g % 4}" for g in groups]
+    read = fit_token_sum(of(acts), shares, missing, tile, folds=given, **settings)
+    assert len(set(zip(read.fold, np.array(given)[read.images], strict=True))) == 4
+    for wrong in (given[:74], [*given, "part 0"]):
+        with pytest.raises(ShapeError, match=rf"folds has {len(wrong)} values for 80 images"):
+            fit_token_sum(of(acts), shares, missing, tile, folds=wrong, **settings)
+
+
 class Cells(nn.Module):
     def __init__(self, seed):
         super().__init__()
@@ -271,6 +283,11 @@ def test_a_stores_sites_are_summed_where_tokens_have_a_place(squares):
     ).best("area")
     assert set(few.images.tolist()) == set(range(10, 50))
     assert few.controls == ()
+    by_split = probe_token_sums(
+        store, table, "area", {"square": lambda i: masks[i]}, images=images, chosen=range(10, 50), pixel_baseline=False,
+        n_shuffles=0, n_boot=100, folds=np.arange(60) // 2 % 3,
+    ).best("area")  # fmt: skip
+    np.testing.assert_array_equal(by_split.fold, (by_split.images // 2 % 3 + 1) % 3)
 
 
 def test_without_spacing_tiles_count_as_they_are(squares):

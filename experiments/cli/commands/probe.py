@@ -227,8 +227,6 @@ def _swept(
     settings: dict[str, Any],
     progress: Progress,
 ) -> ProbeSweep:
-    import numpy as np
-
     from mechinterp.errors import ConfigError
     from probes import probe_sites, probe_token_sums, probe_tokens
 
@@ -239,10 +237,6 @@ def _swept(
         if settings.get("kind", "continuous") != "continuous":
             raise ConfigError(f"--kind {settings['kind']} needs another level: what tokens add up to is continuous")
         common.pop("kind", None)
-        if not isinstance(common.get("folds", 0), int):
-            # images without a value are left out before folds are taken
-            known = ~np.isnan(images.attributes.column(attribute))
-            common["folds"] = [fold for fold, there in zip(common["folds"], known, strict=True) if there]
         return probe_token_sums(store, images.attributes, attribute, masks_of, **common)
     mask_of = next(iter(masks_of.values()), None)
     if level == "token" and mask_of is not None:
