@@ -17,12 +17,10 @@ from mechinterp.images.image_files import read_image_bytes, read_image_file
 from mechinterp.images.image_set import ImageSet, Masks
 from mechinterp.images.intensity import checked_range, checked_spacing, range_of
 from mechinterp.images.mask_files import inside
-from mechinterp.images.metadata_table import SPLITS
+from mechinterp.images.metadata_table import CASES, GROUPS, SPLITS
 from mechinterp.images.pseudonyms import key_setting, pseudonyms
 
 MARKS = ("dataset_dict.json", "state.json")
-_GROUPS = ("group", "patient", "patient_id", "subject", "subject_id")
-_CASES = ("case", "case_id", "study", "study_id", "exam", "exam_id")
 _TAKEN = ("label", "split", "spacing_mm")
 
 
@@ -79,8 +77,8 @@ def from_hf_dataset(
     if pictures is None:
         raise ImagesError(f"{folder} has no column of images: {nearest('image', features)} is not of type Image")
     chosen_label = _column("label", label, ["label", *classes], features, folder)
-    chosen_group = _column("group", group, _GROUPS, features, folder)
-    chosen_case = _column("case", None, _CASES, features, folder)
+    chosen_group = _column("group", group, GROUPS, features, folder)
+    chosen_case = _column("case", None, CASES, features, folder)
     masks = [c for c, f in features.items() if type(f).__name__ == "Image" and "mask" in c.lower()]
     whole = {
         part: data.remove_columns([c for c in (pictures, *masks) if c in features]) for part, data in parts.items()

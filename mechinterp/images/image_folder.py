@@ -25,8 +25,10 @@ from mechinterp.images.metadata_table import (
     attributes_of,
     column_of,
     find_table,
+    note_of_text,
     read_rows,
     spacings_of,
+    text_columns,
 )
 from mechinterp.images.pseudonyms import key_setting, pseudonyms
 
@@ -45,8 +47,8 @@ def from_folder(
 
     With a ``metadata.csv`` or ``metadata.parquet`` its rows are the images: ``file_name`` (relative to the folder), and
     optionally ``label``, ``group`` (the patient), ``case`` (the examination), ``split``, ``spacing_row_mm`` and
-    ``spacing_column_mm``; ``mask_file_name`` and ``NAME_mask_file_name`` name masks; every other column is an
-    attribute. Without one, all images below the folder are taken in the order of their names; their folder is the
+    ``spacing_column_mm``; ``mask_file_name`` and ``NAME_mask_file_name`` name masks; every other column of numbers is an
+    attribute, and one of words if ``dataset.yaml`` says so. Without one, all images below the folder are taken in the order of their names; their folder is the
     label, and ``train``, ``validation`` and ``test`` folders above it are the splits. Masks may lie in ``masks/`` (see
     :func:`mechinterp.images.mask_files.mask_files`), and the images then in ``images/``. An optional ``dataset.yaml``
     says what the numbers mean (see :func:`mechinterp.images.dataset_description.read_description`).
@@ -94,7 +96,7 @@ def from_folder(
     )
     set_aside: list[SetAside] = []
     names = None if key is None else pseudonyms(key)
-    attributes = attributes_of(rows, said, said_in)
+    attributes, left_out = attributes_of(rows, said, said_in), text_columns(rows, said)
     if chosen_range is None:
         chosen_range, bad = _common_range([root / row["file_name"] for row in rows], root, tolerant=tolerant)
         shown = [row["file_name"] if names is None else f"file {i + 1} of {len(rows)}" for i, row in enumerate(rows)]
@@ -119,6 +121,7 @@ def from_folder(
         attributes=attributes,
         read_masks=mask_files(root, rows, ids),
         set_aside=tuple(set_aside),
+        notes=note_of_text(left_out),
         source={
             "kind": "folder",
             "path": root.resolve().as_posix(),

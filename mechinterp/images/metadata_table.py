@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,8 @@ from mechinterp.images.intensity import checked_spacing
 TABLES = ("metadata.csv", "metadata.parquet")
 SPACING_COLUMNS = ("spacing_row_mm", "spacing_column_mm")
 MASK_COLUMN = "mask_file_name"  # or NAME_mask_file_name, as Hugging Face's imagefolder calls columns of files
+GROUPS = ("group", "patient", "patient_id", "subject", "subject_id")
+CASES = ("case", "case_id", "study", "study_id", "exam", "exam_id")
 _RESERVED = ("file_name", "label", "group", "case", "split", *SPACING_COLUMNS)
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -25,6 +28,7 @@ SPLITS = {
 }
 
 Row = dict[str, str]
+_DIGITS = re.compile(r"\s*[-+]?\d")  # a word that begins like a number is a mistake in a number, not text
 
 
 def find_table(root: Path) -> Path | None:
@@ -57,7 +61,8 @@ def read_rows(path: Path, is_wanted: Callable[[Path], bool], suffixes: Sequence[
     Returns
     -------
     list of dict
-        Column to word, with empty words where a value is missing.
+        Column to word, with empty words where a value is missing. A column ``patient``, ``patient_id``, ``subject`` or
+        ``subject_id`` is called ``group``, and one of :data:`CASES` ``case``, where there is none of that name.
 
     Raises
     ------
@@ -72,6 +77,8 @@ def read_rows(path: Path, is_wanted: Callable[[Path], bool], suffixes: Sequence[
         raise ImagesError(f"{path} names a column twice, or not at all: every column needs a name of its own")
     if not rows:
         raise ImagesError(f"{path} has no rows: name one image in each")
+    _rename(columns, rows, "group", GROUPS)
+    _rename(columns, rows, "case", CASES)
     masks = [c for c in columns if is_mask_column(c)]
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
@@ -143,8 +150,27 @@ def spacings_of(
     return tuple(found)
 
 
+def text_columns(rows: Sequence[Mapping[str, str]], said: DatasetDescription) -> tuple[str, ...]:
+    """Return the columns of words that nothing is said of: no attributes, since they may name people.
+
+    A column that holds one number, or what begins like one, is none of them.
+    """
+    words = {c: [row[c] for row in rows if row[c].strip()] for c in _own(rows) if c not in said.columns}
+    return tuple(c for c, there in words.items() if there and not any(_DIGITS.match(w) for w in there))
+
+
+def note_of_text(left_out: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence on the columns that were left out, none without any."""
+    if not left_out:
+        return ()
+    return (
+        f"no attributes, since they hold words: {', '.join(left_out)} (to compare images by one, say 'kind: categorical' "
+        "of it in dataset.yaml)",
+    )
+
+
 def attributes_of(rows: Sequence[Mapping[str, str]], said: DatasetDescription, table: str) -> AttributeTable:
-    """Return every column that has no other meaning as an attribute.
+    """Return every column that has no other meaning as an attribute; those of :func:`text_columns` are left out.
 
     Raises
     ------
@@ -152,17 +178,37 @@ def attributes_of(rows: Sequence[Mapping[str, str]], said: DatasetDescription, t
         If a value is no number; row and column are named.
 
     """
-    columns = {c: [row[c] for row in rows] for c in rows[0] if c not in _RESERVED and not is_mask_column(c)}
+    left_out = text_columns(rows, said)
+    columns = {c: [row[c] for row in rows] for c in _own(rows) if c not in left_out}
     try:
         return table_of_columns(columns, said.columns, len(rows))
     except AttributeTableError as error:
         raise AttributeTableError(f"{table}: {error}") from None
 
 
+def _own(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    return [c for c in rows[0] if c not in _RESERVED and not is_mask_column(c)]
+
+
+def _rename(columns: list[str], rows: Sequence[dict[str, Any]], name: str, usual: Sequence[str]) -> None:
+    """Give the first column that is usually called so its name here, so that patients are not taken for an attribute."""
+    by_lower = {c.lower(): c for c in reversed(columns)}
+    found = next((by_lower[u] for u in usual if u in by_lower), None)
+    if found is None or name in columns:
+        return
+    columns[columns.index(found)] = name
+    for row in rows:
+        row[name] = row.pop(found)
+
+
 def _csv(path: Path) -> tuple[list[str], list[Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
+            header = file.readline()
+            file.seek(0)
+            # spreadsheets of half of the world write semicolons
+            between = next((d for d in ";\t" if d in header and "," not in header), ",")
+            reader = csv.DictReader(file, strict=True, delimiter=between)
             columns = [(c or "").strip() for c in reader.fieldnames or ()]
             reader.fieldnames = columns
             return columns, list(reader)

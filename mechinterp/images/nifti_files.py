@@ -27,7 +27,9 @@ from mechinterp.images.metadata_table import (
     find_table,
     is_mask_column,
     mask_name,
+    note_of_text,
     read_rows,
+    text_columns,
 )
 from mechinterp.images.nifti import slice_names
 from mechinterp.images.pseudonyms import key_setting, pseudonyms
@@ -178,6 +180,7 @@ def from_nifti_files(
         set_aside=tuple(set_aside),
         notes=(
             f"{len(images)} {'volumes' if volumes else f'{axis} slices'} of {len(rows) - len(set_aside)} NIfTI files",
+            *note_of_text(text_columns(rows, said)),
         ),
         source={
             "kind": "nifti_files",

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mechinterp.errors import ImagesError
+from mechinterp.errors import AttributeTableError, ImagesError, LeakageError
 from mechinterp.images import ImageSet, open_images
 
 ROWS = {
@@ -104,3 +104,61 @@ def test_arrays_are_images_too(tmp_path):
     np.save(tmp_path / "b.npy", np.array([{"a": 1}]), allow_pickle=True)
     with pytest.raises(ImagesError, match=r"b\.npy cannot be read"):
         ImageSet.from_folder(tmp_path)
+
+
+def write_table(folder, text, said=""):
+    (folder / "metadata.csv").write_text(text, encoding="utf-8")
+    if said:
+        (folder / "dataset.yaml").write_text(said)
+    return open_images(folder)
+
+
+@pytest.mark.parametrize("name", ["patient", "Patient_ID", "subject"])
+def test_a_column_of_patients_names_the_groups_and_is_no_attribute(folder, name):
+    images = write_table(folder, f"file_name,{name},study_id,area\nimages/a.png,7,e1,1.5\nimages/b.png,8,e1,2\n")
+    assert images.groups == ("7", "8")
+    assert images.cases == ("e1", "e1")
+    assert images.attributes.names == ("area",)
+
+
+def test_where_a_group_is_given_other_columns_stay_what_they_are(folder):
+    images = write_table(folder, "file_name,group,patient\nimages/a.png,x,7\nimages/b.png,y,8\n")
+    assert images.groups == ("x", "y")
+    assert images.attributes.names == ("patient",)
+
+
+def test_a_patient_on_both_sides_of_a_split_is_refused_whatever_the_column_is_called(folder):
+    with pytest.raises(LeakageError, match="a group stands in both"):
+        write_table(folder, "file_name,patient_id,split\nimages/a.png,7,train\nimages/b.png,7,test\n")
+
+
+def test_columns_of_words_are_left_out_by_name_until_the_description_speaks_of_them(folder):
+    table = "file_name,camera,area\nimages/a.png,east,1.5\nimages/b.png,,2\n"
+    images = write_table(folder, table)
+    assert images.attributes.names == ("area",)
+    assert any("since they hold words: camera" in note and "kind: categorical" in note for note in images.notes)
+    assert write_table(folder, table, "attributes: {camera: {kind: categorical}}").attributes.names == (
+        "camera",
+        "area",
+    )
+
+
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_semicolons_and_tabs_separate_as_commas_do(folder, between):
+    text = "\ufefffile_name,area\nimages/a.png,1.5\nimages/b.png,2\n".replace(",", between)
+    assert write_table(folder, text).attributes.values[:, 0].tolist() == [1.5, 2.0]
+
+
+def test_a_decimal_comma_is_an_error_and_no_word(folder):
+    with pytest.raises(AttributeTableError, match=r"column 'area': '1,5' is not a number"):
+        write_table(folder, "file_name;area\nimages/a.png;1,5\nimages/b.png;2,5\n")
+
+
+def test_volumes_say_the_same_of_columns_of_words(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    for name in "ab":
+        nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / f"{name}.nii")
+    (tmp_path / "metadata.csv").write_text("file_name,patient_id,scanner\na.nii,p1,one\nb.nii,p2,two\n")
+    images = open_images(tmp_path)
+    assert set(images.groups) == {"p1", "p2"}
+    assert any("since they hold words: scanner" in note for note in images.notes)
