@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -199,7 +199,8 @@ def capture(
     """Capture the activations of some sites for all images into a store on disk.
 
     A store that is there already, made from the same model, images, preparation and settings, is finished where it was
-    interrupted; one made from others is left alone.
+    interrupted; one made from others is left alone. What is taken over of it is checked: pixels of up to 1,024 images
+    against those that were captured, and the activations of one batch against what the model gives now.
 
     Parameters
     ----------
@@ -229,10 +230,12 @@ def capture(
     ------
     SiteError, ModelError, ConfigError, LeakageError, DiskError
         If a site is unknown, the model gives non-finite activations, the folder holds another capture or, with `append`,
-        one of these images, a patient would stand in two splits, the disk is full.
+        one of these images or was made of other pixels or by other code, a patient would stand in two splits, the disk is
+        full.
 
     """
     from mechinterp.store.reader import ActivationStore
+    from mechinterp.store.taking_over import require_same_activations, require_same_pixels
     from mechinterp.store.writer import StoreWriter
 
     config = config or CaptureConfig(sites=(sites,) if isinstance(sites, str) else tuple(sites))
@@ -249,6 +252,11 @@ def capture(
         batches = sum(-(-len(writer.images_of(s)) // config.batch_size) for s in pending)
         ticks = progress.track(range(batches), f"capturing {len(config.sites)} site(s)", total=batches)
         work = _ShardWork(model, images, preparation, config, writer, ticks)
+        whole = sorted(set(writer.shards).difference(pending))
+        if whole:
+            with _threads(writer.plan.threads):
+                require_same_pixels(writer, images, whole, progress)
+                require_same_activations(writer, whole[0], work.rows, model.spec)
         for _ in mapper(work, pending):
             pass  # what a shard holds stands in its receipt on disk, where it is read when all are whole
         for _ in ticks:  # nothing is left of it, but a bar that is not exhausted stays on the screen
@@ -277,6 +285,10 @@ class _ShardWork:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "ticks": iter(())}
+
+    def rows(self, positions: range) -> Mapping[str, Float[Tensor, "row width"]]:
+        """Return, by site, the rows that are stored of one batch, without storing them."""
+        return self._run(self._load(positions)).rows
 
     def _batches(self, chosen: range) -> Iterator[CapturedBatch]:
         """Run one shard's images in batches that start at the shard's start, reading one batch ahead."""

@@ -10,7 +10,7 @@ import torch
 
 from mechinterp.files import jsonable, sha256_json
 from mechinterp.images.image_set import ImageSet
-from mechinterp.store.manifest import StoreManifest
+from mechinterp.store.manifest import StoreManifest, site_folder
 from mechinterp.store.selection import TokenSelection
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ def plan_name(segment: int) -> str:
 def receipt_name(shard: int) -> str:
     """Return the file of a shard's receipt."""
     return f"shards/{shard:05d}.json"
+
+
+def tensor_name(site: str, shard: int) -> str:
+    """Return the file of a shard's activations at one site."""
+    return f"sites/{site_folder(site)}/{shard:05d}.safetensors"
 
 
 def shards_of(plan: StoreManifest) -> range:

@@ -21,6 +21,7 @@ from mechinterp.store.checked_files import CheckedFiles
 from mechinterp.store.image_list import COLUMNS, read_list, rows_column
 from mechinterp.store.manifest import StoreManifest, site_folder
 from mechinterp.store.norms import NormCounts
+from mechinterp.store.plan import tensor_name
 from mechinterp.store.shuffling import EpochPlan, shuffled_rows
 from mechinterp.store.statistics import SiteStatistics, merge
 from mechinterp.store.storage import Storage, is_remote, storage_at
@@ -280,7 +281,7 @@ class ActivationStore:
         for shard in np.unique(shard_of):
             first = int(self._first_images[shard])
             starts = np.concatenate([[0], np.cumsum(rows_of[first : first + self.manifest.shards[shard]["images"]])])
-            rows = self._files.tensor(f"sites/{site_folder(site)}/{shard:05d}.safetensors", "activations")
+            rows = self._files.tensor(tensor_name(site, shard), "activations")
             at = np.flatnonzero(shard_of == shard)
             at = at[np.argsort(chosen[at], kind="stable")]
             counts = rows_of[chosen[at]]

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from mechinterp.images.image_set import MedicalImage
 from mechinterp.sites import Site
-from mechinterp.store.manifest import StoreManifest, site_folder
+from mechinterp.store.manifest import StoreManifest
+from mechinterp.store.plan import tensor_name
 from mechinterp.store.statistics import SiteStatistics
 from mechinterp.store.storage import Sink, Storage
 
@@ -144,7 +145,7 @@ class ShardFiles:
             file.abandon()
 
     def _place(self, site: str) -> str:
-        return f"sites/{site_folder(site)}/{self.number:05d}.safetensors"
+        return tensor_name(site, self.number)
 
     def _put(self, place: str, data: bytes) -> dict[str, Any]:
         self._storage.write(place, data)

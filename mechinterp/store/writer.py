@@ -129,6 +129,17 @@ class StoreWriter:
         """Return the positions in the store of the images of one shard."""
         return images_of(self.plan, shard)
 
+    def receipt(self, shard: int) -> Mapping[str, Any]:
+        """Return what a whole shard of this capture holds.
+
+        Raises
+        ------
+        ConfigError
+            If it is not whole.
+
+        """
+        return self._receipt(shard, self.plan)
+
     def pending(self) -> list[int]:
         """Return the shards that are not whole on disk.
 
