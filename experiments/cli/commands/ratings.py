@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from experiments.cli.console import emit
-from experiments.cli.options import JsonFlag, SeedFlag
+from experiments.cli.options import JsonFlag
 
 
 def run(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="the run that `mechinterp rate` made the page from")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="what raters saved, JSON or CSV, one a rater")],
-    seed: SeedFlag = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Say whether people recognise the features they rated, beside chance and planted controls, and whether they agree.
@@ -33,7 +32,7 @@ def run(
 
     view = RunView.read(folder)
     ratings = read_ratings(files)
-    scores = score_ratings(ratings, read_key(folder, ratings[0].plan), seed=seed)
+    scores = score_ratings(ratings, read_key(folder, ratings[0].plan))
     trained = view.trained is True  # a run that does not say so is no trained one
     written = write_scores(folder, scores, trained=trained)
     claim = scores.claim(trained=trained)

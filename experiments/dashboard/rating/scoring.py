@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments.dashboard.rating.agreement import Answers, krippendorff_alpha, pairwise_kappa
 from experiments.dashboard.rating.answers import Rating
@@ -17,7 +16,6 @@ from experiments.dashboard.record import Record
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.errors import ConfigError
 from mechinterp.files import read_json
-from mechinterp.statistics import Interval, bootstrap_groups
 
 ELEMENT = "visual recognizability"
 TENTATIVE = 0.667
@@ -73,11 +71,16 @@ class Scores:
     seen
         Share of *yes* for each kind of item.
     interval
-        Of the features' accuracy, over features.
-    alpha_match, alpha_seen
-        Krippendorff's alpha of the chosen candidates and of what was seen, over all items.
+        Of the features' accuracy, over features; see :func:`accuracy_interval`.
+    alpha_match
+        Krippendorff's alpha of the candidates chosen for features. Planted galleries take no part: nothing is right there, so
+        that the best raters agree by chance alone.
+    alpha_seen
+        Krippendorff's alpha of what was seen, over all items.
     kappa
-        Cohen's kappa of the chosen candidates, of each pair of raters.
+        Cohen's kappa of the candidates chosen for features, of each pair of raters.
+    unanswered
+        How many answers to features are missing, over all raters.
 
     """
 
@@ -87,10 +90,11 @@ class Scores:
     chance: float
     accuracy: dict[str, float]
     seen: dict[str, float]
-    interval: Interval
+    interval: tuple[float, float]
     alpha_match: float | None
     alpha_seen: float | None
     kappa: dict[tuple[str, str], float | None]
+    unanswered: int
 
     def claim(self, *, trained: bool) -> Claim:
         """Return the claim that people recognise features, with its controls.
@@ -106,19 +110,19 @@ class Scores:
         statement = (
             f"{n} blinded rater{'s' if n > 1 else ''} chose the image that belongs to a feature's gallery in {value:.0%} of "
             f"{len(features)} features; chance gives {self.chance:.0%}."
+            + (f" {self.unanswered} answers to features are missing and were left out." if self.unanswered else "")
         ).replace("%", " %")
         return Claim.measured(
             statement, "correlational", value, "1", Bound("at least", self.chance),
             "the share of right choices lies above chance, with its whole interval over features",
             controls=(
-                self._guessed("galleries of random images", "random images", value),
-                self._guessed("features of a frozen-random autoencoder", "frozen-random feature", value),
+                self._guessed("galleries of random images", "random images"),
+                self._guessed("features of a frozen-random autoencoder", "frozen-random feature"),
                 self._imagined(),
                 self._agreement(),
             ),
-            interval=self.interval.ends,
-            interval_note=self.interval.reason or "over features, not over patients", trained=trained,
-            numbers={"chance": self.chance, "raters": n, "features": len(features)},
+            interval=self.interval, interval_note="over features, not over patients", trained=trained,
+            numbers={"chance": self.chance, "raters": n, "features": len(features), "missing answers": self.unanswered},
         )  # fmt: skip
 
     def to_json(self, *, trained: bool) -> dict[str, Any]:
@@ -130,7 +134,8 @@ class Scores:
             "chance": self.chance,
             "accuracy": self.accuracy,
             "seen": self.seen,
-            "interval": self.interval.to_json(),
+            "interval": list(self.interval),
+            "unanswered": self.unanswered,
             "alpha_match": self.alpha_match,
             "alpha_seen": self.alpha_seen,
             "kappa": [{"raters": list(pair), "kappa": kappa} for pair, kappa in self.kappa.items()],
@@ -138,14 +143,13 @@ class Scores:
             "items": [item.to_json() for item in self.items],
         }
 
-    def _guessed(self, name: str, kind: str, value: float) -> Control:
+    def _guessed(self, name: str, kind: str) -> Control:
         """Return the control that planted galleries are known less well than the features."""
         found = self.accuracy.get(kind)
         if found is None:
             return Control(name, None, None, "no such gallery was rated")
-        worst = value if self.interval.low is None else self.interval.low
         detail = f"right in {found:.0%}; it must lie below the features' interval".replace("%", " %")
-        return Control(name, found, found < worst, detail)
+        return Control(name, found, found < self.interval[0], detail)
 
     def _imagined(self) -> Control:
         """Return the control that less is seen where nothing is than where something is."""
@@ -156,7 +160,7 @@ class Scores:
         return Control(name, found, found < self.seen["feature"], detail, measure="share of “yes”")
 
     def _agreement(self) -> Control:
-        name, measure = "agreement of raters", "Krippendorff's alpha of the choices"
+        name, measure = "agreement of raters", "Krippendorff's alpha of the choices for features"
         if self.alpha_match is None:
             return Control(name, None, None, "it takes two raters of the same items", measure=measure)
         return Control(
@@ -182,7 +186,33 @@ def read_key(run_dir: Path, plan: str) -> Record:
     return Record(read_json(run_dir / KEY_FOLDER / f"key-{plan}.json"))
 
 
-def score_ratings(ratings: Sequence[Rating], key: Record, *, seed: int = 0) -> Scores:
+def accuracy_interval(rights: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the Clopper–Pearson interval of a share of right choices [1]_.
+
+    Parameters
+    ----------
+    rights
+        Of each feature, the share of its raters who were right. Choices of one feature are not independent, so a feature
+        counts once; shares between 0 and 1 vary less than right and wrong do, which makes the interval wider than it need be.
+    level
+        Nominal cover.
+
+    References
+    ----------
+    .. [1] Clopper, Pearson. The use of confidence or fiducial limits illustrated in the case of the binomial.
+       Biometrika 26, 1934. Resampling features would call 20 of 20 certain; this gives 0.83 to 1.
+
+    """
+    from scipy.stats import beta
+
+    n, k = len(rights), float(np.sum(rights))
+    tail = (1 - level) / 2
+    low = 0.0 if k <= 0 else float(beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k >= n else float(beta.ppf(1 - tail, k + 1, n - k))
+    return low, high
+
+
+def score_ratings(ratings: Sequence[Rating], key: Record) -> Scores:
     """Hold raters' answers against their key.
 
     Parameters
@@ -191,8 +221,6 @@ def score_ratings(ratings: Sequence[Rating], key: Record, *, seed: int = 0) -> S
         Of one plan.
     key
         See :func:`read_key`.
-    seed
-        Of the interval's draws.
 
     Raises
     ------
@@ -213,12 +241,9 @@ def score_ratings(ratings: Sequence[Rating], key: Record, *, seed: int = 0) -> S
     kinds = sorted({item.kind for item in items})
     if "feature" not in kinds:
         raise ConfigError("no gallery of a feature was answered in full: rate at least one")
-    rights = np.array([item.right for item in items if item.kind == "feature"])
-
-    def mean(chosen: NDArray[np.int64]) -> float:
-        return float(rights[chosen].mean())
-
-    matches: Answers = {r.rater: {a.item: a.match for a in r.answers} for r in ratings}
+    rights = [item.right for item in items if item.kind == "feature"]
+    features = {name for name, said in known.items() if said["kind"].text() == "feature"}
+    matches: Answers = {r.rater: {a.item: a.match for a in r.answers if a.item in features} for r in ratings}
     seen: Answers = {r.rater: {a.item: a.seen for a in r.answers} for r in ratings}
     return Scores(
         plan=ratings[0].plan,
@@ -227,10 +252,11 @@ def score_ratings(ratings: Sequence[Rating], key: Record, *, seed: int = 0) -> S
         chance=1 / max(2, key["config"]["candidates"].integer() or 2),
         accuracy={kind: float(np.mean([i.right for i in items if i.kind == kind])) for kind in kinds},
         seen={kind: float(np.mean([i.seen for i in items if i.kind == kind])) for kind in kinds},
-        interval=bootstrap_groups(mean, np.arange(len(rights)), seed=seed, method="percentile"),
+        interval=accuracy_interval(rights),
         alpha_match=krippendorff_alpha(matches),
         alpha_seen=krippendorff_alpha(seen),
         kappa=pairwise_kappa(matches),
+        unanswered=sum(len(features) - len(answered) for answered in matches.values()),
     )
 
 

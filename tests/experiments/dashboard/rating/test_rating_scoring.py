@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from experiments.cli import entry
 from experiments.dashboard.rating.answers import COLUMNS, read_ratings
@@ -12,7 +13,7 @@ from experiments.dashboard.rating.frozen import frozen_random_examples
 from experiments.dashboard.rating.items import RatingConfig, make_plan
 from experiments.dashboard.rating.rating_page import write_rating
 from experiments.dashboard.rating.results import FILE, rated_claim, with_ratings
-from experiments.dashboard.rating.scoring import read_key, score_ratings
+from experiments.dashboard.rating.scoring import accuracy_interval, read_key, score_ratings
 from experiments.dashboard.record import Record
 from experiments.dashboard.run_view import RunView
 from mechinterp.errors import ConfigError, DamagedFileError
@@ -58,12 +59,15 @@ def test_raters_who_see_features_are_believed(key, tmp_path):
     claim = scores.claim(trained=True)
     assert scores.accuracy["feature"] == 1.0
     assert scores.accuracy["random images"] < 0.6
-    # the controls are guessed, so that even perfect raters do not agree on all items
-    assert 0.5 < scores.alpha_match < 1
+    # both guess on the planted galleries, where nothing is right; that is no disagreement about features
+    assert scores.alpha_match == 1.0
+    assert scores.kappa == {("a", "b"): 1.0}
+    assert scores.interval == pytest.approx((0.025 ** (1 / FEATURES), 1.0))
     assert {c.name: c.passed for c in claim.controls}["galleries of random images"] is True
     assert {c.name: c.passed for c in claim.controls}["features of a frozen-random autoencoder"] is True
     assert {c.name: c.passed for c in claim.controls}["something seen in galleries of random images"] is True
-    assert "100 % of 24 features; chance gives 25 %" in claim.statement
+    assert "100 % of 24 features; chance gives 25 %." in claim.statement
+    assert claim.verdict == "met"
 
 
 def test_raters_who_guess_are_not(key, tmp_path):
@@ -121,6 +125,33 @@ def test_unanswered_items_are_left_out(key, tmp_path):
     made["answers"][1]["seen"] = None
     (tmp_path / "a.json").write_text(json.dumps(made))
     assert len(read_ratings([tmp_path / "a.json"])[0].answers) == FEATURES + CONTROLS + FROZEN - 2
+
+
+def test_answers_that_are_missing_are_told(key, tmp_path):
+    made = [rater(key, n, 1.0, (1.0, 0.0), s) for n, s in (("a", 1), ("b", 2))]
+    for row in made[0]["answers"][:5]:
+        row["match"] = None
+    scores = scored(key, tmp_path, made)
+    assert scores.unanswered == 5
+    assert "5 answers to features are missing and were left out." in scores.claim(trained=True).statement
+    assert scores.to_json(trained=True)["claim"]["numbers"]["missing answers"] == 5
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 12), (3, 4), (9, 20), (20, 20)])
+def test_the_interval_holds_the_shares_that_a_binomial_test_does_not_refuse(right, n):
+    low, high = accuracy_interval([1.0] * right + [0.0] * (n - right))
+    if right:
+        assert binomtest(right, n, low, alternative="greater").pvalue == pytest.approx(0.025)
+    if right < n:
+        assert binomtest(right, n, high, alternative="less").pvalue == pytest.approx(0.025)
+    assert (low == 0) == (right == 0)
+    assert (high == 1) == (right == n)
+
+
+def test_raters_who_guess_are_called_better_than_chance_at_most_as_often_as_the_level_says():
+    rng = np.random.default_rng(0)
+    above = [accuracy_interval(rng.random(20) < 0.25)[0] >= 0.25 for _ in range(2000)]
+    assert np.mean(above) <= 0.025
 
 
 def test_files_that_are_no_ratings_are_refused(key, tmp_path):
