@@ -8,7 +8,7 @@ from small_models import one_thread
 from circuits.planted.by_hand import hand_made_cnn, hand_made_vit
 from circuits.planted.cnn import planted_cnn
 from circuits.planted.dictionary import KnownDictionary, spread_directions
-from circuits.planted.pictures import draw_images, pattern_names, patterns
+from circuits.planted.pictures import draw_images, pattern_names, patterns, shown_with
 from circuits.planted.plan import (
     CircuitPlan,
     Gate,
@@ -131,6 +131,25 @@ def test_the_same_seed_draws_the_same_images_and_two_are_of_one_patient():
     assert torch.equal(one.x, again.x)
     assert one.groups.tolist() == [0, 0, 1, 1, 2, 2]
     assert len(one) == 6
+
+
+@pytest.mark.parametrize("kind", ["cnn", "vit"])
+def test_a_counterfactual_shows_what_was_absent_where_it_lies_and_nothing_else(kind):
+    planted = random_circuit(RandomCircuitConfig(kind=kind), seed=1)
+    images = planted.images(6, seed=2)
+    other = planted.counterfactual(images)
+    assert ((other.amplitudes > 0) == (images.amplitudes == 0)).all()
+    with torch.no_grad():
+        said = planted.model.logits(other.x)[:, 1].numpy()
+    assert np.abs(said - planted.logit(other)).max() < 1e-9
+    size = planted.shapes.shape[1]
+    for i, at in ((0, 0), (3, 2)):
+        row, column = (int(k) * size for k in images.cells[i, at])
+        tile = (other.x - images.x)[i, 0, row : row + size, column : column + size].numpy()
+        step = other.amplitudes[i, at] - images.amplitudes[i, at]
+        assert np.abs(tile - step * planted.shapes[at]).max() < 1e-9
+    untouched = shown_with(images, planted.shapes, images.amplitudes)
+    assert torch.equal(untouched.x, images.x)
 
 
 def test_directions_are_orthogonal_while_they_can_be_and_spread_otherwise():

@@ -186,6 +186,17 @@ def test_collateral_without_intervals_costs_no_draws():
     assert measure_collateral([head, head], table, np.arange(60), leave_out=("a",), n_boot=0) == ()
 
 
+def test_collateral_over_the_blocks_of_one_volume_has_no_interval():
+    head = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    table = AttributeTable.from_columns([(Attribute("a", "mm"), head[:, 0].astype(float))])
+    settings = {"n_boot": 100, "units_are_patients": False}
+    (one,) = measure_collateral([head, head * 0], table, np.arange(60), **settings)
+    (patients,) = measure_collateral([head, head * 0], table, np.arange(60), n_boot=100)
+    assert not one.interval.estimable
+    assert patients.interval.estimable
+    assert one.after == patients.after
+
+
 def test_the_figure_shows_every_group_before_and_after():
     figure = billed(edited(), n_random=3, n_boot=0).figure()
     assert [t.name for t in figure.data][:2] == ["as it is", "edited"]
