@@ -33,7 +33,9 @@ def rows_of_split(images: ImageSet, split: str | None) -> Int[NDArray[np.int64],
 
 
 def spread(rows: NDArray[np.int64], most: int, flag: str = "--most-images") -> Int[NDArray[np.int64], " chosen"]:
-    """Return at most so many of some positions, spread over them.
+    """Return at most so many of some positions, in order: one of each of so many equal stretches, drawn at random.
+
+    Every n-th would take left eyes alone where left and right take turns. The draw is the same every time.
 
     Raises
     ------
@@ -43,9 +45,14 @@ def spread(rows: NDArray[np.int64], most: int, flag: str = "--most-images") -> I
     """
     if most < 1:
         raise ConfigError(f"{flag} is {most}: look at 1 image at least")
-    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    if len(rows) <= most:
+        return rows
+    ends = np.arange(most + 1) * len(rows) // most
+    return rows[np.random.default_rng(0).integers(ends[:-1], ends[1:])]
 
 
 def patients_of_rows(images: ImageSet, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the patients of some images; each image its own where nobody said."""
-    return rows if images.groups is None else np.asarray(images.groups)[rows]
+    """Return the patients of some images; each image its own where nobody said, of all or of this one."""
+    if images.groups is None:
+        return rows
+    return np.array([images.groups[i] or f"image {images.ids[i]}" for i in rows], dtype=object)

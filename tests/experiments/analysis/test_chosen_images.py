@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.analysis.chosen_images import patients_of_rows, rows_of_split, spread
 from mechinterp.errors import ConfigError
@@ -27,8 +29,24 @@ def test_a_split_that_is_not_there_is_refused_with_those_that_are(splits, known)
 
 
 def test_so_many_images_are_spread_over_them():
-    assert spread(np.arange(100, 200), 3).tolist() == [100, 149, 199]
+    chosen = spread(np.arange(100, 200), 3)
+    stretches = (range(100, 133), range(133, 166), range(166, 200))
+    assert all(i in stretch for i, stretch in zip(chosen, stretches, strict=True))
     assert spread(np.arange(4), 9).tolist() == [0, 1, 2, 3]
+    assert spread(np.arange(100, 200), 3).tolist() == chosen.tolist()
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_none_is_drawn_twice_and_their_order_is_kept(n, most):
+    chosen = spread(np.arange(n), most)
+    assert len(chosen) == min(n, most)
+    assert (np.diff(chosen) > 0).all()
+
+
+@pytest.mark.parametrize("period", [2, 3, 4])
+def test_images_that_take_turns_are_all_met(period):
+    turns = spread(np.arange(200 * period), 200) % period
+    assert np.bincount(turns, minlength=period).min() > 200 / period * 0.7
 
 
 @pytest.mark.parametrize("most", [0, -2])
@@ -40,4 +58,9 @@ def test_no_image_at_all_is_refused_by_the_flag_that_asks_for_it(most):
 def test_where_nobody_named_patients_each_image_is_its_own():
     rows = np.array([3, 1])
     assert patients_of_rows(Images(groups=None), rows).tolist() == [3, 1]
-    assert patients_of_rows(Images(groups=tuple("aabbc")), rows).tolist() == ["b", "a"]
+    assert patients_of_rows(Images(groups=tuple("aabbc"), ids=tuple("vwxyz")), rows).tolist() == ["b", "a"]
+
+
+def test_images_without_a_patient_are_not_one_patient():
+    images = Images(groups=("a", None, None, "b", "b"), ids=tuple("vwxyz"))
+    assert patients_of_rows(images, np.arange(5)).tolist() == ["a", "image w", "image x", "b", "b"]
