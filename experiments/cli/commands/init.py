@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mechinterp.models.vision_model import VisionModel
 
 _MOST_NAMED = 12
+_MOST_ACTIVE = 32
+_CHANNELS_A_FEATURE = 8  # with k near the width, principal components hold as much, and features say nothing more
 
 _CONFIG = """\
 # An analysis of {model}, from images to report: `mechinterp run {name}`.
@@ -33,7 +35,7 @@ out = "{run}/activations"
 activations = "{run}/activations"
 site = {site}  # one of those captured
 arch = "batchtopk"  # or topk, jumprelu, matryoshka, gated, …
-k = 32  # active features a token
+k = {k}  # active features a token
 expansion = 4  # dictionary size as a multiple of the site's width
 seeds = "0,1,2"  # what recurs over seeds is worth a name
 out = "{run}/saes"
@@ -76,7 +78,8 @@ def run(
     if config.exists():
         raise ConfigError(f"{config} is there already: give another name, or remove it")
     progress = ConsoleProgress()
-    sites, others = _sites(_loaded(model, weights, progress))
+    loaded, opened = _loaded(model, weights, progress), _opened(images, progress)
+    sites, others = _sites(loaded)
     text = _CONFIG.format(
         name=config.name,
         model=json.dumps(model),
@@ -85,8 +88,11 @@ def run(
         run=f"runs/{config.stem}",
         sites=_line(sites, others),
         site=json.dumps(sites[-1]),
-        probes=_probes(_opened(images, progress), f"runs/{config.stem}"),
+        k=_active(loaded, sites[-1]),
+        probes=_probes(opened, f"runs/{config.stem}"),
     )
+    for sentence in _looked_at(loaded, opened):
+        progress.note(sentence)
     write_bytes(config, text.encode())
     progress.note(f"written: {config}; look through it, then `mechinterp run {config}`")
 
@@ -111,6 +117,35 @@ def _opened(images: Path, progress: ConsoleProgress) -> ImageSet | None:
     except MechinterpError as error:
         progress.note(f"the file names no attributes yet, since the images cannot be opened: {error}")
         return None
+
+
+def _active(model: VisionModel | None, site: str) -> int:
+    """Return how many features of a token may be active: few beside the site's width."""
+    if model is None:
+        return _MOST_ACTIVE
+    return max(4, min(_MOST_ACTIVE, model.site(site).width // _CHANNELS_A_FEATURE))
+
+
+def _looked_at(model: VisionModel | None, images: ImageSet | None) -> list[str]:
+    """Return what the images lack for a whole report, a sentence each."""
+    if images is None:
+        return []
+    found = list(images.notes)
+    if images.groups is None:
+        found.append(
+            "no column says which images are one patient's (`group`): every image counts as a patient of its own"
+        )
+    if images.splits is None:
+        found.append("no column says which images the model was fitted to (`split`: train, test): all are judged alike")
+    labels = sorted({label for label in images.labels or () if label is not None})
+    if not labels:
+        found.append("no column `label`: whether the model does its task cannot be checked")
+    elif model is not None and not set(labels) <= set(model.class_names):
+        found.append(
+            f"the labels ({', '.join(labels[:6])}) are not the model's classes ({', '.join(list(model.class_names)[:6])}): whether "
+            "it does its task cannot be checked; name them alike, as `build.class_names` of a file of yours"
+        )
+    return found
 
 
 def _sites(model: VisionModel | None) -> tuple[list[str], list[str]]:

@@ -40,6 +40,7 @@ def test_what_init_writes_names_sites_and_attributes_and_runs_from_elsewhere(sca
     assert made["capture"]["site"] == ["stages.1", "stages.2"]
     assert "# or: stages.0" in text
     assert made["train-sae"]["site"] == "stages.2"
+    assert made["train-sae"]["k"] == 4  # few beside the site's width of 24
     assert [p["attribute"] for p in made["probe"]] == ["area"]
     assert '# attribute = "depth"' in text
     # the file is edited to what this test has time for
@@ -53,6 +54,20 @@ def test_what_init_writes_names_sites_and_attributes_and_runs_from_elsewhere(sca
     assert run("run", tmp_path / "mine.toml") == 0
     assert (tmp_path / "runs/mine/activations/manifest.json").exists()
     assert Path.cwd() == elsewhere
+
+
+def test_init_says_what_the_images_lack_for_a_whole_report(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("init", "a.toml", "--model", MODEL, "--images", "scans", "--weights", "random") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "labels (a, b) are not the model's classes (healthy, <script>" in said
+    assert "no column says which images the model was fitted to" in said
+    assert "one patient's" not in said
+    (scans / "metadata.csv").unlink()
+    assert run("init", "b.toml", "--model", MODEL, "--images", "scans", "--weights", "random") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "every image counts as a patient of its own" in said
+    assert "no column `label`" in said
 
 
 def test_without_model_and_images_init_leaves_names_to_be_replaced(tmp_path, monkeypatch, capsys):
