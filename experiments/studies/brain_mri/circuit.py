@@ -15,21 +15,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.studies.brain_mri.circuit_channels import Closest, channel_attributes
 from mechinterp.errors import ConfigError
 from mechinterp.files import read_json
 from mechinterp.progress import SILENT, Progress
+from mechinterp.reused_memory import reused_memory
 
 if TYPE_CHECKING:
     from circuits import Ablation, Circuit
     from circuits.agreements import Agreement
+    from circuits.circuit import Place
     from circuits.corrupting import Corrupted
     from circuits.inputs import Batch
     from circuits.node_curves import NodeCurves, Ranked
     from circuits.wiring import Wiring
     from experiments.analysis.circuit_runs import Opened
+    from mechinterp.models.vision_model import VisionModel
 
 STAGES_BEFORE = ("functional_1/block3_pool_1/MaxPool2d", "functional_1/block4_pool_1/MaxPool2d")
 """What the published classifier hands from its third and fourth stage to the next."""
+
+START = "functional_1/block3_conv3_1/Relu"
+"""Just before the first of them: all that comes earlier is computed once per slice."""
 
 STEPS = 1
 """Points on the way between both runs at which gradients are taken to rank nodes: a whole pass there and back each."""
@@ -58,6 +65,8 @@ class BrainCircuitConfig:
         Slices, and nodes of a site, on which estimates are held against exact effects.
     stages
         Sites before the features' own.
+    start
+        A site before those; runs begin there. ``None``: at the image.
     seed
         Of draws.
 
@@ -75,6 +84,7 @@ class BrainCircuitConfig:
     checked_on: int = 2
     checked_nodes: int = 12
     stages: tuple[str, ...] = STAGES_BEFORE
+    start: str | None = START
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -135,6 +145,8 @@ class BrainCircuit:
         By how much, at most, the curve under ``mean`` differs from plain re-runs with an edit at every site.
     slices
         Numbers of the images: ``found_on``, ``tested_on``, ``references``, ``partners``.
+    channels
+        Of the drawn channels: the closest measured quantity, and whether held-out slices confirmed it.
 
     """
 
@@ -146,6 +158,7 @@ class BrainCircuit:
     edge_check: EdgeCheck
     rerun_difference: float
     slices: Mapping[str, tuple[int, ...]]
+    channels: Mapping[Place, Closest]
 
     def to_json(self) -> dict[str, Any]:
         """Return its numbers as plain JSON."""
@@ -161,6 +174,7 @@ class BrainCircuit:
             "edge_check": vars(self.edge_check),
             "rerun_difference": self.rerun_difference,
             "slices": {what: list(rows) for what, rows in self.slices.items()},
+            "channels": [{"site": site, "channel": n, **closest} for (site, n), closest in self.channels.items()],
         }
 
 
@@ -183,7 +197,7 @@ def find_brain_circuit(
     ConfigError
         If the run is not finished, or has too few slices of a kind.
     SiteError
-        If the model has not the stages.
+        If the model has not the stages, or something bypasses the site at which runs begin.
 
     """
     from experiments.analysis.circuit_runs import opened_for_circuit
@@ -195,7 +209,8 @@ def find_brain_circuit(
     opened = opened_for_circuit(folder)
     if not opened.saes:
         raise ConfigError(f"{folder} has no autoencoder: run mechinterp study brain-mri --out {folder} first")
-    return _Search(results, opened, config, chosen_slices(results, config)).found(progress)
+    with reused_memory():
+        return _Search(results, opened, config, chosen_slices(results, config)).found(progress)
 
 
 @dataclass(eq=False)
@@ -213,7 +228,15 @@ class _Search:
 
         question = self.results["target"]
         self.metric = as_metric(logit_difference(question["class"], question["reference"]), self.opened.model)
-        self.batches = {what: self._batch(rows) for what, rows in self.slices.items()}
+        self.images = {what: self._batch(rows) for what, rows in self.slices.items()}
+        self.model: VisionModel = self.opened.model
+        self.batches = self.images
+        if self.config.start is not None:
+            from circuits.late_start import starting_at
+
+            late = starting_at(self.model, self.config.start, self.images["references"].x[:2])
+            self.model = late
+            self.batches = {what: replace(b, x=late.inputs(b.x, BATCH)) for what, b in self.images.items()}
         self.reference = self.batches["references"].x
 
     def _batch(self, rows: Sequence[int]) -> Batch:
@@ -239,14 +262,24 @@ class _Search:
         drawn = self._drawn(ranked, progress)
         few = self.batches["found_on"].x[: self.config.checked_on]
         agreements = agreement(
-            self.metric, ranked.wiring.layers, model=self.opened.model, images=few, reference=self.reference,
+            self.metric, ranked.wiring.layers, model=self.model, images=few, reference=self.reference,
             most_nodes=self.config.checked_nodes, rows=32, seed=self.config.seed, progress=progress,
         )  # fmt: skip
         progress.note("checking drawn edges, and running the circuits again")
+        channels = [p for p in drawn.nodes if drawn.wiring.layer(p[0]).kind_of(p[1]) == "channel"]
         return BrainCircuit(
-            drawn, curves, last_curves, self._alone(drawn), agreements, self._edge_check(drawn), self._rerun_difference(ranked, curves),
-            self.slices,
+            self._of_images(drawn), curves, last_curves, self._alone(drawn), agreements, self._edge_check(drawn),
+            self._rerun_difference(ranked, curves), self.slices,
+            channel_attributes(self.opened, channels, batch=BATCH, seed=self.config.seed, progress=progress),
         )  # fmt: skip
+
+    def _of_images(self, drawn: Circuit) -> Circuit:
+        """Return the circuit with the slices themselves, where runs began later: they are what a page shows."""
+        from circuits.wiring import Wiring
+
+        shown = self.images["found_on"]
+        wiring = Wiring(self.opened.model, drawn.wiring.layers, self.metric, shown.x)
+        return replace(drawn, wiring=wiring, batch=shown, reference=self.images["references"].x)
 
     def _ranked(self, *, with_features: bool) -> Ranked:
         """Return the stages and the features' site with their nodes in order: its features and error, or its channels."""
@@ -255,7 +288,7 @@ class _Search:
         from circuits.node_curves import Ranked
         from circuits.wiring import Wiring
 
-        model, sae, shown = self.opened.model, self.opened.saes[0], self.batches["found_on"]
+        model, sae, shown = self.model, self.opened.saes[0], self.batches["found_on"]
         last = features(sae) if with_features else neurons(model, sae.site)
         wiring = Wiring(model, [*(neurons(model, site) for site in self.config.stages), last], self.metric, shown.x)
         return Ranked(wiring, rank_nodes(wiring, self._runs(wiring, shown, mean()), steps=STEPS))
@@ -266,7 +299,7 @@ class _Search:
         from circuits.wiring import Wiring
 
         layer = whole.wiring.layer(self.opened.saes[0].site)
-        wiring = Wiring(self.opened.model, [layer], self.metric, self.batches["found_on"].x)
+        wiring = Wiring(self.model, [layer], self.metric, self.batches["found_on"].x)
         return Ranked(wiring, whole.ranking.of([layer.site]))
 
     def _runs(self, wiring: Wiring, shown: Batch, ablation: Ablation, *, consistent: bool = True) -> list[Corrupted]:
@@ -302,7 +335,7 @@ class _Search:
             method="attribution", discovery="top-n", top=every, batch=BATCH, rows=32, seed=self.config.seed
         )
         whole = find_circuit(
-            self.opened.model, self.batches["found_on"].x, metric=self.metric, nodes=ranked.wiring.layers,
+            self.model, self.batches["found_on"].x, metric=self.metric, nodes=ranked.wiring.layers,
             reference=self.reference, ablation=mean(), among=among, config=settings, progress=progress,
         )  # fmt: skip
         return complete_paths(whole, self.config.drawn_edges)

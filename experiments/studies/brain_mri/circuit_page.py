@@ -35,7 +35,7 @@ def write_brain_circuit(found: BrainCircuit, folder: Path, out: Path) -> tuple[P
     from experiments.dashboard.single_page import Shown
 
     results = read_json(folder / "results.json")
-    graph = named(found.circuit.graph, results)
+    graph = named(found.circuit.graph, results, found.channels)
     said = sentences(found, graph, results)
     graph.save(out / "circuit.json")
     graph.save(out / "circuit.graphml")

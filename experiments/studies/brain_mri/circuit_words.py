@@ -10,38 +10,50 @@ from circuits.agreements import agreement_sentence
 from circuits.node_curves import WITHIN
 
 if TYPE_CHECKING:
+    from circuits.circuit import Place
     from circuits.graph import FeatureGraph, GraphNode
     from circuits.node_curves import NodeCurves
     from experiments.studies.brain_mri.circuit import BrainCircuit
+    from experiments.studies.brain_mri.circuit_channels import Closest
 
 NO_ATTRIBUTE = "no measured quantity"
 
 
-def named(graph: FeatureGraph, results: Mapping[str, Any]) -> FeatureGraph:
+def named(
+    graph: FeatureGraph, results: Mapping[str, Any], channels: Mapping[Place, Closest] | None = None
+) -> FeatureGraph:
     """Return the graph with names that say what is known: an attribute only where held-out slices confirmed it.
 
-    The closest quantity of a feature that none was confirmed for is said in its name, with its unit and as unconfirmed.
+    The closest quantity of a node that none was confirmed for is said in its name, with its unit and as unconfirmed.
+
+    Parameters
+    ----------
+    graph
+        As it was drawn.
+    results
+        Of the study: its features' attributes.
+    channels
+        Attributes of the channels of earlier stages.
+
     """
-    sites = list(dict.fromkeys(n.site for n in graph.nodes if n.kind != "metric"))
-    return replace(graph, nodes=tuple(_named(node, results, sites) for node in graph.nodes))
+    return replace(graph, nodes=tuple(_named(node, results, channels or {}) for node in graph.nodes))
 
 
-def _named(node: GraphNode, results: Mapping[str, Any], sites: list[str]) -> GraphNode:
+def _named(node: GraphNode, results: Mapping[str, Any], channels: Mapping[Place, Closest]) -> GraphNode:
     if node.kind == "metric":
         return node
     if node.kind == "error":
         return replace(node, name="what the features leave out")
-    if node.kind != "feature":
-        return replace(node, name=f"channel {node.index}")
-    best = results["features"][node.index]["best"]
+    kind = "feature" if node.kind == "feature" else "channel"
+    best = results["features"][node.index]["best"] if kind == "feature" else channels.get((node.site, node.index))
     if not best or not best["attribute"]:
-        return replace(node, name=f"feature {node.index}: {NO_ATTRIBUTE}")
+        return replace(node, name=f"{kind} {node.index}: {NO_ATTRIBUTE}")
     attribute, unit, rho = best["attribute"].replace("_", " "), best["unit"], best["rho_confirmation"]
     quantity = attribute + (f" [{unit}]" if unit not in {"", "1"} else "")
     if not best["survives"]:
-        return replace(node, name=f"feature {node.index}: closest to {quantity}, ρ {rho:+.2f}, not confirmed")
+        return replace(node, name=f"{kind} {node.index}: closest to {quantity}, ρ {rho:+.2f}, not confirmed")
     return replace(
-        node, name=f"feature {node.index}: {quantity}, ρ {rho:+.2f} on held-out slices", attribute=attribute, unit=unit
+        node, name=f"{kind} {node.index}: {quantity}, ρ {rho:+.2f} on held-out slices", attribute=attribute, unit=unit
     )
 
 
@@ -140,14 +152,12 @@ def _errors(found: BrainCircuit) -> str:
 
 
 def _why(found: BrainCircuit, graph: FeatureGraph, results: Mapping[str, Any]) -> str:
-    features = [n for n in graph.nodes if n.kind == "feature"]
-    confirmed = sum(bool(n.attribute) for n in features)
     target, point = results["target"]["class"], found.curves.smallest()
     first = found.curves.under[0].points[0]
     carries = point is not None and point.most == first.most
     known = (
-        f"Why “{target}”? Of the {len(features)} features drawn {confirmed or 'none'} "
-        f"follow{'s' if confirmed == 1 else ''} a measured quantity on held-out slices"
+        f"Why “{target}”? {_following(graph, 'feature')} of the last convolution and {_following(graph, 'channel').lower()} of "
+        "the stages before follow a measured quantity on held-out slices"
     )
     if carries:
         said = "the graph says what the answer passes through in this head, not why another would be answered so"
@@ -157,6 +167,12 @@ def _why(found: BrainCircuit, graph: FeatureGraph, results: Mapping[str, Any]) -
             "explanation of it, since it does not carry the answer alone"
         )
     return f"{known}, and all slices are of one head (n = 1, so no interval): {said}."
+
+
+def _following(graph: FeatureGraph, kind: str) -> str:
+    """Return how many of the drawn nodes of a kind have a confirmed attribute."""
+    drawn = [n for n in graph.nodes if n.kind == kind]
+    return f"{sum(bool(n.attribute) for n in drawn) or 'None'} of the {len(drawn)} {kind}s drawn"
 
 
 def _estimates(found: BrainCircuit) -> str:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from circuits.graph import FeatureGraph
+from circuits.inputs import Batch
 from circuits.node_curves import NodeCurves
+from experiments.analysis.circuit_runs import Opened
 from experiments.cli import entry
 from experiments.run_directory import Run
 from experiments.studies.brain_mri.circuit import (
@@ -17,15 +20,20 @@ from experiments.studies.brain_mri.circuit import (
     chosen_slices,
     find_brain_circuit,
 )
+from experiments.studies.brain_mri.circuit_channels import channel_attributes
 from experiments.studies.brain_mri.circuit_page import write_brain_circuit
 from experiments.studies.brain_mri.circuit_words import columns_named, named, sentences
+from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.errors import ConfigError
 from mechinterp.files import read_json, write_json
+from mechinterp.images.image_set import ImageSet
+from mechinterp.models.vision_model import InputContract, VisionModel
+from mechinterp.sites import Site
 
 MODEL = f"py:{Path(__file__).parents[2] / 'cli' / 'user_net.py'}:build"
 SMALL = BrainCircuitConfig(
     found_on=3, tested_on=3, references=3, drawn_nodes=3, drawn_edges=8, sizes=(8,), last_sizes=(8,), random_circuits=2, last_random_circuits=2, checked_on=2,
-    checked_nodes=4, stages=("stages.0", "stages.1"),
+    checked_nodes=4, stages=("stages.0", "stages.1"), start="stem.0",
 )  # fmt: skip
 OTHER = "<script>alert(1)</script>"
 CONFIRMED = {"attribute": "brain_area", "unit": "mm²", "rho_confirmation": 0.71, "survives": True}
@@ -145,6 +153,53 @@ def test_a_feature_is_named_by_an_attribute_only_where_held_out_slices_confirmed
             assert node.name == "what the features leave out"
         elif node.kind == "metric":
             assert node == before
+
+
+def test_a_channel_before_is_named_by_an_attribute_only_where_held_out_slices_confirmed_it(found, results):
+    channels = [n for n in found.circuit.graph.nodes if n.kind == "channel"]
+    assert {(n.site, n.index) for n in channels} == set(found.channels)
+    # twelve images leave too few shifts for anything to be confirmed
+    assert not any(c["survives"] for c in found.channels.values())
+    assert not any(
+        n.attribute for n in named(found.circuit.graph, results, found.channels).nodes if n.kind == "channel"
+    )
+    first, second = channels[:2]
+    known = {(first.site, first.index): CONFIRMED, (second.site, second.index): {**CONFIRMED, "attribute": None}}
+    names = {n.id: n for n in named(found.circuit.graph, results, known).nodes}
+    assert names[first.id].name == f"channel {first.index}: brain area [mm²], ρ +0.71 on held-out slices"
+    assert names[first.id].unit == "mm²"
+    assert names[second.id].name == f"channel {second.index}: no measured quantity"
+
+
+def test_a_channel_is_named_after_a_quantity_that_it_copies_and_after_none_if_it_is_noise_or_never_varies(monkeypatch):
+    n = 76
+    rng = np.random.default_rng(0)
+    area = np.cumsum(rng.normal(size=n))
+    maps = np.stack([area, np.cumsum(rng.normal(size=n)), np.ones(n)], 1)[:, None].repeat(4, 1).astype(np.float32)
+    table = AttributeTable.from_columns([(Attribute("brain_area", "mm²"), area)])
+    site = Site(name="stage", module="0", take="output", layout="tokens", width=3, tokens=4)
+    model = VisionModel(
+        torch.nn.Sequential(torch.nn.Identity()), "made", InputContract(2, 2, 1), ("a",), "logits", {"stage": site}
+    )
+    images = ImageSet.from_arrays(np.zeros((n, 4, 4), dtype=np.float32), attributes=table)
+    opened = Opened(model, images, (), None)
+    monkeypatch.setattr(Opened, "batch", lambda _, rows: Batch(torch.from_numpy(maps[rows])))
+    found = channel_attributes(opened, [("stage", 0), ("stage", 1), ("stage", 2)])
+    assert found["stage", 0]["survives"]
+    assert (found["stage", 0]["attribute"], found["stage", 0]["unit"]) == ("brain_area", "mm²")
+    assert not found["stage", 1]["survives"]
+    assert found["stage", 2]["attribute"] is None
+    assert channel_attributes(opened, []) == {}
+
+
+@pytest.mark.slow
+def test_runs_that_begin_late_find_what_runs_from_the_image_find(found, folder):
+    whole = find_brain_circuit(folder, dataclasses.replace(SMALL, start=None, random_circuits=0, last_random_circuits=0))
+    assert [e.edge for e in whole.circuit.edges] == [e.edge for e in found.circuit.edges]
+    for a, b in zip(whole.curves.under, found.curves.under, strict=True):
+        for p, q in zip(a.points, b.points, strict=True):
+            assert p.faithfulness.value == pytest.approx(q.faithfulness.value, abs=1e-4)
+    assert found.circuit.batch.x.shape[1:] == whole.circuit.batch.x.shape[1:]  # pictures are of the slices
 
 
 def test_the_sentences_are_made_of_the_numbers(found, results):
