@@ -353,7 +353,8 @@ class _ShardWork:
         plain = replace(self.model.contract, channels=1, value_range=(0.0, 1.0), mean=(0.0,), std=(1.0,))
         first, placed = self.writer.plan.first_image, []
         for image, position in zip(batch, positions, strict=True):
-            covered = np.any([np.asarray(mask) > 0 for mask in self.images.masks(position - first).values()], axis=0)
+            at = position - first
+            covered = self.images.mask(at, *self.images.masks(at))
             as_image = replace(image, pixels=covered.astype(np.float32), intensity_range=(0.0, 1.0))
             placed.append(replace(self.preparation, gain=1.0).apply(as_image, plain)[0][0])
         return np.stack(placed).astype(np.float64)

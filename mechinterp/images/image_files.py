@@ -29,6 +29,7 @@ _PLAIN_COMPRESSIONS = {1, 8, 32946, 32773}
 # No compression of TIFF shrinks further than this (deflate 1032 times, LZW about 1400), so a header that asks for more
 # pixels than the file can hold was altered, and must not be believed: it may ask for more memory than there is.
 _MOST_SHRUNK = 2000
+_EXIF_ORIENTATION, _ON_ITS_SIDE = 0x0112, {5, 6, 7, 8}  # tag, and the values that swap rows and columns (Exif 2.32)
 _BYTE_MODES = {"L", "RGB"}
 _DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}
 # What Pillow and tifffile raise for files that are cut short, altered, too large or no pictures at all.
@@ -72,6 +73,31 @@ def recorded_type(path: Path) -> np.dtype[Any]:
                 return _tiff_header(path, path.stat().st_size).dtype
         with Image.open(path) as picture:
             return np.dtype({"F": np.float32}.get(picture.mode, np.uint16 if picture.mode in _DEEP_MODES else np.uint8))
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def recorded_shape(path: Path) -> tuple[int, int]:
+    """Return a file's height and width as :func:`read_image_file` gives them, from its header.
+
+    Raises
+    ------
+    ImagesError
+        If the file is no picture.
+
+    """
+    try:
+        if path.suffix.lower() == _ARRAY:
+            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
+            return int(height), int(width)
+        if path.suffix.lower() in _TIFF:
+            with _quiet():
+                header = _tiff_header(path, path.stat().st_size)
+            if not _read_by_pillow(header):
+                return header.shape
+        with Image.open(path) as picture:
+            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) in _ON_ITS_SIDE
+            return (picture.width, picture.height) if turned else (picture.height, picture.width)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
@@ -156,6 +182,7 @@ class _TiffHeader:
     photometric: int
     compression: int
     planar: bool
+    shape: tuple[int, int]
 
 
 def _tiff_header(file: Path | io.BytesIO, size: int) -> _TiffHeader:
@@ -171,7 +198,13 @@ def _tiff_header(file: Path | io.BytesIO, size: int) -> _TiffHeader:
         if len(tiff.series) > 1 or tiff.series[0].size != page.size:
             raise ValueError("it holds more than one picture; save each page as a file of its own")
         planar = int(page.planarconfig) == _SEPARATE_PLANES
-        return _TiffHeader(np.dtype(page.dtype), int(page.photometric), int(page.compression), planar)
+        shape = int(page.imagelength), int(page.imagewidth)
+        return _TiffHeader(np.dtype(page.dtype), int(page.photometric), int(page.compression), planar, shape)
+
+
+def _read_by_pillow(header: _TiffHeader) -> bool:
+    """Say whether Pillow reads a TIFF: it knows LZW and JPEG compression, and how other colours become RGB."""
+    return header.photometric in {_PALETTE, _CMYK, _YCBCR} or header.compression not in _PLAIN_COMPRESSIONS
 
 
 def _read_tiff(file: Path | io.BytesIO, size: int, name: Path | str) -> NDArray[Any]:
@@ -182,8 +215,7 @@ def _read_tiff(file: Path | io.BytesIO, size: int, name: Path | str) -> NDArray[
     dtype = header.dtype
     if isinstance(file, io.BytesIO):
         file.seek(0)  # tifffile reads on from where a file stands
-    # Pillow knows LZW and JPEG compression, and how other colours become RGB; tifffile knows every depth.
-    if header.photometric in {_PALETTE, _CMYK, _YCBCR} or header.compression not in _PLAIN_COMPRESSIONS:
+    if _read_by_pillow(header):  # tifffile knows every depth
         return _read_picture(file, name)
     with _quiet():
         array: NDArray[Any] = tifffile.imread(file, key=0)

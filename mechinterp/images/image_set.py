@@ -181,6 +181,21 @@ class ImageSet:
             )
         return self.read_masks(i)
 
+    def mask(self, i: int, *names: str) -> NDArray[np.bool_]:
+        """Return where any of some structures is in image `i`; nowhere where the image has no mask of theirs.
+
+        Raises
+        ------
+        ImagesError
+            As :meth:`masks`.
+
+        """
+        masks = self.masks(i)
+        held = [np.asarray(masks[name], dtype=bool) for name in names if name in masks]
+        shape = np.shape(self.read(i))[: self.axes] if not held else held[0].shape
+        found: NDArray[np.bool_] = np.logical_or.reduce([np.zeros(shape, dtype=bool), *held])
+        return found
+
     def subset(self, images: Sequence[int] | NDArray[np.int64]) -> ImageSet:
         """Return some of the images, in the given order. The subset cannot be opened again from its source."""
         chosen = [int(i) for i in images]

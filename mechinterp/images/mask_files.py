@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechinterp.errors import ImagesError, UnreadableImageError
-from mechinterp.images.image_files import SUFFIXES, is_image_file, read_image_file
+from mechinterp.images.image_files import SUFFIXES, is_image_file, read_image_file, recorded_shape
 from mechinterp.images.metadata_table import is_mask_column, mask_name
 
 FOLDER = "masks"
@@ -27,19 +27,35 @@ class MaskFiles:
     ----------
     files
         Per image, mask file by name.
+    images
+        Their own files.
     ids
         Names of the images, for errors.
 
     """
 
     files: tuple[Mapping[str, Path], ...]
+    images: tuple[Path, ...]
     ids: tuple[str, ...]
 
     def __call__(self, i: int) -> dict[str, NDArray[np.bool_]]:
-        """Return the masks of image `i`."""
+        """Return the masks of image `i`.
+
+        Raises
+        ------
+        ImagesError
+            If one cannot be read, or is of another size than its image: its pixels would be of another size in mm too.
+
+        """
         masks: dict[str, NDArray[np.bool_]] = {}
         for name, path in self.files[i].items():
             masks |= read_mask_file(path, name)
+            size = recorded_shape(self.images[i])
+            if masks[name].shape != size:
+                raise ImagesError(
+                    f"mask '{name}' of image '{self.ids[i]}' is {' × '.join(map(str, masks[name].shape))} pixels, the image "
+                    f"{' × '.join(map(str, size))}: resample it to the image's size"
+                )
         return masks
 
 
@@ -50,9 +66,10 @@ def mask_files(root: Path, rows: Sequence[Mapping[str, str]], ids: Sequence[str]
     with files called like the images, whose own path may begin with ``images/``.
     """
     columns = [c for c in rows[0] if is_mask_column(c)]
+    images = tuple(root / row["file_name"] for row in rows)
     if columns:
         found = [{mask_name(c): root / row[c] for c in columns if row[c].strip()} for row in rows]
-        return MaskFiles(tuple(found), tuple(ids))
+        return MaskFiles(tuple(found), images, tuple(ids))
     folder = root / FOLDER
     if not folder.is_dir():
         return None
@@ -64,7 +81,7 @@ def mask_files(root: Path, rows: Sequence[Mapping[str, str]], ids: Sequence[str]
             rest = Path(*within.parts[1:]).with_suffix("").as_posix()
             by_stem.setdefault(rest, {})[within.parts[0]] = path
     matched = [by_stem.get(_stem(row["file_name"]), {}) for row in rows]
-    return MaskFiles(tuple(matched), tuple(ids)) if any(matched) else None
+    return MaskFiles(tuple(matched), images, tuple(ids)) if any(matched) else None
 
 
 def _stem(file_name: str) -> str:

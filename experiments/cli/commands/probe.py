@@ -208,11 +208,15 @@ def _masks_of(images: ImageSet, level: str, region: str | None, attribute: str) 
         said = "the tokens are pooled over" if level == "region" else f"'{attribute}' is the area of"
         raise ConfigError(f"--level {level} needs --region: which mask of the images {said}")
     names = [part.strip() for part in given.split(",")] if level == "sum" else [given]
-    known = images.masks(0)
+    seen: set[str] = set()
+    for i in range(len(images)):  # what is absent from an image may have no mask there
+        if seen.issuperset(names):
+            break
+        seen |= set(images.masks(i))
     for name in names:
-        if name not in known:
-            raise ConfigError(f"the images have no mask '{name}': {nearest(name, known)}")
-    return {name: (lambda i, name=name: images.masks(i)[name]) for name in names}  # type: ignore[misc]
+        if name not in seen:
+            raise ConfigError(f"the images have no mask '{name}': {nearest(name, sorted(seen))}")
+    return {name: (lambda i, name=name: images.mask(i, name)) for name in names}  # type: ignore[misc]
 
 
 def _swept(

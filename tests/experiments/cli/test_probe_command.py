@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from experiments.cli import entry
+from experiments.cli.commands.probe import _masks_of
+from mechinterp.errors import ConfigError
+from mechinterp.images.image_set import ImageSet
 
 MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
 
@@ -214,3 +217,16 @@ def test_measured_masks_confounders_and_few_features_come_with_the_page(made, ca
 def test_a_confounder_that_cannot_be_is_refused_before_anything_is_probed(made, capsys, attribute, argv, said):
     assert run("probe", "--activations", made / "a" / "activations", "--attribute", attribute, *argv) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_shell_takes_an_image_without_a_mask_as_one_without_the_structure(tmp_path):
+    for name in ("images", "masks/lesion"):
+        (tmp_path / name).mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(np.full((8, 10), i, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    Image.fromarray(np.eye(8, 10, dtype=np.uint8)).save(tmp_path / "masks" / "lesion" / "1.png")
+    images = ImageSet.from_folder(tmp_path)
+    lesion = _masks_of(images, "sum", "lesion", "area")["lesion"]
+    assert [int(lesion(i).sum()) for i in range(2)] == [0, 8]
+    with pytest.raises(ConfigError, match="the images have no mask 'leison': did you mean 'lesion'"):
+        _masks_of(images, "sum", "leison", "area")

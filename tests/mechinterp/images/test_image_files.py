@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mechinterp.errors import ImagesError
-from mechinterp.images.image_files import is_image_file, read_image_file, recorded_type
+from mechinterp.images.image_files import is_image_file, read_image_file, recorded_shape, recorded_type
 
 rng = np.random.default_rng(0)
 GREY_8 = rng.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -106,6 +106,26 @@ def test_transparency_lies_over_black(tmp_path):
         np.testing.assert_array_equal(read_image_file(tmp_path / name), [[[200, 100, 50], [0, 0, 0]]])
     Image.fromarray(np.array([[[90, 255], [90, 0]]], dtype=np.uint8), mode="LA").save(tmp_path / "la.png")
     np.testing.assert_array_equal(read_image_file(tmp_path / "la.png"), [[90, 0]])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.jpg", "a.tif", "a.npy", "turned.jpg", "half.jpg", "packed.tif", "grey.tif"]
+)
+def test_the_size_in_a_header_is_that_of_the_pixels(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = {"turned.jpg": 8, "half.jpg": 3}.get(name, 1)
+    picture = Image.fromarray(np.zeros((6, 10, 3) if name != "grey.tif" else (6, 10), dtype=np.uint8))
+    if name == "a.npy":
+        np.save(tmp_path / name, np.asarray(picture))
+    else:
+        picture.save(tmp_path / name, exif=exif, **({"compression": "tiff_lzw"} if name == "packed.tif" else {}))
+    assert recorded_shape(tmp_path / name) == read_image_file(tmp_path / name).shape[:2]
+
+
+def test_what_has_no_header_has_no_size(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"none")
+    with pytest.raises(ImagesError, match=r"a\.png"):
+        recorded_shape(tmp_path / "a.png")
 
 
 def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
