@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.studies.phantom.config import Architecture
 
@@ -72,6 +72,24 @@ class ChangedQuantity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CircuitSize:
+    """What a circuit that should carry the answer is made of.
+
+    Parameters
+    ----------
+    units
+        Features of the last site's autoencoder, or its neurons themselves: whichever carry more of the answer with as few of
+        them, as seen on discovery patients of another seed before the plan was fixed. The other kind is the rival.
+    edges
+        How many of them.
+
+    """
+
+    units: Literal["features", "neurons"] = "features"
+    edges: int = 30
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyCase:
     """One study, as data: everything that differs between diabetic retinopathy and breast cancer.
 
@@ -93,6 +111,8 @@ class StudyCase:
         The attribute that a probe must read, named beforehand.
     quantities
         What the answer should follow.
+    circuit
+        Of what, and of how many of them, the answer should be made.
     bystander
         A quantity that the answer must not follow, ``None`` where there is none.
     structures
@@ -126,6 +146,7 @@ class StudyCase:
     sites: Mapping[Architecture, tuple[str, str]]
     trained: Callable[[Architecture, bool, bool, Progress], TrainedReference]
     folder_layout: str
+    circuit: CircuitSize = CircuitSize()
     bystander: ChangedQuantity | None = None
     study_settings: Mapping[str, float] = field(default_factory=dict, hash=False)
     quick_settings: Mapping[str, float] = field(default_factory=dict, hash=False)

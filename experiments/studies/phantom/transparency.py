@@ -1,4 +1,4 @@
-"""Model transparency: a circuit of features, found on some patients, that must carry the answer on others."""
+"""Model transparency: a circuit of features or neurons, found on some patients, that must carry the answer on others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from circuits.faithfulness import UnderAblation
 from circuits.inputs import Batch, as_batch
 from experiments.report import ElementEvidence, PlannedTest, ReportFigure
 from experiments.studies.phantom.bench import StudyBench
+from experiments.studies.phantom.case import CircuitSize, StudyCase
 from experiments.studies.phantom.patients import Side
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import FeatureEncoder
@@ -20,22 +21,27 @@ from mechinterp.store.reader import ActivationStore
 from sparse_autoencoders import SparseAutoencoder, TrainSAEConfig, random_sae, train_saes
 
 ELEMENT = "model transparency"
-EDGES = 30
 LEAST = {"mean": Bound("at least", 0.5), "resample": Bound("at least", 0.5)}
-RANDOM, NEURONS = "random circuits of the same size", "circuit of as many edges between neurons"
-FROZEN = "circuit of as many features of a frozen-random autoencoder"
+RANDOM, FROZEN = "random circuits of the same size", "circuit of as many features of a frozen-random autoencoder"
+OTHER = {
+    "features": "circuit of as many edges between neurons",
+    "neurons": "circuit of as many edges between features",
+}
+"""What a circuit's units are held against: the other kind of them."""
 _RANDOM_CIRCUITS, _PER_RANDOM, _OTHER_SEED = 12, 8, 1000
 
 
-def planned() -> tuple[PlannedTest, ...]:
+def planned(case: StudyCase) -> tuple[PlannedTest, ...]:
     """Return the tests of this element, one for each ablation."""
+    size = case.circuit
+    missed = ", and what the autoencoder missed," if size.units == "features" else ""
     return tuple(
         PlannedTest(
-            ELEMENT, _name(how),
-            f"the {EDGES} largest edges between features of the last site and the answer, found on discovery patients, run "
-            f"alone on confirmation patients; all else, and what the autoencoder missed, replaced by {'its mean' if how == 'mean' else 'that of another image'}",
+            ELEMENT, _name(size, how),
+            f"the {size.edges} largest edges between {size.units} of the last site and the answer, found on discovery patients, "
+            f"run alone on confirmation patients; all else{missed} replaced by {'its mean' if how == 'mean' else 'that of another image'}",
             "share of the answer's change that is restored",
-            f"at least {bound.threshold:g} over its whole interval", (RANDOM, NEURONS, FROZEN), bound,
+            f"at least {bound.threshold:g} over its whole interval", (RANDOM, OTHER[size.units], FROZEN), bound,
         )
         for how, bound in LEAST.items()
     )  # fmt: skip
@@ -43,11 +49,19 @@ def planned() -> tuple[PlannedTest, ...]:
 
 @dataclass(frozen=True)
 class ChosenCircuits:
-    """What was found on the discovery patients under one ablation: the circuit, and its rivals of as many edges."""
+    """What was found on the discovery patients under one ablation.
 
-    features: Circuit
-    neurons: Circuit
-    frozen: Circuit
+    Parameters
+    ----------
+    circuit
+        Of the units that the plan names.
+    rivals
+        Control → a circuit of as many edges between other units, which must restore less.
+
+    """
+
+    circuit: Circuit
+    rivals: dict[str, Circuit]
 
 
 def trained_sae(bench: StudyBench, store: ActivationStore) -> SparseAutoencoder:
@@ -73,11 +87,12 @@ def frozen_sae(bench: StudyBench, store: ActivationStore, site: str, seed: int) 
 
 
 def choose(bench: StudyBench, store: ActivationStore, sae: SparseAutoencoder) -> dict[str, ChosenCircuits]:
-    """Find the circuit of features under each ablation, and its rivals, on the discovery patients."""
-    batch = _batch(bench, bench.patients.discovery, bench.config.sizes.circuit_found)
+    """Find the circuit under each ablation, and its rivals, on the discovery patients."""
+    batch, size = _batch(bench, bench.patients.discovery, bench.config.sizes.circuit_found), bench.case.circuit
     frozen = frozen_sae(bench, store, bench.sites[1], bench.config.seed + _OTHER_SEED)
+    # one more than is kept: the largest edge may be the error node's
     settings = FindConfig(
-        method="attribution", discovery="top-n", top=EDGES + 1, max_nodes=64, seed=bench.config.seed, boot=200
+        method="attribution", discovery="top-n", top=size.edges + 1, max_nodes=64, seed=bench.config.seed, boot=200
     )
 
     def found(how: Ablation, encoder: FeatureEncoder | None) -> Circuit:
@@ -86,19 +101,23 @@ def choose(bench: StudyBench, store: ActivationStore, sae: SparseAutoencoder) ->
             sites=bench.sites[1:] if encoder is None else (), ablation=how, groups=batch.groups, config=settings,
             progress=bench.progress,
         )  # fmt: skip
-        return of_features(circuit)
+        return of_units(circuit, size.edges)
 
-    return {
-        how.name: ChosenCircuits(found(how, sae), found(how, None), found(how, frozen)) for how in (mean(), resample(1))
-    }
+    def chosen(how: Ablation) -> ChosenCircuits:
+        circuits = {"features": found(how, sae), "neurons": found(how, None)}
+        circuit = circuits.pop(size.units)
+        (other,) = circuits.values()
+        return ChosenCircuits(circuit, {OTHER[size.units]: other, FROZEN: found(how, frozen)})
+
+    return {how.name: chosen(how) for how in (mean(), resample(1))}
 
 
-def of_features(circuit: Circuit) -> Circuit:
+def of_units(circuit: Circuit, edges: int) -> Circuit:
     """Return the largest edges without those of error nodes: what an autoencoder missed must not carry its circuit."""
     kept = [
         e.edge for e in circuit.edges if circuit.wiring.layer(e.edge[0][0]).kind_of(e.edge[0][1]) != "error"
     ]  # fmt: skip
-    return circuit.with_edges(kept[:EDGES])
+    return circuit.with_edges(kept[:edges])
 
 
 def confirm(bench: StudyBench, chosen: dict[str, ChosenCircuits]) -> ElementEvidence:
@@ -106,26 +125,29 @@ def confirm(bench: StudyBench, chosen: dict[str, ChosenCircuits]) -> ElementEvid
     batch = _batch(bench, bench.patients.confirmation, bench.config.sizes.circuit_tested)
     claims, figures = [], []
     for how, found in chosen.items():
-        circuit = found.features
+        circuit = found.circuit
         if not circuit.edges:
             continue
         tested = measure_faithfulness(
             circuit, images=batch, ablations=[circuit.ablation],
             random_circuits=min(_RANDOM_CIRCUITS, bench.config.sizes.n_random // _PER_RANDOM),
-            neuron_circuit=found.neurons, minimality=False, curve=[len(circuit.edges)], progress=bench.progress,
+            minimality=False, curve=[len(circuit.edges)], progress=bench.progress,
         )  # fmt: skip
-        claims.append(_claim(bench, how, circuit, tested.under[0], _restored(found.frozen, batch)))
-        text = "The twelve features with the largest effect on the answer; thicker where it is larger."
+        rivals = {name: _restored(rival, batch) for name, rival in found.rivals.items()}
+        claims.append(_claim(bench, how, circuit, tested.under[0], rivals))
+        text = (
+            f"The twelve {bench.case.circuit.units} with the largest effect on the answer; thicker where it is larger."
+        )
         figures.append(ReportFigure.of(f"The circuit ({how} replacement)", text, circuit.largest(12).figure()))
-    limits = (
-        "The circuit begins at the last site: how the network comes to those features is not followed.",
-        "What the autoencoder does not reconstruct is replaced too: it counts against the circuit.",
-    )
-    return ElementEvidence(ELEMENT, tuple(claims), limits, tuple(figures))
+    units = bench.case.circuit.units
+    limits = [f"The circuit begins at the last site: how the network comes to those {units} is not followed."]
+    if units == "features":
+        limits.append("What the autoencoder does not reconstruct is replaced too: it counts against the circuit.")
+    return ElementEvidence(ELEMENT, tuple(claims), tuple(limits), tuple(figures))
 
 
-def _name(how: str) -> str:
-    return f"a circuit of features carries the answer ({how} replacement)"
+def _name(size: CircuitSize, how: str) -> str:
+    return f"a circuit of {size.units} carries the answer ({how} replacement)"
 
 
 def _batch(bench: StudyBench, side: Side, most: int) -> Batch:
@@ -133,22 +155,22 @@ def _batch(bench: StudyBench, side: Side, most: int) -> Batch:
     return as_batch(bench.model, side.images.subset(first), side.groups[first])
 
 
-def _claim(bench: StudyBench, how: str, circuit: Circuit, under: UnderAblation, frozen: float | None) -> Claim:
+def _claim(
+    bench: StudyBench, how: str, circuit: Circuit, under: UnderAblation, rivals: dict[str, float | None]
+) -> Claim:
     share, bound = under.faithfulness, LEAST[how]
     low = None if share.interval.low is None else float(share.interval.low)
     highest = float(np.max(under.random)) if len(under.random) else None
-    of_neurons = None if under.neurons is None else float(under.neurons.value)
     nodes, edges = len(circuit.nodes), len(circuit.edges)
     return Claim.measured(
-        f"{edges} of {circuit.possible} possible edges, between {nodes} nodes, restore {share.value:.2f} of the answer's change "
+        f"{edges} of {circuit.possible} possible edges, between {nodes} {bench.case.circuit.units}, restore {share.value:.2f} of the answer's change "
         f"on patients they were not found on, everything else under {how} replacement.",
         "interventional", share.value, "share restored", bound, f"at least {bound.threshold:g} over its whole interval",
         controls=(
             _below(RANDOM, highest, low, f"the best of {len(under.random)}"),
-            _below(NEURONS, of_neurons, low, "it"),
-            _below(FROZEN, frozen, low, "it"),
+            *(_below(name, restored, low, "it") for name, restored in rivals.items()),
         ),
-        test=_name(how), interval=share.interval.ends, interval_note=share.interval.reason or share.interval.warning,
+        test=_name(bench.case.circuit, how), interval=share.interval.ends, interval_note=share.interval.reason or share.interval.warning,
         trained=bench.model.trained,
         numbers={"edges": edges, "possible edges": circuit.possible, "nodes": nodes, "random circuits": len(under.random)},
     )  # fmt: skip

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from experiments.cli import entry
+from experiments.report import read_report
 from experiments.studies.breast_cancer import BREAST_CANCER, QUICK_IMAGES
 from experiments.studies.phantom.config import PhantomStudyConfig
 from experiments.studies.phantom.patients import study_patients
+from experiments.studies.phantom.study import UNEXPLORED
+from experiments.studies.phantom.transparency import planned
 from mechinterp.errors import ConfigError
 from mechinterp.progress import SILENT
 
@@ -38,6 +44,29 @@ def test_only_images_that_hold_a_finding_are_rendered_with_more_of_it() -> None:
     assert some
     assert all(p.parameters.mass_diameter_mm > 0 for p in some)
     assert len({p.identity.patient for p in some}) == len(some)
+
+
+def test_its_circuit_is_planned_to_be_one_of_few_neurons_with_features_as_the_rival() -> None:
+    tests = planned(BREAST_CANCER)
+    assert [test.name for test in tests] == [
+        f"a circuit of neurons carries the answer ({how} replacement)" for how in ("mean", "resample")
+    ]
+    assert "the 10 largest edges between neurons" in tests[0].method
+    assert "circuit of as many edges between features" in tests[0].controls
+
+
+@pytest.mark.slow
+def test_a_network_of_random_weights_is_not_interpreted_and_nothing_is_trained_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINTERP_CACHE", str(tmp_path / "cache"))
+    given = ["--quick", "--patients", "20", "--condition", "random-network", "--json"]
+    assert entry.run(["study", "breast-cancer", "--out", str(tmp_path / "run"), *given]) == 0
+    report = read_report(tmp_path / "run")
+    assert {report.verdicts[name].word for name in report.use_case.needs} == {"not met"}
+    assert report.strict() == 1
+    assert UNEXPLORED in report.limits
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_recipe_that_does_not_exist_is_refused() -> None:

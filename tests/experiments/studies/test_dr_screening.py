@@ -11,6 +11,7 @@ import pytest
 from experiments.cli import entry
 from experiments.report import read_report
 from experiments.report.report import Report
+from experiments.studies.phantom.study import UNEXPLORED
 
 pytestmark = pytest.mark.slow
 SMALL = ("--quick", "--patients", "60", "--epochs", "3", "--n-random", "20")
@@ -117,6 +118,7 @@ def test_a_random_network_is_not_interpreted(tmp_path: Path, capsys: pytest.Capt
     report = run(tmp_path / "run", "--condition", "random-network")
     assert {report.verdicts[name].word for name in report.use_case.needs} <= {"not met", "not addressed"}
     assert report.verdicts["physical attribution"].word == "not met"
+    assert UNEXPLORED in report.limits
     assert report.strict() == 1
     said = json.loads(capsys.readouterr().out)
     assert said["strict"] == 1
