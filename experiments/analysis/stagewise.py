@@ -36,7 +36,8 @@ def images_of(store: ActivationStore, path: Path | None = None) -> ImageSet:
     ImagesError
         If they cannot be found.
     HashMismatchError
-        If they are other images than those captured.
+        If they are other images than those captured, or a patient, a split, a spacing or what is shown as black and white has
+        changed since: what was trained on would be tested on, or a token lie elsewhere.
 
     """
     from mechinterp.images.opening import open_images
@@ -53,7 +54,27 @@ def images_of(store: ActivationStore, path: Path | None = None) -> ImageSet:
             f"image '{missing[0]}' of {store.folder} is not among '{images.name}': give the --images it was captured from"
         )
     chosen = [there[i] for i in ids]
-    return images if chosen == list(range(len(images))) else images.subset(chosen)
+    found = images if chosen == list(range(len(images))) else images.subset(chosen)
+    _require_as_captured(store, found)
+    return found
+
+
+def _require_as_captured(store: ActivationStore, images: ImageSet) -> None:
+    """Compare what is known of the images with what was when they were captured; what was not known then may be now."""
+    for what, now in (("group", images.groups), ("split", images.splits)):
+        for name, before, after in zip(images.ids, store.images[what], now or (None,) * len(images), strict=True):
+            if before is not None and after != before:
+                shown = f" ('{after}', was '{before}')" if what == "split" else ""  # a group may be a patient's name
+                raise HashMismatchError(
+                    f"image '{name}' has another {what} than when {store.folder} was captured{shown}: capture again, or put "
+                    "it back"
+                )
+    segments = store.manifest.segments
+    if len(segments) == 1 and sha256_json(images.scale) != segments[0]["images"]["scale_hash"]:
+        raise HashMismatchError(
+            f"'{images.name}' has another spacing, or other values shown as black and white, than when {store.folder} was "
+            "captured: capture again, or put them back"
+        )
 
 
 def ensure_results(folder: Path, *, progress: Progress = SILENT) -> None:

@@ -217,6 +217,17 @@ class ImageSet:
             **per_image,
         )
 
+    def of_split(self, split: str) -> ImageSet:
+        """Return the images of a split; it can be opened again where the whole set can.
+
+        Raises
+        ------
+        ImagesError
+            If the set has no such split.
+
+        """
+        return replace(self.subset(self.where(split)), source={**self.source, "of_split": split} if self.source else {})
+
     def without(self, ids: Iterable[str]) -> ImageSet:
         """Return the set without some images; it can be opened again where the whole set can."""
         gone = set(ids)

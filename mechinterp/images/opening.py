@@ -110,16 +110,17 @@ def _reopened(source: Mapping[str, Any]) -> ImageSet:
         raise ImagesError("these images have no source to open again (a subset, or made in memory): open the originals")
     settings, openers = dict(source), _openers()
     kind = str(settings.pop("kind", ""))
-    without = settings.pop("without", ())
+    without, of_split = settings.pop("without", ()), settings.pop("of_split", None)
     if kind not in openers:
         raise ImagesError(f"images of kind '{kind}' cannot be opened: {nearest(kind, openers)}")
     for name in ("intensity_range", "spacing_mm", "pattern"):
         if isinstance(settings.get(name), list):
             settings[name] = tuple(settings[name])
     try:
-        return openers[kind](**settings).without(without)
+        opened = openers[kind](**settings).without(without)
     except TypeError as error:
         raise ImagesError(f"a source of kind '{kind}' has a setting that is none ({error}): it was altered") from error
+    return opened if of_split is None else opened.of_split(of_split)
 
 
 def _opened(spec: str, window: str | None, key: str | Path | None, limit: MaxBad | None, look: bool) -> ImageSet:

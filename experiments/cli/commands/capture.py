@@ -102,14 +102,15 @@ def run(
         # one thread a task, so that bits depend on no machine's number of processors
         config = replace(config, threads=config.threads or 1)
         mapper = ray_map(on_ray)
-    opened = open_images(images, window=window, key=key, max_bad=max_bad if check else None, progress=progress)
-    if split is not None:
-        opened = opened.subset(opened.where(split))
-    for sentence in opened.notes:
-        progress.note(sentence)
+    # the model before the images: a misspelt site is told at once, not when all images have been read
     loaded = load_model(model, weights, download=download, device=device)
     for name in config.sites:
         loaded.site(name)
+    opened = open_images(images, window=window, key=key, max_bad=max_bad if check else None, progress=progress)
+    if split is not None:
+        opened = opened.of_split(split)
+    for sentence in opened.notes:
+        progress.note(sentence)
     if not is_remote(out):
         write_set_aside(Path(out).parent / "set_aside.json", opened)
     with _recorded(

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.analysis import stagewise
+from experiments.cli import entry
+from mechinterp.errors import HashMismatchError
+from mechinterp.store.reader import ActivationStore
+
+MODEL = f"py:{Path(__file__).parents[1] / 'cli' / 'user_net.py'}:build"
 
 
 @pytest.fixture
@@ -58,3 +66,54 @@ def test_a_run_looked_at_where_its_images_are_not_keeps_its_results(analysed):
     (folder / "scans").rename(folder / "elsewhere")
     stagewise.ensure_results(folder / "run")
     assert len(seen) == 1
+
+
+@pytest.fixture
+def captured(tmp_path):
+    """A store of the test images of a folder, and the folder."""
+    scans, rng = tmp_path / "scans", np.random.default_rng(0)
+    scans.mkdir()
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(scans / f"{i}.png")
+    write_table(scans)
+    argv = ["capture", "--model", MODEL, "--images", scans, "--site", "stages.2", "--split", "test", "--no-check"]
+    assert entry.run([*map(str, argv), "--out", str(tmp_path / "run" / "activations")]) == 0
+    return scans, ActivationStore.open(tmp_path / "run" / "activations")
+
+
+def write_table(scans, **changed):
+    rows = ["file_name,label,group,split,spacing_row_mm,spacing_column_mm"]
+    for i in range(6):
+        row = {"label": "a", "group": f"p{i}", "split": "test" if i > 2 else "train", "row": 0.5, "column": 0.25}
+        row |= changed if i == 4 else {}
+        rows.append(f"{i}.png,{row['label']},{row['group']},{row['split']},{row['row']},{row['column']}")
+    (scans / "metadata.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_the_images_of_a_split_are_found_again(captured):
+    scans, store = captured
+    found = stagewise.images_of(store)
+    assert found.ids == ("3.png", "4.png", "5.png")
+    assert stagewise.images_of(store, scans).ids == found.ids
+
+
+def test_a_label_that_was_corrected_is_taken(captured):
+    scans, store = captured
+    write_table(scans, label="b")
+    assert stagewise.images_of(store).labels == ("a", "b", "a")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"group": "p5"}, "image '4.png' has another group than when .* was captured: capture again"),
+        ({"group": ""}, "image '4.png' has another group"),
+        ({"split": "validation"}, r"another split than when .* \('validation', was 'test'\)"),
+        ({"row": 0.6}, "another spacing, or other values shown as black and white, than when"),
+    ],
+)
+def test_what_would_make_other_numbers_of_the_same_activations_is_refused(captured, changed, words):
+    scans, store = captured
+    write_table(scans, **changed)
+    with pytest.raises(HashMismatchError, match=words):
+        stagewise.images_of(store, scans)

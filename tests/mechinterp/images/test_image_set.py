@@ -1,13 +1,16 @@
 """A set keeps every image's physics and never lets a patient straddle a split."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.errors import ImagesError, LeakageError
 from mechinterp.images.image_set import ImageSet, MedicalImage
+from mechinterp.images.opening import open_images
 
 
 @pytest.fixture
@@ -50,6 +53,20 @@ def test_a_subset_keeps_order_attributes_and_pixels_but_no_source(images):
     np.testing.assert_array_equal(subset[0].pixels, images[2].pixels)
     assert subset.source == {}
     assert subset.subset([1])[0].id == "0"
+
+
+def test_a_split_can_be_opened_again(tmp_path):
+    rows = ["file_name,split"]
+    for i in range(4):
+        Image.fromarray(np.full((3, 3), i, dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{'test' if i % 2 else 'train'}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    some = ImageSet.from_folder(tmp_path).without(["1.png"]).of_split("test")
+    assert some.ids == ("3.png",)
+    again = open_images(json.loads(json.dumps(some.source)))
+    assert again.ids == ("3.png",)
+    assert again.hash == some.hash
+    assert again.source == some.source
 
 
 def test_where_finds_a_split_and_names_those_there_are(images):
