@@ -80,6 +80,7 @@ def read_rows(path: Path, is_wanted: Callable[[Path], bool], suffixes: Sequence[
     _rename(columns, rows, "group", GROUPS)
     _rename(columns, rows, "case", CASES)
     masks = [c for c in columns if is_mask_column(c)]
+    lines: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise ImagesError(f"{path}, row {line} does not have {len(columns)} cells: quote values that hold a comma")
@@ -90,6 +91,10 @@ def read_rows(path: Path, is_wanted: Callable[[Path], bool], suffixes: Sequence[
                 row[column] = _safe_name(row[column], path.parent, where, Path.is_file, ())
         if row.get("split"):
             row["split"] = split_of(row["split"], where)
+        if (earlier := lines.setdefault(row["file_name"], line)) != line:
+            raise ImagesError(
+                f"{where}: image '{row['file_name']}' stands in row {earlier} already: remove one of them"
+            )
     return rows
 
 

@@ -61,9 +61,9 @@ def some(names: Sequence[str], limit: int = 3) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's message in one line of at most 200 characters."""
+    """Return an error's message in one line of at most 200 characters; where it announces the next line, that too."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"
 
 

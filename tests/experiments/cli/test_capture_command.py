@@ -64,6 +64,14 @@ def refusal(capsys):
     return lines[0]
 
 
+def test_a_misspelt_site_is_told_before_any_image_is_read(scans, tmp_path, capsys):
+    out = tmp_path / "run" / "activations"
+    assert run("capture", "--model", MODEL, "--images", scans, "--site", "stage.2", "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'stages.2'" in said
+    assert "reading every image" not in said
+
+
 def test_what_it_says_and_records(scans, tmp_path, capsys):
     out = tmp_path / "run" / "activations"
     assert captured(scans, out, "--tokens", "foreground", "--threshold", 0.5, "--per-image", 4, "--json") == 0

@@ -129,7 +129,7 @@ def test_an_empty_folder_says_what_to_put_there(tmp_path):
         ("c.png", "C:/c.png", "row 4: file_name 'C:/c.png' must be a path below"),
         ("c.png", "c.gif", r"row 4: 'c\.gif' is not one of \.png"),
         ("c.png", "", "row 4: file_name '' must be"),
-        ("c.png", "one/a.png", "names an image twice"),
+        ("c.png", "one/a.png", r"image 'one/a\.png' stands in row 2 already: remove one"),
         (",val,", ",vall,", r"row 4: split 'vall' is none: did you mean 'validation'"),
         ("file_name,", "filename,", r"no column 'file_name': did you mean 'filename'"),
         ("severe\n", "severe,9\n", r"row 4 does not have 8 cells: quote"),

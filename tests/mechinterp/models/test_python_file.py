@@ -195,6 +195,10 @@ def test_dataclasses_in_a_users_file_work(write):
         ("def net(:\n", "fails when it is run: SyntaxError"),
         ("def net(width): pass\n", "fails when it is called without arguments: TypeError.*width"),
         ("def net():\n    raise RuntimeError('no file weights.pt')\n", "RuntimeError: no file weights.pt"),
+        (
+            "def net():\n    raise RuntimeError('cannot load:\\n  no fc.bias\\n')\n",
+            "RuntimeError: cannot load: no fc.bias$",
+        ),
         ("def net():\n    return 5\n", "returned a int: it must return a torch.nn.Module"),
         (NET + "net.input_size = (1, 2, 3, 4, 5)\n", "input_size is .*not .height, width."),
         (NET + "net.input_size = 'large'\n", "input_size is 'large', not a number"),
