@@ -9,8 +9,8 @@ So it only *preselects*: with :math:`\hat h` the coarse and :math:`h` the exact 
 where both differences are computed and not estimated. Whatever may belong to the k largest lies within :math:`2 \varepsilon_b` of the
 k-th coarse value; those few are scored again in float32. The selection is that of float32 arithmetic, always.
 
-A scan passes over blocks whose largest value is below a threshold that earlier batches suggest; where the guess was too high, the row
-is scanned again.
+A scan walks over the keys that reach a threshold which earlier batches suggest; where the guess was too high, the row is scanned again.
+A score does not depend on what is scored beside it, nor a row on which others are handled with it.
 """
 
 from __future__ import annotations
@@ -19,43 +19,60 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from sparse_autoencoders.fused.lanes import LANES, at_least, how_many, lowest
 from sparse_autoencoders.fused.threads import REORDER, SharedLoop
 
-BLOCK = 32
+# scored at once, and so the room that lists of latents have beyond the last
+TOGETHER = 4
 
 
 @njit(fastmath=REORDER, inline="always")
 def dot(a, b):  # type: ignore[no-untyped-def]
-    """Return the inner product of two float32 rows."""
+    """Return the inner product of two rows."""
     total = a.dtype.type(0)
     for i in range(len(a)):
         total += a[i] * b[i]
     return total
 
 
+@njit(fastmath=REORDER)
+def dots(a, b, c, d, e):  # type: ignore[no-untyped-def]
+    """Return the inner products of one row with four."""
+    with_b = with_c = with_d = with_e = a.dtype.type(0)
+    for i in range(len(a)):
+        with_b += a[i] * b[i]
+        with_c += a[i] * c[i]
+        with_d += a[i] * d[i]
+        with_e += a[i] * e[i]
+    return with_b, with_c, with_d, with_e
+
+
 @njit
-def _kth_largest(values, n, k):  # type: ignore[no-untyped-def]
-    """Return the k-th largest of the first n values, which are reordered (Hoare's selection)."""
-    low, high, wanted = 0, n - 1, k - 1
-    while low < high:
-        pivot = values[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while values[i] > pivot:
-                i += 1
-            while values[j] < pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if wanted <= j:
-            high = j
-        elif wanted >= i:
-            low = i
+def _dividing(ordered, n, k):  # type: ignore[no-untyped-def]
+    """Return a bound that k of the first n int32 values reach; where values are equal, the least that more than k reach."""
+    low, high = np.int64(ordered[0]), np.int64(ordered[0])
+    for i in range(n):
+        low, high = min(low, np.int64(ordered[i])), max(high, np.int64(ordered[i]))
+    high += 1
+    while high - low > 1:
+        middle = np.int32((low + high) >> 1)
+        reached = np.int32(0)
+        for i in range(n):
+            reached += np.int32(ordered[i] >= middle)
+        if reached == k:
+            return middle
+        if reached > k:
+            low = np.int64(middle)
         else:
-            break
-    return values[wanted]
+            high = np.int64(middle)
+    return np.int32(low)
+
+
+@njit
+def _ordered(value):  # type: ignore[no-untyped-def]
+    """Return a float32 as an int32 that is ordered as the values are."""
+    raw = np.float32(value).view(np.int32)
+    return raw ^ ((raw >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
 @njit
@@ -74,19 +91,81 @@ def _scan(keys, least, found):  # type: ignore[no-untyped-def]
     """Write where keys are at least `least`, in ascending order; return how many."""
     n = 0
     width = len(keys)
-    whole = width - width % BLOCK
-    for begin in range(0, whole, BLOCK):
-        largest = keys[begin]
-        for i in range(begin + 1, begin + BLOCK):
-            largest = max(largest, keys[i])
-        if largest >= least:
-            for i in range(begin, begin + BLOCK):
-                found[n] = i
-                n += keys[i] >= least
+    whole = width - width % LANES
+    for begin in range(0, whole, LANES):
+        mask = at_least(keys, begin, least)
+        while mask:
+            found[n] = begin + lowest(mask)
+            n += 1
+            mask &= mask - np.uint32(1)
     for i in range(whole, width):
-        found[n] = i
-        n += keys[i] >= least
+        if keys[i] >= least:
+            found[n] = i
+            n += 1
     return n
+
+
+@njit(fastmath=REORDER)
+def _score(x, weights, bias, found, n, scores):  # type: ignore[no-untyped-def]
+    """Write the pre-activations of the first n latents found; `found` and `scores` have room for some more."""
+    for i in range(n, n + TOGETHER - 1):
+        found[i] = found[n - 1]
+    for i in range(0, n, TOGETHER):
+        a, b, c, d = found[i], found[i + 1], found[i + 2], found[i + 3]
+        of_a, of_b, of_c, of_d = dots(x, weights[a], weights[b], weights[c], weights[d])
+        scores[i], scores[i + 1], scores[i + 2], scores[i + 3] = (
+            of_a + bias[a],
+            of_b + bias[b],
+            of_c + bias[c],
+            of_d + bias[d],
+        )
+
+
+@SharedLoop
+def round_rows(from_row, to_row, x, shift, centred, rounded, lengths):  # type: ignore[no-untyped-def]
+    """Take `shift` off rows and round them.
+
+    Parameters
+    ----------
+    from_row, to_row
+        Which rows.
+    x, shift
+        float32 (row, d_in) and (d_in,).
+    centred
+        float32 (row, d_in), written: the difference.
+    rounded
+        int16 (row, d_in + 2), written: its bits in bfloat16, and ones, which stand for the two parts of the bias; of no rows where
+        it is not wanted.
+    lengths
+        float32 (row, 3), written: the norms of the difference, of the rounded one, and of what rounding took away.
+
+    """
+    one = np.int16(0x3F80)
+    width = x.shape[1]
+    for row in range(from_row, to_row):
+        whole = kept = lost = np.float32(0)
+        for i in range(width):
+            value = x[row, i] - shift[i]
+            centred[row, i] = value
+            whole += value * value
+        if len(rounded):
+            for i in range(width):
+                value = centred[row, i]
+                coarse = bfloat16(value)
+                rounded[row, i] = np.int16(coarse >> np.uint32(16))
+                near = np.uint32(coarse).view(np.float32)
+                kept += near * near
+                lost += (value - near) * (value - near)
+            rounded[row, width] = one
+            rounded[row, width + 1] = one
+        lengths[row, 0], lengths[row, 1], lengths[row, 2] = np.sqrt(whole), np.sqrt(kept), np.sqrt(lost)
+
+
+@njit(inline="always")
+def bfloat16(value):  # type: ignore[no-untyped-def]
+    """Return the bits of a float32 rounded to the nearest bfloat16, ties to even."""
+    raw = np.float32(value).view(np.uint32)
+    return (raw + np.uint32(0x7FFF) + ((raw >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
 
 
 @SharedLoop
@@ -98,7 +177,7 @@ def topk_of_rows(from_row, to_row, keys, x, weights, bias, slack, relative, gues
     from_row, to_row
         Which rows.
     keys
-        int16 (row, latent): the bits of the coarse pre-activations in bfloat16.
+        int16 (row, latent), the first that of `from_row`: the bits of the coarse pre-activations in bfloat16.
     x
         float32 (row, d_in).
     weights, bias
@@ -118,27 +197,28 @@ def topk_of_rows(from_row, to_row, keys, x, weights, bias, slack, relative, gues
 
     """
     width = keys.shape[1]
-    found = np.empty(width + 1, np.int32)
-    scores = np.empty(width, np.float32)
-    ordered = np.empty(width, np.float32)
+    found = np.empty(width + TOGETHER, np.int32)
+    scores = np.empty(width + TOGETHER, np.float32)
+    ordered = np.empty(width, np.int32)
     for row in range(from_row, to_row):
+        own = keys[row - from_row]
         least = guess[row]
         n = width
         everything = False
         while True:
-            n = _scan(keys[row], _key(least), found)
+            n = _scan(own, _key(least), found)
             if n >= k:
                 for i in range(n):
-                    ordered[i] = _value(keys[row, found[i]])
-                coarse = _kth_largest(ordered, n, k)
+                    ordered[i] = own[found[i]]
+                # at least k coarse values reach this one, so it is not above the k-th
+                coarse = _value(_dividing(ordered, n, k))
                 needed = coarse - np.float32(2) * (slack[row] + relative * coarse)
                 # an exact value above the k-th exact one has a coarse value above `needed`
                 if needed > 0 and _value(_key(least)) <= needed:
                     kept = 0
                     for i in range(n):
-                        if _value(keys[row, found[i]]) >= needed:
-                            found[kept] = found[i]
-                            kept += 1
+                        found[kept] = found[i]
+                        kept += ordered[i] >= _key(needed)
                     n = kept
                     break
                 least = needed
@@ -154,46 +234,54 @@ def topk_of_rows(from_row, to_row, keys, x, weights, bias, slack, relative, gues
             thresholds[row] = 0
         else:
             thresholds[row] = needed
+        _score(x[row], weights, bias, found, n, scores)
         for i in range(n):
-            scores[i] = dot(x[row], weights[found[i]]) + bias[found[i]]
-            ordered[i] = scores[i]
-        last = _kth_largest(ordered, n, k)
-        above = 0
+            ordered[i] = _ordered(scores[i])
+        bound = _dividing(ordered, n, k)
+        reached = 0
         for i in range(n):
-            above += scores[i] > last
-        ties = k - above
-        kept = 0
-        # a NaN is above nothing: what is not kept must still name a latent
-        columns[row] = width - 1
-        values[row] = last
-        for i in range(n):
-            if scores[i] > last or (scores[i] == last and ties > 0):
-                ties -= scores[i] == last
+            reached += ordered[i] >= bound
+        # of equal values the first are kept
+        too_many = reached - k
+        kept = k
+        for i in range(n - 1, -1, -1):
+            if ordered[i] >= bound:
+                if ordered[i] == bound and too_many > 0:
+                    too_many -= 1
+                    continue
+                kept -= 1
                 columns[row, kept] = found[i]
                 values[row, kept] = max(scores[i], np.float32(0))
-                kept += 1
 
 
 @SharedLoop
 def count_above(from_row, to_row, keys, least, counts):  # type: ignore[no-untyped-def]
-    """Write how many of each row's keys are at least the row's bound (int16 (row,))."""
+    """Write how many of each row's keys are at least the row's bound (int16 (row,)); `keys` begin with `from_row`."""
+    width = keys.shape[1]
+    whole = width - width % LANES
     for row in range(from_row, to_row):
-        n = 0
-        for i in range(keys.shape[1]):
-            n += keys[row, i] >= least[row]
+        own, n = keys[row - from_row], 0
+        for begin in range(0, whole, LANES):
+            n += how_many(at_least(own, begin, least[row]))
+        for i in range(whole, width):
+            n += own[i] >= least[row]
         counts[row] = n
 
 
 @SharedLoop
 def score_above(from_row, to_row, keys, least, x, weights, bias, starts, columns, values):  # type: ignore[no-untyped-def]
-    """Score in float32 what :func:`count_above` counted: compressed rows from `starts` on."""
+    """Score in float32 what :func:`count_above` counted: compressed rows; `keys` and `starts` begin with `from_row`."""
     width = keys.shape[1]
-    found = np.empty(width + 1, np.int32)
+    found = np.empty(width + TOGETHER, np.int32)
+    scores = np.empty(width + TOGETHER, np.float32)
     for row in range(from_row, to_row):
-        n = _scan(keys[row], least[row], found)
+        n = _scan(keys[row - from_row], least[row], found)
+        begin = starts[row - from_row]
+        if n:
+            _score(x[row], weights, bias, found, n, scores)
         for i in range(n):
-            columns[starts[row] + i] = found[i]
-            values[starts[row] + i] = dot(x[row], weights[found[i]]) + bias[found[i]]
+            columns[begin + i] = found[i]
+            values[begin + i] = scores[i]
 
 
 @njit(cache=True)
@@ -205,12 +293,12 @@ def keep_largest(starts, columns, values, threshold, ties):  # type: ignore[no-u
         end = starts[row + 1]
         starts[row] = kept
         for i in range(begin, end):
-            equal = values[i] == threshold and ties > 0
-            if values[i] > threshold or equal:
-                ties -= equal
-                columns[kept] = columns[i]
-                values[kept] = max(values[i], np.float32(0))
-                kept += 1
+            value = values[i]
+            equal = (value == threshold) & (ties > 0)
+            ties -= equal
+            columns[kept] = columns[i]
+            values[kept] = max(value, np.float32(0))
+            kept += (value > threshold) | equal
         begin = end
     starts[-1] = kept
     return kept

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_autoencoders.fused import products
-from sparse_autoencoders.fused.selecting import CoarseEncoder, Codes, Selector
+from sparse_autoencoders.fused.selecting import CoarseEncoder, Codes, Rows, Selector
 from sparse_autoencoders.learner import StepResult
 
 
@@ -135,36 +135,19 @@ class SparseStep:
 
         """
         w = self.weights
-        read = (x - w.out_bias if w.tied_bias else x).contiguous()
-        wanted = (
-            read if target is None and w.tied_bias else ((x if target is None else target) - w.out_bias).contiguous()
-        )
-        if not (bool(read.isfinite().all()) and bool(np.isfinite(self.coarse.norms).all())):
+        rows = Rows.of(x, w.out_bias if w.tied_bias else None)
+        if target is None and w.tied_bias:
+            wanted = rows.x
+        else:
+            wanted = ((x if target is None else target) - w.out_bias).contiguous()
+        if not (rows.finite and bool(np.isfinite(self.coarse.norms).all())):
             # nothing can be ordered any more; the weights stay as they are, for whoever asks what happened
             return StepResult(float("nan"), float("nan"), 0.0)
-        codes = self.select(read, self.coarse)
+        codes = self.select(rows, self.coarse)
         error = np.empty((len(self.prefixes), *wanted.shape), np.float32)
-        slopes = np.empty(len(codes.values), np.float32)
-        losses = np.empty((len(x), 2), np.float32)
-        products.decode(
-            len(x),
-            codes.starts,
-            codes.columns,
-            codes.values,
-            w.decoder.numpy(),
-            self.prefixes,
-            wanted.numpy(),
-            error,
-            slopes,
-            losses,
-        )
-        extra, auxiliary = self._dead_latents_gradient(read, error[-1])
-        # through what is written and, where the encoder reads x - out_bias, through what is read
-        to_out_bias = torch.from_numpy(error[0]).sum(0)
-        if w.tied_bias:
-            of_bias = np.bincount(codes.columns, slopes, len(w.encoder)).astype(np.float32)
-            to_out_bias -= torch.from_numpy(of_bias) @ w.encoder
-        self._update(codes, slopes, error, read.numpy(), extra, to_out_bias, lr)
+        slopes, losses, sums = decoded(codes, w.decoder.numpy(), self.prefixes, wanted.numpy(), error)
+        extra, auxiliary = self._dead_latents_gradient(rows, error[-1])
+        self._update(codes, slopes, error, rows.x.numpy(), extra, torch.from_numpy(sums.sum(0)), lr)
         squared, mean_loss = losses.mean(0, dtype=np.float64)
         return StepResult(float(mean_loss) + auxiliary, float(squared), float((codes.values > 0).sum() / len(x)))
 
@@ -172,14 +155,11 @@ class SparseStep:
     def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_out"]:
         """Reconstruct rows with the latents that a step would keep; what is remembered for the next step stays."""
         w = self.weights
-        read = (x - w.out_bias if w.tied_bias else x).contiguous()
-        codes = Selector(self.select.k, self.select.whole_batch)(read, CoarseEncoder(w.encoder, w.bias))
+        rows = Rows.of(x, w.out_bias if w.tied_bias else None)
+        codes = Selector(self.select.k, self.select.whole_batch)(rows, CoarseEncoder(w.encoder, w.bias))
         error = np.empty((1, len(x), w.decoder.shape[1]), np.float32)
-        nothing, every = np.zeros(error.shape[1:], np.float32), np.array([len(w.encoder)], np.int64)
-        products.decode(
-            len(x), codes.starts, codes.columns, codes.values, w.decoder.numpy(), every, nothing, error,
-            np.empty(len(codes.values), np.float32), np.empty((len(x), 2), np.float32),
-        )  # fmt: skip
+        every = np.array([len(w.encoder)], np.int64)
+        decoded(codes, w.decoder.numpy(), every, np.zeros(error.shape[1:], np.float32), error)
         # with nothing to reconstruct the error is the reconstruction, scaled by 2 / rows
         return torch.from_numpy(error[0]) * (len(x) / 2) + w.out_bias
 
@@ -195,12 +175,17 @@ class SparseStep:
         if self.clip is not None:
             squares = np.empty(len(w.encoder), np.float32)
             products.squared_gradient(len(w.encoder), *gathered, squares)
-            norm = float(np.sqrt(squares.sum(dtype=np.float64) + float(to_out_bias.double().square().sum())))
+            whole = to_out_bias
+            if w.tied_bias:
+                of_bias = np.bincount(codes.columns, slopes, len(w.encoder)).astype(np.float32)
+                whole = to_out_bias - torch.from_numpy(of_bias) @ w.encoder
+            norm = float(np.sqrt(squares.sum(dtype=np.float64) + float(whole.double().square().sum())))
             factor = min(1.0, self.clip / max(norm, 1e-30))
         self.steps += 1
         beta1, beta2 = self.betas
         rate, correction = lr / (1 - beta1**self.steps), 1 / (1 - beta2**self.steps) ** 0.5
         fired = np.empty(len(w.encoder), np.bool_)
+        through = np.empty((-(-len(w.encoder) // products.LATENTS_OF_SUM), w.encoder.shape[1]), np.float32)
         products.update(
             len(w.encoder), *gathered, np.float32(factor),
             w.encoder.numpy(), first["encoder"].numpy(), second["encoder"].numpy(),
@@ -208,8 +193,11 @@ class SparseStep:
             w.decoder.numpy(), first["decoder"].numpy(), second["decoder"].numpy(),
             self.coarse.rounded.view(torch.int16).numpy(), self.coarse.norms,
             np.float32(rate), np.float32(correction), np.float32(beta1), np.float32(beta2), np.float32(self.epsilon),
-            True, fired,
+            True, fired, through, multiple=products.LATENTS_OF_SUM, largest=products.LATENTS,
         )  # fmt: skip
+        if w.tied_bias:
+            # the encoder reads x - out_bias
+            to_out_bias = to_out_bias - torch.from_numpy(through.sum(0))
         m, v = first["out_bias"], second["out_bias"]
         to_out_bias = to_out_bias * factor
         m.lerp_(to_out_bias, 1 - beta1)
@@ -218,7 +206,7 @@ class SparseStep:
         self.silent_for += 1
         self.silent_for[torch.from_numpy(fired)] = 0
 
-    def _dead_latents_gradient(self, read: Tensor, scaled_error: NDArray[np.float32]) -> tuple[ExtraGradient, float]:
+    def _dead_latents_gradient(self, rows: Rows, scaled_error: NDArray[np.float32]) -> tuple[ExtraGradient, float]:
         """Let the dead latents reconstruct what the living ones left over; return their gradients and the loss."""
         w = self.weights
         dead = self.dead.nonzero().flatten()
@@ -229,42 +217,38 @@ class SparseStep:
             return ExtraGradient(of, *none), 0.0
         of[dead.numpy()] = np.arange(len(dead))
         encoder, bias, decoder = w.encoder[dead], w.bias[dead], w.decoder[dead]
-        codes = Selector(min(d_out // 2, len(dead)))(read, CoarseEncoder(encoder, bias))
-        n, levels = len(read), len(self.prefixes)
-        left_over = torch.from_numpy(scaled_error).mul(-n * levels / 2)
-        error, slopes = np.empty((1, n, d_out), np.float32), np.empty(len(codes.values), np.float32)
-        losses = np.empty((n, 2), np.float32)
-        every = np.array([len(dead)], np.int64)
-        products.decode(
-            n,
-            codes.starts,
-            codes.columns,
-            codes.values,
-            decoder.numpy(),
-            every,
-            left_over.numpy(),
-            error,
-            slopes,
-            losses,
-        )
-        begins, rows, places = products.transpose(codes.starts, codes.columns, len(dead))
+        codes = Selector(min(d_out // 2, len(dead)))(rows, CoarseEncoder(encoder, bias))
+        n, levels = len(rows.x), len(self.prefixes)
+        left_over = scaled_error * np.float32(-n * levels / 2)
+        error, every = np.empty((1, n, d_out), np.float32), np.array([len(dead)], np.int64)
+        slopes, losses, _ = decoded(codes, decoder.numpy(), every, left_over, error)
+        begins, at_rows, places = products.transpose(codes.starts, codes.columns, len(dead))
         to_decoder, to_encoder = np.empty_like(decoder.numpy()), np.empty_like(encoder.numpy())
         to_bias = np.empty(len(dead), np.float32)
         products.gradients(
-            len(dead),
-            begins,
-            rows,
-            places,
-            codes.values,
-            slopes,
-            error[0],
-            read.numpy(),
-            to_decoder,
-            to_encoder,
+            len(dead), begins, at_rows, places, codes.values, slopes, every, error, rows.x.numpy(), to_decoder, to_encoder,
             to_bias,
-        )
+        )  # fmt: skip
         # few dead latents must not count as much as many
         weight = np.float32(self.aux * min(len(dead) / (d_out // 2), 1.0))
         to_decoder, to_encoder, to_bias = to_decoder * weight, to_encoder * weight, to_bias * weight
         loss = float(weight * losses[:, 0].mean(dtype=np.float64))
         return ExtraGradient(of, to_decoder, to_encoder, to_bias), loss
+
+
+def decoded(
+    codes: Codes,
+    decoder: NDArray[np.float32],
+    prefixes: NDArray[np.int64],
+    target: NDArray[np.float32],
+    error: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return the codes' gradient, the losses and the sums of errors of :func:`products.decode`, which writes `error`."""
+    n, width = target.shape
+    slopes, losses = np.empty(len(codes.values), np.float32), np.empty((n, 2), np.float32)
+    sums = np.empty((-(-n // products.ROWS_OF_SUM), width), np.float32)
+    products.decode(
+        n, codes.starts, codes.columns, codes.values, decoder, prefixes, target, error, slopes, losses, sums,
+        multiple=products.ROWS_OF_SUM,
+    )  # fmt: skip
+    return slopes, losses, sums

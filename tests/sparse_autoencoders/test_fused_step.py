@@ -1,5 +1,7 @@
 """The hand-written step against dense autograd: selection, value, gradient, optimiser, any number of threads."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_autoencoders.fused import products, selection
-from sparse_autoencoders.fused.selecting import CoarseEncoder, Selector, has_bfloat16
+from sparse_autoencoders.fused.selecting import CoarseEncoder, Rows, Selector, has_bfloat16
 from sparse_autoencoders.fused.step import SparseStep, Weights
 
 
@@ -56,7 +58,7 @@ def test_the_selection_is_that_of_float32(seed, rows, d_in, width, spread, whole
         patch.setattr("sparse_autoencoders.fused.selecting.has_bfloat16", lambda: fast)
         selector, coarse = Selector(k, whole_batch), CoarseEncoder(w.encoder, w.bias)
         for _ in range(2):  # the second time it remembers where to look
-            codes = selector(x, coarse)
+            codes = selector(Rows.of(x), coarse)
             found = to_dense(codes, (rows, width))
             expected = dense_codes(x, w.encoder, w.bias, k, whole_batch)
             # where float32 itself cannot tell two values apart, either may be kept
@@ -81,7 +83,7 @@ def test_rows_of_any_size_and_sign_are_selected_exactly(product):
     w.bias[:] = -5.0  # most rows have no positive pre-activation at all
     x[20] = 0
     for whole_batch in (False, True):
-        found = to_dense(Selector(8, whole_batch)(x, CoarseEncoder(w.encoder, w.bias)), (50, 200))
+        found = to_dense(Selector(8, whole_batch)(Rows.of(x), CoarseEncoder(w.encoder, w.bias)), (50, 200))
         expected = dense_codes(x, w.encoder, w.bias, 8, whole_batch)
         assert torch.equal(found > 0, expected > 0)
         assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -89,9 +91,9 @@ def test_rows_of_any_size_and_sign_are_selected_exactly(product):
 
 def test_ties_keep_k_and_the_first(product):
     w = Weights(torch.ones(6, 2), torch.zeros(6), torch.ones(6, 2) / 2**0.5, torch.zeros(2))
-    codes = Selector(4)(torch.ones(3, 2), CoarseEncoder(w.encoder, w.bias))
+    codes = Selector(4)(Rows.of(torch.ones(3, 2)), CoarseEncoder(w.encoder, w.bias))
     assert codes.columns.reshape(3, 4).tolist() == [[0, 1, 2, 3]] * 3
-    codes = Selector(2, whole_batch=True)(torch.ones(3, 2), CoarseEncoder(w.encoder, w.bias))
+    codes = Selector(2, whole_batch=True)(Rows.of(torch.ones(3, 2)), CoarseEncoder(w.encoder, w.bias))
     assert np.diff(codes.starts).tolist() == [6, 0, 0]
 
 
@@ -118,6 +120,7 @@ def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, 
     columns, values = kept.nonzero()[:, 1].numpy().astype(np.int32), codes[kept].detach().numpy()
     error = np.empty((len(prefixes), rows, d_out))
     slopes, losses = np.empty(len(values)), np.empty((rows, 2))
+    sums = np.empty((1, d_out))
     products.decode(
         rows,
         starts,
@@ -129,7 +132,9 @@ def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, 
         error,
         slopes,
         losses,
+        sums,
     )
+    np.testing.assert_allclose(sums[0], error[0].sum(0), rtol=1e-9, atol=1e-12)
     begins, at_rows, places = products.transpose(starts, columns, width)
     squares = np.empty(width)
     none = (np.full(width, -1), np.empty((0, d_out)), np.empty((0, d_in)), np.empty(0))
@@ -138,13 +143,13 @@ def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, 
     )
     expected = sum(t.grad.square().sum(-1) if t.ndim == 2 else t.grad.square() for t in (encoder, decoder, bias))
     np.testing.assert_allclose(squares, expected.numpy(), rtol=1e-9, atol=1e-12)
-    if len(prefixes) == 1:
-        to_decoder, to_encoder, to_bias = np.empty((width, d_out)), np.empty((width, d_in)), np.empty(width)
-        products.gradients(
-            width, begins, at_rows, places, values, slopes, error[0], x.numpy(), to_decoder, to_encoder, to_bias
-        )
-        for found, tensor in ((to_decoder, decoder), (to_encoder, encoder), (to_bias, bias)):
-            np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-9, atol=1e-12)
+    to_decoder, to_encoder, to_bias = np.empty((width, d_out)), np.empty((width, d_in)), np.empty(width)
+    products.gradients(
+        width, begins, at_rows, places, values, slopes, np.array(prefixes), error, x.numpy(), to_decoder, to_encoder,
+        to_bias,
+    )  # fmt: skip
+    for found, tensor in ((to_decoder, decoder), (to_encoder, encoder), (to_bias, bias)):
+        np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(losses[:, 0], errors[-1].detach().square().sum(1).numpy(), rtol=1e-9)
 
 
@@ -258,20 +263,21 @@ def test_matryoshka_on_another_device_takes_the_same_step():
     assert torch.allclose(w.out_bias, sae.b_dec, atol=1e-5)
 
 
-def test_the_weights_do_not_depend_on_the_number_of_threads():
+@pytest.mark.parametrize("whole_batch", [False, True], ids=["topk", "batchtopk"])
+def test_the_weights_do_not_depend_on_the_number_of_threads(whole_batch):
     def trained(threads):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         g = torch.Generator().manual_seed(0)
         w = weights(g, 30, 128)
-        step = SparseStep(w, 5, dead_after=2)
+        step = SparseStep(w, 5, whole_batch=whole_batch, dead_after=2)
         for _ in range(5):
-            step(torch.randn(70, 30, generator=g), lr=1e-2)
+            step(torch.randn(470, 30, generator=g), lr=1e-2)
         torch.set_num_threads(before)
         return w.tensors()
 
-    one, two = trained(1), trained(2)
-    assert all(torch.equal(one[name], two[name]) for name in ("encoder", "bias", "decoder"))
+    one, three = trained(1), trained(3)
+    assert all(torch.equal(one[name], three[name]) for name in one)
 
 
 def test_what_is_not_finite_changes_nothing_and_is_reported():
@@ -296,7 +302,39 @@ def test_reconstruction_is_what_the_next_step_will_see():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=60), st.data())
-def test_the_kth_largest_is_that_of_a_sort(values, data):
+def test_what_divides_the_k_largest_from_the_rest_is_reached_by_k_or_is_the_tied_value(values, data):
     k = data.draw(st.integers(1, len(values)))
-    array = np.array(values, np.float32)
-    assert selection._kth_largest(array.copy(), len(array), k) == np.sort(array)[::-1][k - 1]
+    ordered = np.array([selection._ordered(np.float32(v)) for v in values], np.int32)
+    bound = selection._dividing(ordered, len(ordered), k)
+    kth = np.sort(ordered)[::-1][k - 1]
+    assert (ordered >= bound).sum() == k or (bound == kth and (ordered > bound).sum() < k)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=200), st.integers(-(2**15), 2**15 - 1))
+def test_a_scan_finds_every_key_that_reaches_a_bound(keys, least):
+    found = np.full(len(keys) + 4, -1, np.int32)
+    n = selection._scan(np.array(keys, np.int16), np.int16(least), found)
+    assert found[:n].tolist() == [i for i, key in enumerate(keys) if key >= least]
+
+
+def test_values_are_rounded_to_bfloat16_as_torch_rounds_them():
+    x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)) * 1e3
+    x[0, :3] = torch.tensor([0.0, 1.00390625, 1.01171875])  # ties go to the even one
+    rows = Rows.of(x)
+    if len(rows.rounded):
+        assert torch.equal(rows.rounded[:, :-2], x.bfloat16())
+        assert torch.equal(rows.rounded[:, -2:], torch.ones(40, 2).bfloat16())
+        np.testing.assert_allclose(rows.lengths[:, 2], (x - x.bfloat16().float()).norm(dim=1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(rows.lengths[:, 0], x.norm(dim=1).numpy(), rtol=1e-5)
+
+
+def test_a_step_leaves_torch_the_threads_it_had():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    g = torch.Generator().manual_seed(0)
+    SparseStep(weights(g, 8, 64), 3)(torch.randn(500, 8, generator=g), lr=1e-3)
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 2
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
