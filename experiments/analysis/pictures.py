@@ -51,7 +51,9 @@ def write_pictures(images: ImageSet, folder: Path, *, progress: Progress = SILEN
 def registration(
     images: ImageSet, site: Site, contract: InputContract, preparation: Preparation
 ) -> dict[str, Any] | None:
-    """Return where the cells of a site lie on every image, in millimetres from its top-left corner (pixels if unknown).
+    """Return where the cells of a site lie on every image, in millimetres from its top-left corner.
+
+    Where one image has no spacing all lengths are in pixels, so that one unit holds for the page.
 
     Returns
     -------
@@ -62,10 +64,11 @@ def registration(
     """
     if site.grid is None:
         return None
-    per_image = []
+    per_image: list[dict[str, Any]] = []
+    lengths = _pixel_lengths(images)
     for image in images:
-        spacing = image.spacing_mm or (1.0, 1.0)
         _, placement = preparation.apply(image, contract)
+        spacing = lengths[len(per_image)]
         tiles = site.grid.boxes_mm(placement, spacing, tiles=True)
         step = np.asarray(site.grid.stride) * placement.scale * spacing
         centre = placement.to_image(site.grid.centres()[:1])[0] * spacing
@@ -75,11 +78,19 @@ def registration(
     return {**shape, "shared": per_image[0]} if same else {**shape, "per_image": per_image}
 
 
+def _known(images: ImageSet) -> bool:
+    return images.spacing_mm is not None and all(s is not None for s in images.spacing_mm)
+
+
+def _pixel_lengths(images: ImageSet) -> list[tuple[float, ...]]:
+    """Return each image's (row, column) length of a pixel: in millimetres if all are known, otherwise 1."""
+    return [s or (1.0, 1.0) for s in images.spacing_mm or ()] if _known(images) else [(1.0, 1.0)] * len(images)
+
+
 def image_facts(images: ImageSet, files: list[str], logits: Any, probabilities: Any) -> dict[str, Any]:
     """Return the ``images`` part of ``results.json``."""
     sizes = []
-    for image in images:
-        spacing = image.spacing_mm or (1.0, 1.0)
+    for image, spacing in zip(images, _pixel_lengths(images), strict=True):
         sizes.append([image.pixels.shape[0] * spacing[0], image.pixels.shape[1] * spacing[1]])
     table = images.attributes
     position = next((a for a in table if a.name == "slice_position"), None)
@@ -88,7 +99,7 @@ def image_facts(images: ImageSet, files: list[str], logits: Any, probabilities: 
         "licence": images.licence,
         "n": len(images),
         "units_are_patients": images.units_are_patients,
-        "length_unit": "mm" if images.spacing_mm and all(s is not None for s in images.spacing_mm) else "px",
+        "length_unit": "mm" if _known(images) else "px",
         "ids": images.ids,
         "labels": images.labels,
         "groups": images.groups,
