@@ -16,6 +16,7 @@ from experiments.report.report import NOTICE, Report
 from mechinterp.errors import ConfigError
 
 FORMAT_VERSION = 1
+_SHOWN_OF_HASH = 8
 
 
 def run_names(folders: Sequence[Path]) -> tuple[str, ...]:
@@ -118,6 +119,7 @@ def _run(name: str, report: Report) -> dict[str, Any]:
         "title": report.use_case.title,
         "model": str(model.get("spec", "not stated")),
         "weights_hash": model.get("weights_hash"),
+        "weights": None if model.get("weights_hash") is None else str(model["weights_hash"])[:_SHOWN_OF_HASH],
         "condition": _condition(report),
         "check": {
             "state": check.state, "metric": check.metric, "value": check.value,

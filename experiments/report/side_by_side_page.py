@@ -60,7 +60,7 @@ def _verdicts(record: Mapping[str, Any]) -> Node:
     runs = record["runs"]
     rows = [
         _row("Study", [said(f"/runs/{at}/study", run["study"]) for at, run in enumerate(runs)]),
-        _row("Model", [said(f"/runs/{at}/model", run["model"]) for at, run in enumerate(runs)]),
+        _row("Model", [_model(run, f"/runs/{at}") for at, run in enumerate(runs)]),
     ]
     if any(run["condition"] for run in runs):
         cells: list[Node] = [
@@ -87,6 +87,14 @@ def _verdicts(record: Mapping[str, Any]) -> Node:
 
 def _row(name: Node, cells: Sequence[Node]) -> Node:
     return element("tr", element("th", name, scope="row"), *(element("td", cell, css="why") for cell in cells))
+
+
+def _model(run: Mapping[str, Any], path: str) -> Node:
+    """Return the architecture, and which weights: two runs of one architecture are seldom of one model."""
+    shown: list[Node] = [said(f"{path}/model", run["model"])]
+    if run["weights"]:
+        shown.append(element("span", "weights ", said(f"{path}/weights", run["weights"]), css="asked"))
+    return element("span", *shown)
 
 
 def _check(check: Mapping[str, Any], path: str) -> Node:

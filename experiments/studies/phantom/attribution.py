@@ -190,7 +190,7 @@ def _used(
     more = f"{quantity.amount(quantity.steps[0])} more of {quantity.label} by {least:.2f}"
     controls = [
         Control(
-            MARKS, moved, bound=Bound("at most", least),
+            MARKS, moved, bound=Bound("at most", least), measure="logits",
             detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {more}",
         )
     ]  # fmt: skip
@@ -200,7 +200,7 @@ def _used(
         step = bystander.amount(bystander.steps[0])
         controls.append(
             Control(
-                bystander.label, drifted, bound=Bound("at most", least),
+                bystander.label, drifted, bound=Bound("at most", least), measure="logits",
                 detail=f"{step} more of it moves the answer by {drifted:.2f} on average, {more}",
             )
         )  # fmt: skip

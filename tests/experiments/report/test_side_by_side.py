@@ -97,6 +97,17 @@ def test_patients_of_the_same_names_in_other_images_are_not_the_same() -> None:
     assert "not confirmed on the same patients" in side_by_side(runs)["shared"][0]
 
 
+def test_two_models_of_one_architecture_are_told_apart_by_their_weights() -> None:
+    runs = {
+        name: made.report(provenance={"model": {"spec": "cnn", "weights_hash": digest * 64}})
+        for name, digest in (("good", "a"), ("marked", "b"))
+    }
+    page = side_by_side_page(side_by_side(runs))
+    assert "aaaaaaaa" in page
+    assert "bbbbbbbb" in page
+    assert "a" * 9 not in page
+
+
 def test_the_same_patients_photographed_otherwise_are_not_the_same_images() -> None:
     runs = {
         str(i): made.report(provenance={"images": {**IMAGES, "confirmation_hash": digest}})
