@@ -75,12 +75,17 @@ def decomposition(results: Results) -> Claim:
     sae = results["sae"]
     ours = sae["metrics"]["explained_variance"]
     rivals = {c["name"]: c["metrics"]["explained_variance"] for c in sae["controls"]}
+    held_out, site = sae.get("held_out", True), results["model"]["site"]
+    seen = Control("images it was not trained on", None, None, "no image was held out: give the images a split `test`")
     return _answering(
         DECOMPOSITION,
-        f"The sparse autoencoder explains {ours:.0%} of the held-out variance of {results['model']['site']}.",
+        f"The sparse autoencoder explains {ours:.0%} of the held-out variance of {site}."
+        if held_out
+        else f"The sparse autoencoder explains {ours:.0%} of the variance of {site} on images that it was trained on.",
         "correlational",
         ours,
-        controls=tuple(
+        controls=(() if held_out else (seen,))
+        + tuple(
             Control(
                 name,
                 value,

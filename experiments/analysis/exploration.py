@@ -14,7 +14,13 @@ from torch import Tensor
 
 from circuits import FeatureEffects, feature_effects, mean, resample, towards, zero
 from experiments.analysis.feature_records import feature_records
-from experiments.analysis.measurements import evenly, matched_attributes, measured_decomposition, probed_attributes
+from experiments.analysis.measurements import (
+    evenly,
+    held_out,
+    matched_attributes,
+    measured_decomposition,
+    probed_attributes,
+)
 from experiments.analysis.pictures import image_facts, registration, write_pictures
 from experiments.analysis.predictions import Question, ask, positions
 from experiments.run_directory import Run
@@ -173,6 +179,7 @@ class Exploration:
                 "width": self.sae.width,
                 "d_in": self.sae.d_in,
                 "weights_hash": self.sae.weights_hash,
+                "held_out": not np.intersect1d(*held_out(self.store)).size,
                 "metrics": self.sae_metrics,
                 "controls": self.sae_controls,
             },

@@ -78,7 +78,8 @@ def _sae(view: RunView) -> list[Block]:
     )
     columns: list[tuple[str, Record]] = [("SAE", sae["metrics"])]
     columns += [(control["name"].text("control"), control["metrics"]) for control in sae["controls"].entries()]
-    table = metrics_table("Metrics on held-out images, the controls beside them", columns)
+    on = "images it was trained on: none is held out" if sae["held_out"].flag() is False else "held-out images"
+    table = metrics_table(f"Metrics on {on}, the controls beside them", columns)
     return [Facts(items), table or not_run("Its evaluation")]
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from experiments.analysis.claims import drives, follows, weakest_turn
+from experiments.analysis.claims import decomposition, drives, follows, weakest_turn
 from experiments.analysis.run_report import exploration_report
 from experiments.studies.brain_mri.report import brain_mri_report
 
@@ -134,6 +134,16 @@ def test_the_experiments_conditions_and_random_directions_are_controls(results, 
     results["experiment"]["verdict"]["word"] = word
     results["experiment"]["verdicts"] = {"random": {"word": random}} if random else {}
     assert drives(results).verdict == verdict
+
+
+def test_variance_of_images_that_were_trained_on_is_not_called_held_out(results):
+    assert decomposition(results).verdict == "met"
+    assert "80% of the held-out variance of stages.2" in decomposition(results).statement
+    results["sae"]["held_out"] = False
+    claim = decomposition(results)
+    assert "80% of the variance of stages.2 on images that it was trained on" in claim.statement
+    assert claim.verdict == "inconclusive"
+    assert any("give the images a split `test`" in reason for reason in claim.reasons)
 
 
 def test_features_that_follow_nothing_or_cannot_be_tested(results):
