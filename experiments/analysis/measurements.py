@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechinterp.errors import AttributeTableError, ConfigError
-from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.preparation import Preparation
 from mechinterp.models.vision_model import VisionModel
@@ -19,7 +18,6 @@ from probes import AttributeMatrix, attribute_matrix, pixel_baseline, probe_stor
 from sparse_autoencoders import SparseAutoencoder, control_encoders, evaluate_sae, loss_recovered
 
 MOST_SPLICED = 12
-USUAL_K = 32
 
 
 def held_out(store: ActivationStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -111,19 +109,19 @@ def measured_decomposition(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure the autoencoder on held-out images, beside baselines with as many active features."""
     train, test = held_out(store)
-    encoders: dict[str, FeatureEncoder] = {
-        "sae": sae,
-        **control_encoders(store, site=sae.site, width=sae.width, k=sae.k or USUAL_K, images=train, seed=seed),
-    }
-    rows: dict[str, dict[str, Any]] = {}
+    own = evaluate_sae(sae, store, images=test)
+    encoders = control_encoders(
+        store, site=sae.site, width=sae.width, k=active_at_once(sae.k, own.l0, sae.width), images=train, seed=seed
+    )
+    rows: dict[str, dict[str, Any]] = {"sae": own.to_json()}
     for name, encoder in progress.track(list(encoders.items()), "held-out metrics, baselines", total=len(encoders)):
         rows[name] = evaluate_sae(encoder, store, images=test).to_json()
     some = evenly(test, MOST_SPLICED)
     mean = store.statistics(sae.site, train).mean
     tail = Tail(model, sae.site, model.prepare([images[0], images[len(images) // 2]], preparation))
-    for name in ("sae", "frozen-random SAE"):
+    for name, encoder in {"sae": sae, "frozen-random SAE": encoders["frozen-random SAE"]}.items():
         batches = [model.prepare([images[int(i)] for i in some], preparation)]
-        spliced = loss_recovered(model, encoders[name], batches, mean, tail=tail, progress=progress)
+        spliced = loss_recovered(model, encoder, batches, mean, tail=tail, progress=progress)
         rows[name] |= {
             "kl_spliced": spliced.reconstruction.kl,
             "kl_zero": spliced.zero.kl,
@@ -136,6 +134,11 @@ def measured_decomposition(
             "images_spliced": spliced.images,
         }
     return rows.pop("sae"), [{"name": name, "metrics": metrics} for name, metrics in rows.items()]
+
+
+def active_at_once(k: int | None, l0: float, width: int) -> int:
+    """Return how many features of a baseline are active: `k`, or what the autoencoder has in the mean where that varies."""
+    return min(k or max(1, round(l0)), width)
 
 
 def evenly(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:

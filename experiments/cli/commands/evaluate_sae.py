@@ -68,6 +68,7 @@ def _measured(
     allow_mismatch: bool,
 ) -> tuple[str, dict[str, dict[str, Any]]]:
     """Return what was measured at, and the metrics of what was loaded and of its controls."""
+    from experiments.analysis.measurements import active_at_once
     from sparse_autoencoders import Crosscoder, Transcoder, classical_encoders, control_encoders, evaluate_sae
     from sparse_autoencoders.autoencoder import require_same_source
     from sparse_autoencoders.joint_metrics import evaluate_crosscoder, evaluate_transcoder, linear_map
@@ -84,7 +85,7 @@ def _measured(
     require_same_source(loaded, store, allow_mismatch=allow_mismatch)
     own = evaluate_sae(loaded, store, chosen, allow_mismatch=allow_mismatch)
     # where the number of active features varies from token to token, baselines keep as many as it has in the mean
-    few = min(loaded.k or max(1, round(own.l0)), loaded.width)
+    few = active_at_once(loaded.k, own.l0, loaded.width)
     encoders = {
         name: encoder
         for make in (control_encoders, classical_encoders)

@@ -15,7 +15,6 @@ from experiments.dashboard.run_view import RunView
 from mechinterp.progress import SILENT, Progress
 
 TOP = 6
-USUAL_K = 32
 
 
 def frozen_random_examples(
@@ -45,13 +44,14 @@ def frozen_random_examples(
         If the run's store or autoencoder cannot be read.
 
     """
-    from experiments.analysis.measurements import evenly
+    from experiments.analysis.measurements import active_at_once, evenly
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders.baselines import random_sae
     from sparse_autoencoders.gallery import choose_examples
 
     store, trained = ActivationStore.open(view.run_dir / "activations"), encoder_of_run(view)
-    k = getattr(trained, "k", None) or USUAL_K
+    l0 = view["sae"]["metrics"]["l0"].number()
+    k = active_at_once(getattr(trained, "k", None), trained.width if l0 is None else l0, trained.width)
     images = evenly(np.arange(len(store)), MOST_IMAGES)
     frozen = random_sae(store, trained.site, images, trained.width, k, seed)
     gallery = choose_examples(frozen, store, images, top=TOP, seed=seed, progress=progress)

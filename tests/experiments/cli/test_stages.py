@@ -91,6 +91,10 @@ def test_the_dashboard_analyses_the_run_once_and_exports_pages_that_escape_a_cla
     assert Path(json.loads(capsys.readouterr().out)["page"]).exists()
     results = json.loads((made / "results.json").read_text())
     assert results["model"]["class_names"][1] == "<script>alert(1)</script>"
+    # a batch-top-k autoencoder keeps no k: its controls have as many active features as it has in the mean
+    active = round(results["sae"]["metrics"]["l0"])
+    assert active < 12
+    assert f"PCA, first {active}" in [control["name"] for control in results["sae"]["controls"]]
     for file in (tmp_path / "page").rglob("*.js"):
         if file.name != "plotly.min.js":
             assert "<script>alert(1)" not in file.read_text()
