@@ -80,13 +80,14 @@ def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:
     """
     images, names = results["images"], list(results["model"]["class_names"])
     labels, trained = images["labels"], results["model"]["trained"]
+    groups = images["groups"] or [None] * images["n"]
     splits = images.get("splits") or ()
     held_out = [i for i, split in enumerate(splits) if split == "test"]
     asked = held_out or list(range(images["n"]))
     task = f"its classes, per image{', on the test split' if held_out else ' (all images: no split is called test)'}"
     if not labels or any(label not in names for label in labels):
         note = "the images carry no labels that are classes of the model"
-        n_groups = len(set(images["groups"] or ())) if images["units_are_patients"] else 1
+        n_groups = len(set(groups) - {None}) if images["units_are_patients"] else 1
         found = ModelCheck(
             "its classes, per image", "AUROC", None, None, 0.5, images["n"], n_groups, trained=trained, note=note
         )
@@ -94,11 +95,15 @@ def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:
         found = check_classifier(
             np.asarray(images["probabilities"])[asked],
             np.array([names.index(labels[i]) for i in asked]),
-            [images["groups"][i] for i in asked] if images["groups"] else asked,
+            [groups[i] or f"image {i}" for i in asked],
             task=task,
             units_are_patients=images["units_are_patients"],
             trained=trained,
         )
+        unnamed = sum(not groups[i] for i in asked)
+        if unnamed and found.interval:
+            said = f"{unnamed} of {len(asked)} images name no patient: each counts as one"
+            found = replace(found, interval_note="; ".join(filter(None, (found.interval_note, said))))
     return replace(found, claims=claims)
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from experiments.analysis.claims import decomposition, drives, follows, weakest_turn
-from experiments.analysis.run_report import exploration_report
+from experiments.analysis.run_report import exploration_report, task_check
 from experiments.studies.brain_mri.report import brain_mri_report
 
 WAY = {
@@ -84,6 +84,16 @@ def test_without_a_test_split_the_check_says_that_it_took_all_images(results):
     check = exploration_report(results).model_check
     assert check.n_images == 40
     assert "no split is called test" in check.task
+
+
+def test_images_that_name_no_patient_are_not_one_patient_and_are_told(results):
+    results["images"]["groups"][:4] = [None] * 4
+    check = task_check(results)
+    assert check.n_groups == 40
+    assert check.interval_note == "4 of 40 images name no patient: each counts as one"
+    results["images"]["groups"] = None
+    assert task_check(results).n_groups == 40
+    assert "40 of 40 images name no patient" in task_check(results).interval_note
 
 
 def test_labels_that_the_model_does_not_know_leave_its_task_unchecked(results):
