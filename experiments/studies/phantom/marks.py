@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from experiments.studies.phantom.bench import StudyBench
 from experiments.studies.phantom.patients import Side
+from mechinterp.errors import ConfigError
+from mechinterp.images.image_set import MedicalImage
 
 if TYPE_CHECKING:
     from mechinterp.attributes.table import AttributeTable
@@ -44,11 +46,21 @@ class MarkedPairs:
 
     @classmethod
     def of(cls, bench: StudyBench, side: Side) -> MarkedPairs:
-        """Render a side's first images twice."""
+        """Render each patient's first image once more: the set has it with the mark or without."""
+        if side.phantoms is None:
+            raise ConfigError("photographs cannot be rendered without and with a mark: take phantoms")
         mark, most = bench.case.marks[0], bench.config.sizes.paired
         firsts = np.unique(side.groups, return_index=True)[1][:most]
-        rendered = side.rendered(most)
-        inputs = [bench.prepared([p.counterfactual(**{mark: there}) for p in rendered]) for there in (0, 1)]
+        phantoms, inputs = side.phantoms, []
+        for there in (0, 1):
+            shown = []
+            for k, position in zip(firsts.tolist(), side.positions[firsts].tolist(), strict=True):
+                parameters = phantoms.parameters[position]
+                kept = getattr(parameters, mark) == there
+                other = replace(parameters, **{mark: there})
+                pixels = side.images.read(k) if kept else phantoms.renderer(other, phantoms.identities[position]).pixels
+                shown.append(MedicalImage("phantom", pixels, spacing_mm=phantoms.example.spacing_mm))
+            inputs.append(bench.model.prepare(shown))
         return cls(
             torch.stack(inputs), side.positive[firsts], side.groups[firsts], side.images.attributes.select(firsts)
         )

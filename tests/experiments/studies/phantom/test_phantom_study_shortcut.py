@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from experiments.studies.dr_screening import DR_SCREENING
+from experiments.studies.phantom.config import PhantomStudyConfig
 from experiments.studies.phantom.marks import ENVIRONMENTS, MarkedPairs
+from experiments.studies.phantom.patients import study_patients
 from experiments.studies.phantom.shortcut import (
     ALIKE,
     EDITED,
@@ -23,6 +25,8 @@ from experiments.studies.phantom.shortcut import (
     planned,
 )
 from mechinterp.attributes.table import AttributeTable
+from mechinterp.errors import ConfigError
+from mechinterp.progress import SILENT
 
 
 def pairs(n: int) -> MarkedPairs:
@@ -55,6 +59,28 @@ def test_every_patient_is_at_one_hospital_with_as_many_ill_ones_at_either() -> N
     shown, hospital = made.dealt(seed=3)
     assert (shown.flatten().numpy() // 10).tolist() == list(range(200))
     assert [int(made.positive[hospital == name].sum()) for name in ENVIRONMENTS] == [50, 50]
+
+
+def test_pairs_are_the_images_of_the_set_and_their_counterfactuals() -> None:
+    config = PhantomStudyConfig(patients=20, condition="shortcut")
+    side = study_patients(DR_SCREENING, config, SILENT).discovery
+    prepare = lambda shown: torch.from_numpy(np.stack([image.pixels for image in shown]))  # noqa: E731
+    made = MarkedPairs.of(
+        SimpleNamespace(case=DR_SCREENING, config=SimpleNamespace(sizes=SimpleNamespace(paired=6)),
+                        model=SimpleNamespace(prepare=prepare)),  # type: ignore[arg-type]
+        side,
+    )  # fmt: skip
+    rendered = side.rendered(6)
+    assert len({p.parameters.camera_tag for p in rendered}) == 2
+    for there in (0, 1):
+        expected = prepare([p.counterfactual(camera_tag=there) for p in rendered])
+        assert torch.equal(made.inputs[there], expected)
+    assert made.patients.tolist() == list(side.patients[:6])
+
+
+def test_photographs_cannot_be_paired() -> None:
+    with pytest.raises(ConfigError, match="take phantoms"):
+        MarkedPairs.of(bench(truth_known=False), SimpleNamespace(phantoms=None))  # type: ignore[arg-type]
 
 
 def test_another_seed_deals_otherwise() -> None:
