@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.running import slices
 from mechinterp.capturing import run_with_cache
 from mechinterp.errors import SiteError
 from mechinterp.models.vision_model import VisionModel
@@ -50,7 +51,7 @@ class LateStart(VisionModel):
         """
         site = self.tail.site.name
         with torch.no_grad():
-            return torch.cat([run_with_cache(self.tail.model, part, site)[site] for part in x.split(batch)])
+            return torch.cat([run_with_cache(self.tail.model, x[part], site)[site] for part in slices(len(x), batch)])
 
 
 def starting_at(model: VisionModel, site: str, x: Float[Tensor, "image channel height width"]) -> LateStart:

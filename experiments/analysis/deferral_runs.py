@@ -18,6 +18,7 @@ from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from circuits.acting.deferring import Deferral
+    from experiments.analysis.report_findings import ReportFindings
 
 KEPT = (0.5, 0.8, 1.0)
 """Shares of kept cases whose risk is told."""
@@ -39,6 +40,8 @@ class DeferralRun:
         How many, and on how many the model errs.
     trained
         Whether the model is.
+    source
+        What the run's own findings gave; empty where they were not asked.
 
     """
 
@@ -48,11 +51,13 @@ class DeferralRun:
     cases: int
     errors: int
     trained: bool
+    source: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
         return {
             "target": self.target, "site": self.site, "cases": self.cases, "errors": self.errors, "trained": self.trained,
+            "source": self.source,
             "scores": [one.to_json() for one in self.found], "sentences": self.sentences(),
         }  # fmt: skip
 
@@ -63,6 +68,8 @@ class DeferralRun:
             f"The model errs on {self.errors} of {self.cases} cases. Its own confidence leaves an excess area of "
             f"{self.found[0].excess:.4f} (0 is the perfect order of cases)."
         )
+        if self.source:
+            lines.append(self.source)
         for one in self.found[1:]:
             ends = one.interval.ends
             if ends is None:
@@ -79,9 +86,12 @@ class DeferralRun:
 
 def defer_run(
     opened: Opened, target: str, *, label: str | None, features: Sequence[int], attributes: Sequence[str], split: str,
-    reference_split: str, most_images: int, seed: int, progress: Progress = SILENT,
+    reference_split: str, most_images: int, seed: int, findings: ReportFindings | None = None, progress: Progress = SILENT,
 ) -> DeferralRun:  # fmt: skip
     """Score the cases of one split against what is usual in another, and compare the scores.
+
+    With `findings` there are scores from them: the share of an answer that rests on features that are not explained, and (where
+    no `features` are given) how far it moves when those that serve a shortcut are taken away.
 
     Raises
     ------
@@ -91,24 +101,37 @@ def defer_run(
         If an attribute that is to be a score is missing for a case.
 
     """
-    from circuits import defer
+    from circuits import defer, neurons
+    from circuits import features as feature_nodes
     from circuits.acting.doubt import case_doubts
+    from circuits.acting.explained_share import UNEXPLAINED_SHARE, unexplained_share
+    from mechinterp.feature_encoder import Neurons
 
     if split == reference_split:
         raise ConfigError(f"--split and --reference-split are both '{split}': what is usual comes from other patients")
     rows, usual = opened.rows(split, most_images), opened.rows(reference_split, most_images)
     truth = opened.truth(rows, target, label)
     own = {name: _attribute(opened, name, rows) for name in attributes}
+    encoder, cases, reference = opened.encoders[0], opened.prepared(rows), opened.prepared(usual)
+    if findings is not None and not features:
+        features = sorted(findings.suspected)
     doubts = case_doubts(
-        opened.model, opened.encoders[0], opened.prepared(rows), opened.prepared(usual), target=as_class(target),
-        features=features, progress=progress,
-    )  # fmt: skip
+        opened.model, encoder, cases, reference, target=as_class(target), features=features, progress=progress
+    )
+    reported = {}
+    if findings is not None and findings.explained:
+        nodes = neurons(opened.model, encoder.site) if isinstance(encoder, Neurons) else feature_nodes(encoder)
+        reported[UNEXPLAINED_SHARE] = unexplained_share(
+            opened.model, nodes, cases, reference, target=as_class(target), explained=list(findings.explained),
+            progress=progress,
+        )  # fmt: skip
     found = defer(
-        {**doubts.scores, **own}, doubts.log_odds, truth, groups=opened.patients(rows),
+        {**reported, **doubts.scores, **own}, doubts.log_odds, truth, groups=opened.patients(rows),
         units_are_patients=opened.images.units_are_patients, seed=seed,
     )  # fmt: skip
     errors = int(((doubts.log_odds > 0) != truth).sum())
-    return DeferralRun(doubts.target, opened.encoders[0].site, found, len(rows), errors, opened.model.trained)
+    source = "" if findings is None else findings.sentence
+    return DeferralRun(doubts.target, encoder.site, found, len(rows), errors, opened.model.trained, source)
 
 
 def write_deferral(run: DeferralRun, out: Path) -> dict[str, str]:

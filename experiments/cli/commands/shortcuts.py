@@ -57,7 +57,8 @@ def run(
     found_run = Run.open(folder)
     where = out or folder / "shortcuts"
     progress = ConsoleProgress()
-    with found_run.stage("shortcuts", environment=environment, target=target, method=method, seed=seed) as record:
+    asked = {"environment": environment, "target": target, "split": split, "method": method, "seed": seed}
+    with found_run.stage("shortcuts", **asked) as record:
         opened = open_run(found_run, site)
         search = search_run(
             opened,
@@ -71,7 +72,7 @@ def run(
             progress=progress,
         )
         files = write_search(search, where)
-        record.update(result=found_run.relative(where))
+        record.update(result=found_run.relative(where), encoders=[e.weights_hash for e in opened.encoders])
     rows = [
         (str(f.rank), f.node.name, f"{f.first:+.3f}", f"{f.second:+.3f}", f"{f.difference:+.3f}", f"{f.p:.4f}")
         for f in search.ranked(10)

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.analysis.report_findings import report_findings
 from experiments.cli import entry
+from experiments.run_directory import Run
+from mechinterp.feature_encoder import Neurons
+from mechinterp.files import read_json, write_json
+from sparse_autoencoders import SparseAutoencoder
 
 MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build_undecided"
 
@@ -83,6 +88,60 @@ def test_scores_of_doubt_stand_beside_the_models_confidence(made, capsys):
     assert said["cases"] == 20
     assert said["scores"][0]["risk"][-1] == pytest.approx(said["errors"] / said["cases"])
     assert "Of 80% kept, wrong" in Path(said["files"]["defer.html"]).read_text()
+
+
+@pytest.fixture
+def attributed(made):
+    """The run with an autoencoder of whose features three were confirmed: two follow honest quantities, one the mark."""
+    sae = made.parent / "saes" / "seed-0"  # outside the run, which other tests take for one without an autoencoder
+    if not sae.exists():
+        settings = ("--k", 4, "--expansion", 1, "--epochs", 1, "--out", sae.parent)
+        assert run("train-sae", "--activations", made / "activations", *settings) == 0
+    follows = [{"feature": 0, "attribute": "disc_area_mm2"}, {"feature": 1, "attribute": "pigmentation"},
+               {"feature": 2, "attribute": "camera_tag"}, {"feature": 3, "attribute": "pigmentation"}]  # fmt: skip
+    write_json(sae / "attributes.json", {"survivors": [0, 1, 2], "features": follows})
+    yield sae
+    (sae / "attributes.json").unlink()
+
+
+def test_scores_of_doubt_come_from_what_the_run_found(made, attributed, capsys):
+    settings = ("--target", 1, "--label", "referable", "--reference-split", "validation", "--sae", attributed, "--json")
+    capsys.readouterr()
+    assert run("defer", made, *settings, "--distrust", "camera_tag") == 0
+    said = json.loads(capsys.readouterr().out)
+    names = [s["name"] for s in said["scores"]]
+    assert names[1:3] == ["answer rests on what is not explained", "use of the features"]
+    assert (
+        "2 features follow a confirmed quantity an answer may rest on (disc_area_mm2, pigmentation)" in said["source"]
+    )
+    assert "1 serve what it should not rest on (camera_tag)" in said["source"]
+    page = Path(said["files"]["defer.html"]).read_text()
+    assert "From the run" in page
+    assert "answer rests on what is not explained" in page
+    assert run("defer", made, *settings, "--no-report") == 0
+    assert "answer rests" not in " ".join(s["name"] for s in json.loads(capsys.readouterr().out)["scores"])
+    assert run("defer", made, *settings, "--distrust", "camera_tags") == 2
+    assert "camera_tag" in capsys.readouterr().err
+
+
+def test_a_search_that_knew_the_labels_of_the_cases_scores_none_of_them(made, attributed):
+    encoder = SparseAutoencoder.load(attributed)
+    opened, search = Run.open(made), {"alpha": 0.05, "ranked": [
+        {"site": encoder.site, "index": 5, "p": 0.01}, {"site": encoder.site, "index": 0, "p": 0.04},
+        {"site": encoder.site, "index": 6, "p": 0.2}, {"site": encoder.site, "index": encoder.width, "p": 0.01}]}  # fmt: skip
+    write_json(made / "searched" / "shortcuts.json", search)
+    content = read_json(made / "run.json")
+    for split, found in (("validation", {0, 5}), ("test", set()), (None, set())):
+        content["stages"]["shortcuts"] = {"result": "searched", "split": split, "environment": "laterality",
+                                          "encoders": [encoder.weights_hash]}  # fmt: skip
+        write_json(made / "run.json", content)
+        findings = report_findings(opened, encoder, sae=attributed, cases_split="test")
+        assert set(findings.suspected) == found
+        assert (0 in findings.explained) == (0 not in found)  # what serves a shortcut explains nothing
+        assert ("knew the labels" in findings.sentence) == (not found)
+    neurons = report_findings(opened, Neurons(encoder.site, encoder.d_in), cases_split="test")
+    assert (neurons.explained, neurons.suspected) == ({}, {})
+    assert "no share of the answer is explained" in neurons.sentence
 
 
 def test_decisions_are_turned_with_real_images_beside_them(made, capsys):
@@ -165,7 +224,7 @@ def test_a_model_does_not_differ_from_itself(made, capsys, tmp_path):
         ),
         (("counterfactuals", "--target", "1", "--site", "stages.2", "--cases", "0"), "--cases is 0"),
         (
-            ("counterfactuals", "--target", "1", "--site", "stages.2", "--cases", "2", "--most-images", "1"),
+            ("counterfactuals", "--target", "1", "--site", "stages.2", "--cases", "80", "--most-images", "1"),
             "no reference image is left beside the cases",
         ),
         (("subgroups", "--by", "cup_to_disc_ratio", "--metric", "1", "--site", "stages.2"), "it must make 2 to 8"),
