@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from circuits.localization.config import LEVELS
 from circuits.localization.maps import RelevanceMaps
 from mechinterp.errors import ConfigError, ImagesError
-from mechinterp.figures import COLOURS, apply_theme, as_text, image_with_overlay, picture_url
+from mechinterp.figures import COLOURS, apply_theme, as_text
+from mechinterp.picture_figures import image_with_overlay, picture_url
 
 if TYPE_CHECKING:
     from circuits.localization.table import LocalizationTable

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experiments.analysis.thumbnails import shrunk
 from experiments.dashboard.circuit_page import NodePicture
-from mechinterp.figures import picture_url
+from mechinterp.picture_figures import picture_url
 
 if TYPE_CHECKING:
     from circuits import Circuit

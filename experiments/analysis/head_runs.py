@@ -14,7 +14,7 @@ from experiments.dashboard.markup import Element
 from experiments.dashboard.single_page import Shown, write_single_page
 from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import AttributeTableError, ConfigError, nearest
-from mechinterp.figures import picture_url
+from mechinterp.picture_figures import picture_url
 from probes.heads import (
     ConceptBottleneck,
     HeadComparison,
@@ -104,25 +104,29 @@ def head_run(
     if not 0.1 <= held_out <= 0.9:
         raise ConfigError(f"--held-out is {held_out}: it must be between 0.1 and 0.9")
     y, classes, named = _labels(store, images, label)
-    table, notes = _concepts(images.attributes, tuple(concepts), named, y)
-    values = np.stack([table.column(name) for name in table.names], axis=1)
-    kept = np.flatnonzero(~np.isnan(values).any(1) & (y >= 0))
+    table = images.attributes
+    for name in concepts:
+        if name not in table.names:
+            raise AttributeTableError(f"no attribute '{name}': {nearest(name, table.names)}")
+    missing = [np.isnan(table.column(name)) for name in concepts]
+    kept = np.flatnonzero(~np.logical_or.reduce([y < 0, *missing]))
     if len(kept) < _FEWEST_IMAGES:
         raise ConfigError(f"{len(kept)} images have a label and every concept: at least {_FEWEST_IMAGES} are needed")
-    if len(kept) < len(y):
-        notes.append(f"{len(y) - len(kept)} images without a label or a concept's value are left out")
     groups, are_patients = patients_of(store)
     if groups is None:
         raise ConfigError(
             "the images name no patients: give metadata.csv a column `group`, so that no patient is on both sides"
         )
+    patients = np.array(sorted(set(groups[kept].tolist())), dtype=object)
+    chosen = np.random.default_rng(seed).permutation(len(patients))[: max(1, round(held_out * len(patients)))]
+    is_held = np.isin(groups[kept].astype(str), patients[chosen].astype(str))
+    names, notes = (tuple(concepts), []) if concepts else _concepts(table, named, y, kept[~is_held])
+    if len(kept) < len(y):
+        notes.append(f"{len(y) - len(kept)} images without a label or a concept's value are left out")
+    values = np.stack([table.column(name)[kept] for name in names], axis=1)
     x = pooled_activations(store, site, images=kept).astype(np.float64)
     ids = tuple(str(i) for i in store.images["id"].to_numpy()[kept])
-    units = tuple(table[name].unit for name in table.names)
-    data = HeadData(x, values[kept], table.names, units, y[kept], groups[kept], ids)
-    patients = np.array(sorted(set(data.groups.tolist())), dtype=object)
-    chosen = np.random.default_rng(seed).permutation(len(patients))[: max(1, round(held_out * len(patients)))]
-    is_held = np.isin(data.groups.astype(str), patients[chosen].astype(str))
+    data = HeadData(x, values, names, tuple(table[name].unit for name in names), y[kept], groups[kept], ids)
     notes.append(f"{len(chosen)} of {len(patients)} patients, drawn by seed {seed}, are held out")
     return HeadRun(
         data.take(np.flatnonzero(~is_held)), data.take(np.flatnonzero(is_held)), kept[~is_held], kept[is_held], named, classes,
@@ -150,36 +154,33 @@ def _labels(
 
 
 def _concepts(
-    table: AttributeTable, given: tuple[str, ...], label: str, y: NDArray[np.int64]
-) -> tuple[AttributeTable, list[str]]:
-    """Return the attributes that serve as concepts, and what was left out."""
-    for name in given:
-        if name not in table.names:
-            raise AttributeTableError(f"no attribute '{name}': {nearest(name, table.names)}")
+    table: AttributeTable, label: str, y: NDArray[np.int64], train: NDArray[np.int64]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the attributes that serve as concepts, and what was left out; the label in disguise is told by training patients."""
+    chosen: list[str] = []
+    missing: list[str] = []
+    telling: list[str] = []
+    for attribute in table:
+        values = table.column(attribute.name)
+        if attribute.name == label or attribute.kind == "categorical" or np.nanstd(values) == 0:
+            continue
+        if np.isnan(values).any():
+            missing.append(attribute.name)
+        elif _tells(values[train], y[train]):
+            telling.append(attribute.name)
+        else:
+            chosen.append(attribute.name)
     notes = []
-    chosen = list(given)
-    if not given:
-        missing: list[str] = []
-        telling: list[str] = []
-        for attribute in table:
-            values = table.column(attribute.name)
-            if attribute.name == label or attribute.kind == "categorical" or np.nanstd(values) == 0:
-                continue
-            if np.isnan(values).any():
-                missing.append(attribute.name)
-            elif _tells(values[y >= 0], y[y >= 0]):
-                telling.append(attribute.name)
-            else:
-                chosen.append(attribute.name)
-        if telling:
-            notes.append(
-                f"{', '.join(telling)} alone would tell the classes apart without an error: left out, as the label in disguise"
-            )
-        if missing:
-            notes.append(f"not every image has {', '.join(missing)}: left out, name them by --concepts to use them")
+    if telling:
+        notes.append(
+            f"{', '.join(telling)} alone would tell the classes of training patients apart without an error: left out, as the "
+            "label in disguise"
+        )
+    if missing:
+        notes.append(f"not every image has {', '.join(missing)}: left out, name them by --concepts to use them")
     if not chosen:
         raise AttributeTableError("no attribute can serve as a concept: name some by --concepts")
-    return AttributeTable.from_columns([(table[n], table.column(n)) for n in chosen]), notes
+    return tuple(chosen), notes
 
 
 def _tells(values: NDArray[np.float64], y: NDArray[np.int64]) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.dashboard.markup import Element, element
-from mechinterp.figures import picture_url
 from mechinterp.images.image_set import MedicalImage
+from mechinterp.picture_figures import picture_url
 
 SIDE = 176
 """Longest side of a thumbnail in pixels: sharp at the width at which pages show it."""

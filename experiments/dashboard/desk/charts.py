@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from experiments.dashboard.run_view import RunView
-from mechinterp.figures import COLOURS, as_text, image_with_overlay, themed_figure
+from mechinterp.figures import COLOURS, as_text, themed_figure
+from mechinterp.picture_figures import image_with_overlay
 
 OPACITY = 0.75
 EITHER_WAY = ((0.0, "rgba(0,114,178,1)"), (0.5, "rgba(247,247,247,0)"), (1.0, "rgba(213,94,0,1)"))

@@ -8,7 +8,7 @@ from experiments.dashboard.formatting import format_value
 from experiments.dashboard.page import Block, FigureBlock, Text
 from experiments.dashboard.record import Record
 from experiments.dashboard.run_view import Cells, RunView
-from mechinterp.figures import image_with_overlay
+from mechinterp.picture_figures import image_with_overlay
 
 OPACITY = 0.6
 PICTURE_WIDTH_PX = 310

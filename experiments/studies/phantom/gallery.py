@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from experiments.report import ReportFigure
 from mechinterp.feature_encoder import FeatureEncoder
-from mechinterp.figures import HEAT, as_text, picture_url, themed_figure
+from mechinterp.figures import HEAT, as_text, themed_figure
 from mechinterp.images.image_set import ImageSet
 from mechinterp.images.preparation import Preparation
 from mechinterp.models.vision_model import VisionModel
+from mechinterp.picture_figures import picture_url
 from mechinterp.store.reader import ActivationStore
 from sparse_autoencoders import Gallery
 

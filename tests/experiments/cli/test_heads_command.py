@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.analysis.head_runs import _concepts
 from experiments.cli import entry
+from mechinterp.attributes.table import Attribute, AttributeTable
 
 MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
 
@@ -53,7 +55,7 @@ def test_heads_write_numbers_and_a_page_that_opens_without_a_network(store, caps
     assert found["concepts"] == ["area", "brightness", "one"]
     notes = " ".join(found["notes"])
     assert "depth: left out" in notes
-    assert "same alone would tell the classes apart" in notes
+    assert "same alone would tell the classes of training patients apart" in notes
     assert [h["name"] for h in found["heads"]][1:] == [
         "concept bottleneck", "additive model of concepts", "prototypes", "Nadaraya–Watson",
     ]  # fmt: skip
@@ -61,6 +63,20 @@ def test_heads_write_numbers_and_a_page_that_opens_without_a_network(store, caps
     page = Path(found["page"]).read_text(encoding="utf-8")
     assert "Interpretable heads at stages.2" in page
     assert page.count("<img") == 6
+
+
+def test_the_label_in_disguise_is_told_by_training_patients_alone():
+    y, train = np.array([0, 0, 1, 1, 0, 1]), np.arange(4)
+    columns = {
+        "same": [1, 2, 3, 4, 1, 4],
+        "same to them": [1, 2, 3, 4, 4, 1],
+        "same to others": [1, 3, 2, 4, 1, 4],
+        "other": [1, 3, 2, 4, 4, 1],
+    }
+    table = AttributeTable.from_columns([(Attribute(name, "mm"), values) for name, values in columns.items()])
+    names, notes = _concepts(table, "label", y, train)
+    assert names == ("same to others", "other")
+    assert notes[0].startswith("same, same to them alone")
 
 
 def test_one_head_of_a_binary_attribute_and_named_concepts(store, capsys):
