@@ -1,6 +1,8 @@
 from .activation_curves import ActivationCurve as ActivationCurve
 from .activation_curves import activation_curve as activation_curve
 from .activation_curves import activation_curve_figure as activation_curve_figure
+from .area_networks import AreaNetwork as AreaNetwork
+from .area_networks import learn_area_network as learn_area_network
 from .concept_tests import TcavResult as TcavResult
 from .concept_tests import random_sets as random_sets
 from .concept_tests import tcav as tcav
@@ -8,6 +10,7 @@ from .concept_vectors import ConceptVector as ConceptVector
 from .concept_vectors import concept_directions as concept_directions
 from .concept_vectors import concept_quality as concept_quality
 from .concept_vectors import fit_concept_vector as fit_concept_vector
+from .confirmation import confirm_reading as confirm_reading
 from .confounders import ConfounderGraph as ConfounderGraph
 from .confounders import confounder_figure as confounder_figure
 from .confounders import confounder_graph as confounder_graph
@@ -40,6 +43,7 @@ from .matrix_result import AttributeMatrix as AttributeMatrix
 from .matrix_result import FeatureAttribute as FeatureAttribute
 from .mean_difference import mean_difference_directions as mean_difference_directions
 from .pair_measures import PairMeasures as PairMeasures
+from .pixel_tiles import tile_pixels as tile_pixels
 from .pixels import pixel_baseline as pixel_baseline
 from .pooling import PooledFeatures as PooledFeatures
 from .pooling import pooled_activations as pooled_activations
@@ -60,13 +64,13 @@ from .sample_efficiency import learning_curve as learning_curve
 from .sensitivities import activation_gradients as activation_gradients
 from .sensitivities import gradients_of_images as gradients_of_images
 from .sensitivities import in_form as in_form
+from .side_by_side import side_by_side as side_by_side
 from .sparse import SparseProbe as SparseProbe
 from .sparse import fit_sparse_probe as fit_sparse_probe
 from .sparse import sparse_probe_store as sparse_probe_store
 from .sweep import ProbeSweep as ProbeSweep
 from .sweep import probe_sites as probe_sites
 from .sweep import probe_tokens as probe_tokens
-from .pixel_tiles import tile_pixels as tile_pixels
 from .token_sum_probe import fit_token_sum as fit_token_sum
 from .token_sum_sweep import probe_token_sums as probe_token_sums
 from .token_sums import TokenSum as TokenSum
