@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_autoencoders.fused import products, selection
+from sparse_autoencoders.fused.rows import rows_at
 from sparse_autoencoders.fused.selecting import CoarseEncoder, Rows, Selector, has_bfloat16
 from sparse_autoencoders.fused.step import SparseStep, Weights
 
@@ -338,3 +339,13 @@ def test_a_step_leaves_torch_the_threads_it_had():
         assert later.submit(torch.get_num_threads).result() == 2
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+def test_rows_are_taken_by_number_and_none_beyond_the_last():
+    source = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([49, 0, 0, 17])
+    assert torch.equal(rows_at(source, order), source[order])
+    assert rows_at(source, order[:0]).shape == (0, 7)
+    for wrong in (50, -1):
+        with pytest.raises(IndexError, match="of 50"):
+            rows_at(source, torch.tensor([3, wrong]))
