@@ -17,10 +17,13 @@ from mechinterp.files import write_json
 from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from circuits.acting.subgroup_effects import SubgroupEffect
+    from circuits.acting.subgroup_effects import SubgroupDifference, SubgroupEffect
     from circuits.measuring import Method
 
 MOST_SUBGROUPS = 8
+ALPHA = 0.05
+MOST_TOLD = 8
+"""Differences that are told one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,8 @@ class SubgroupRun:
         What effects are on, and how they were computed.
     found
         One per node and subgroup.
+    differences
+        One per node and pair of subgroups, tested.
     trained
         Whether the model is.
 
@@ -45,16 +50,12 @@ class SubgroupRun:
     method: str
     ablation: str
     found: tuple[SubgroupEffect, ...]
+    differences: tuple[SubgroupDifference, ...]
     trained: bool
 
-    def apart(self) -> list[str]:
-        """Return the nodes for which two subgroups' intervals do not overlap."""
-        names = []
-        for name in dict.fromkeys(f.node.name for f in self.found):
-            ends = [e for f in self.found if f.node.name == name and (e := f.interval.ends) is not None]
-            if any(a[1] < b[0] or b[1] < a[0] for k, a in enumerate(ends) for b in ends[k + 1 :]):
-                names.append(name)
-        return names
+    def differing(self) -> list[SubgroupDifference]:
+        """Return the pairs of subgroups that differ for a node, corrected for all pairs and nodes."""
+        return [d for d in self.differences if d.p <= ALPHA]
 
     def sentences(self) -> list[str]:
         """Return what differs, from the intervals alone."""
@@ -69,12 +70,17 @@ class SubgroupRun:
         if not any(f.interval.estimable for f in self.found):
             lines.append(f"No interval can be given ({self.found[0].interval.text}), so no difference is claimed.")
             return lines
-        apart = self.apart()
+        differing, tested = self.differing(), len(self.differences)
+        words = [
+            f"{d.node.name} ({d.first} – {d.second}: {d.difference:+.3g}, p {d.p:.2g})" for d in differing[:MOST_TOLD]
+        ]
+        more = f" and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
         lines.append(
-            f"Intervals of two subgroups do not overlap for {', '.join(apart)}. Nodes were not chosen for that, and "
-            "what else differs between the subgroups is not adjusted for."
-            if apart
-            else "No node's intervals lie apart."
+            f"Of {tested} comparisons of two subgroups {len(differing)} differ at p ≤ {ALPHA:g}, corrected for all of them: "
+            f"{', '.join(words)}{more}. What else differs between the subgroups is not adjusted for."
+            if differing
+            else f"Of {tested} comparisons of two subgroups none differs at p ≤ {ALPHA:g}, corrected for all of them; that two "
+            "intervals lie apart is no finding among so many."
         )
         return lines
 
@@ -82,7 +88,8 @@ class SubgroupRun:
         """Return it as plain JSON."""
         return {
             "by": self.by, "metric": self.metric, "method": self.method, "ablation": self.ablation,
-            "effects": [f.to_json() for f in self.found], "apart": self.apart(), "sentences": self.sentences(),
+            "effects": [f.to_json() for f in self.found], "differences": [d.to_json() for d in self.differences],
+            "sentences": self.sentences(),
         }  # fmt: skip
 
 
@@ -99,6 +106,7 @@ def subgroup_run(
 
     """
     from circuits import effects, features, neurons, subgroups
+    from circuits.acting.subgroup_effects import subgroup_differences
     from mechinterp.feature_encoder import Neurons
 
     rows = opened.rows(split, most_images)
@@ -120,7 +128,8 @@ def subgroup_run(
         known = replace(measured.batch, units_are_patients=opened.images.units_are_patients)
         measured = replace(measured, batch=known)
     found = subgroups(measured, names, n=nodes, seed=seed)
-    return SubgroupRun(by, measured.metric, method, ablation, found, opened.model.trained)
+    differences = subgroup_differences(measured, names, n=nodes)
+    return SubgroupRun(by, measured.metric, method, ablation, found, differences, opened.model.trained)
 
 
 def write_subgroups(run: SubgroupRun, out: Path) -> dict[str, str]:
