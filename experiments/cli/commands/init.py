@@ -61,6 +61,10 @@ def run(
     images: Annotated[Path, typer.Option("--images", help="folder of images, as `mechinterp capture` takes it")] = Path(
         "scans"
     ),
+    attribute: Annotated[
+        str | None,
+        typer.Option("--attribute", help="the attribute that the report is to be about; default: the first of the images"),
+    ] = None,
 ) -> None:
     """Write a commented config file of a whole analysis, to be edited and then run by `mechinterp run`.
 
@@ -70,7 +74,7 @@ def run(
 
       mechinterp init study.toml --model py:my_model.py:build --images scans/
 
-      mechinterp init
+      mechinterp init study.toml --model py:my_model.py:build --images scans/ --attribute lesion_area
     """
     from mechinterp.errors import ConfigError
     from mechinterp.files import write_bytes
@@ -89,7 +93,7 @@ def run(
         sites=_line(sites, others),
         site=json.dumps(sites[-1]),
         k=_active(loaded, sites[-1]),
-        probes=_probes(opened, f"runs/{config.stem}"),
+        probes=_probes(opened, f"runs/{config.stem}", attribute),
     )
     for sentence in _looked_at(loaded, opened):
         progress.note(sentence)
@@ -165,8 +169,11 @@ def _line(sites: list[str], others: list[str]) -> str:
     return f"site = {json.dumps(sites)}  # {said}\n"
 
 
-def _probes(images: ImageSet | None, run: str) -> str:
+def _probes(images: ImageSet | None, run: str, attribute: str | None) -> str:
     names = [] if images is None else [a.name for a in images.attributes]
+    if attribute is not None and images is not None:
+        # the first probe's claim is the report's
+        names = [images.attributes[attribute].name, *(name for name in names if name != attribute)]
     if not names:
         return (
             "# Once the images have attributes (numeric columns of metadata.csv, units in dataset.yaml), read them off the sites:\n"

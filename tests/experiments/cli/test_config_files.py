@@ -70,6 +70,16 @@ def test_init_says_what_the_images_lack_for_a_whole_report(scans, tmp_path, caps
     assert "no column `label`" in said
 
 
+def test_the_attribute_asked_for_is_probed_first_and_a_misspelt_one_is_told(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ("--model", MODEL, "--images", "scans", "--weights", "random", "--attribute")
+    assert run("init", "a.toml", *asked, "depth") == 0
+    assert [p["attribute"] for p in tomllib.loads((tmp_path / "a.toml").read_text())["probe"]] == ["depth"]
+    assert run("init", "b.toml", *asked, "dept") == 2
+    assert "did you mean 'depth'" in capsys.readouterr().err
+    assert not (tmp_path / "b.toml").exists()
+
+
 def test_without_model_and_images_init_leaves_names_to_be_replaced(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("init") == 0
