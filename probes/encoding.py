@@ -1,8 +1,9 @@
 r"""Encoding models: predict every voxel's response from a network's maps, seen through a receptive field of its own.
 
 A voxel's response is modelled as :math:`r = b + \sum_k w_k \sum_p g(p; \mu, \sigma)\, \phi_k(p)`: what the channels
-:math:`\phi_k` of some sites show through a Gaussian receptive field, weighted linearly [1]_ [2]_. Field and penalty are chosen
-per voxel by cross-validation over whole groups of stimuli, the weights by ridge regression.
+:math:`\phi_k` of some sites show through a Gaussian receptive field, weighted linearly [1]_ [2]_. The weights come from ridge
+regression; the field is the mean over candidates, each as probable as the evidence of the responses says
+(:mod:`probes.encoding_evidence`), since many fields predict a voxel nearly alike.
 
 References
 ----------
@@ -23,16 +24,15 @@ from numpy.typing import NDArray
 
 from mechinterp.errors import ShapeError
 from mechinterp.progress import SILENT, Progress
-from probes.folds import Folds
+from probes.encoding_evidence import log_evidence, probable_fields
 from probes.receptive_fields import ReceptiveFields
-from probes.ridge import ridge_path
 
 Values = NDArray[np.float64]
 Maps = Mapping[str, Float[NDArray[np.float32], "image token width"]]
 Places = Mapping[str, Float[Values, "token 2"]]
 
 PENALTIES: tuple[float, ...] = tuple(float(a) for a in np.logspace(0, 5, 6))
-"""Tried for standardised channels."""
+"""Tried for channels of deviation 1."""
 
 _FIELDS_AT_ONCE = 16
 """Looked through in one product: memory grows with it."""
@@ -54,9 +54,10 @@ class EncodingModel:
         What one unit of each channel, site after site, adds to each voxel's response.
     intercept
         Of each voxel.
-    penalty, score
-        Chosen for each voxel, and the cross-validated R² by which they and the field were chosen: the best of many, so too
-        good to be reported.
+    penalty
+        Of each voxel: that of the largest evidence, for scaled channels.
+    spread_deg
+        How far each field's middle may lie from where it was found: root mean square over probable fields [°].
 
     """
 
@@ -66,7 +67,7 @@ class EncodingModel:
     weights: Float[Values, "channel voxel"]
     intercept: Float[Values, " voxel"]
     penalty: Float[Values, " voxel"]
-    score: Float[Values, " voxel"]
+    spread_deg: Float[Values, " voxel"]
 
     def predict(self, maps: Maps) -> Float[Values, "image voxel"]:
         """Predict the responses to some stimuli.
@@ -92,7 +93,7 @@ class EncodingModel:
         """Return the model of some of the voxels."""
         return EncodingModel(
             self.places, self.widths, self.fields[voxels], self.weights[:, voxels], self.intercept[voxels],
-            self.penalty[voxels], self.score[voxels],
+            self.penalty[voxels], self.spread_deg[voxels],
         )  # fmt: skip
 
     def region_map(self, voxels: Int[NDArray[np.int64], " chosen"]) -> dict[str, Float[Values, "token width"]]:
@@ -110,7 +111,6 @@ def fit_encoding(
     places: Places,
     responses: Float[Values, "image voxel"],
     candidates: ReceptiveFields,
-    folds: Folds,
     *,
     penalties: tuple[float, ...] = PENALTIES,
     progress: Progress = SILENT,
@@ -124,58 +124,49 @@ def fit_encoding(
     places
         For each site, where its tokens lie: (up, right) of fixation [°].
     responses
-        Image × voxel, for example means over repeats.
+        Image × voxel, for example means over repeats. Their noise is taken to be independent from stimulus to stimulus.
     candidates
-        Receptive fields to choose from.
-    folds
-        Of the images, whole groups together: every field and penalty is judged on stimuli that it was not fitted to.
+        Receptive fields, all equally probable beforehand; the field found lies among them or between.
     penalties
-        To choose from; channels are standardised first.
+        To choose from. Channels are scaled by their deviation over stimuli, the mean over candidates.
     progress
         Told of the candidates, some at a time.
 
     Returns
     -------
     EncodingModel
-        Fitted to all the images, with each voxel's best field and penalty.
+        Fitted to all the images. Its own fit to them says nothing of how well it predicts others.
 
     Raises
     ------
     ShapeError
-        If maps, places, responses and folds are not of the same images and tokens.
+        If maps, places and responses are not of the same images and tokens.
 
     """
     check_maps(maps, places)
     n = len(maps[next(iter(places))])
     y = np.asarray(responses, dtype=np.float64)
-    if y.ndim != 2 or len(y) != n or len(folds.fold) != n:
-        raise ShapeError(
-            f"maps of {n} images, responses of shape {y.shape}, folds of {len(folds.fold)}: give all of the same"
-        )
+    if y.ndim != 2 or len(y) != n:
+        raise ShapeError(f"maps of {n} images, responses of shape {y.shape}: give both of the same")
     if not np.isfinite(y).all():
         raise ShapeError(
             f"{int((~np.isfinite(y)).sum())} responses are missing (NaN): leave out stimuli that were not shown to all"
         )
-    least, field, penalty = np.full(y.shape[1], np.inf), np.zeros(y.shape[1], int), np.zeros(y.shape[1], int)
+    scale, tried = _scale(maps, places, candidates), np.asarray(penalties, dtype=np.float64)
+    evidence = np.empty((len(candidates), y.shape[1]))
     starts = range(0, len(candidates), _FIELDS_AT_ONCE)
     for start in progress.track(starts, "receptive fields", total=len(starts)):
         block = np.arange(start, min(start + _FIELDS_AT_ONCE, len(candidates)))
         for k, seen in zip(block, seen_through(maps, places, candidates[block]), strict=True):
-            error = _errors(seen, y, folds, penalties)
-            best = error.argmin(0)
-            lower = error[best, np.arange(len(best))]
-            better = lower < least
-            least[better], field[better], penalty[better] = lower[better], k, best[better]
-    baseline = _errors(np.zeros((n, 1)), y, folds, penalties[:1])[0]
-    score = 1 - np.divide(least, baseline, out=np.ones_like(least), where=baseline > 0)
+            evidence[k] = np.logaddexp.reduce(log_evidence(seen / scale, y, tried), axis=0)
+    fields, spread = probable_fields(candidates, evidence)
+    weights, intercept, chosen = np.zeros((len(scale), y.shape[1])), np.zeros(y.shape[1]), np.zeros(y.shape[1])
+    for start in range(0, y.shape[1], _FIELDS_AT_ONCE):
+        voxels = np.arange(start, min(start + _FIELDS_AT_ONCE, y.shape[1]))
+        for v, seen in zip(voxels, seen_through(maps, places, fields[voxels]), strict=True):
+            weights[:, v], intercept[v], chosen[v] = _solved(seen, scale, y[:, v], tried)
     widths = tuple(maps[site].shape[2] for site in places)
-    chosen = np.asarray(penalties)[penalty]
-    weights, intercept = np.zeros((sum(widths), y.shape[1])), np.zeros(y.shape[1])
-    for k in np.unique(field):
-        mine = np.flatnonzero(field == k)
-        x = seen_through(maps, places, candidates[np.array([k])])[0]
-        weights[:, mine], intercept[mine] = _solved(x, y[:, mine], chosen[mine])
-    return EncodingModel(dict(places), widths, candidates[field], weights, intercept, chosen, score)
+    return EncodingModel(dict(places), widths, fields, weights, intercept, chosen, spread)
 
 
 def seen_through(maps: Maps, places: Places, fields: ReceptiveFields) -> Float[Values, "field image channel"]:
@@ -205,21 +196,21 @@ def check_maps(maps: Maps, places: Places) -> None:
         raise ShapeError(f"maps of {sorted(counts)} images: give all sites of the same images")
 
 
-def _errors(x: Values, y: Values, folds: Folds, penalties: tuple[float, ...]) -> Float[Values, "penalty voxel"]:
-    """Return the squared error of every voxel on held-out folds, under every penalty."""
-    error = np.zeros((len(penalties), y.shape[1]))
-    for k in range(folds.n):
-        train, test = folds.split(k)
-        error += np.square(ridge_path(x[train], y[train], x[test], penalties) - y[test]).sum(1)
-    return error
+def _scale(maps: Maps, places: Places, candidates: ReceptiveFields) -> Float[Values, " channel"]:
+    """Return each channel's deviation over stimuli through some of the candidates; infinite where it never varies."""
+    some = candidates[np.unique(np.linspace(0, len(candidates) - 1, _FIELDS_AT_ONCE).round().astype(np.int64))]
+    seen = seen_through(maps, places, some)
+    spread = seen.std(1).mean(0)
+    # float32 maps: what is left of a constant is rounding
+    return np.where(spread > 1e-6 * np.maximum(np.abs(seen).max((0, 1)), 1e-300), spread, np.inf)
 
 
-def _solved(x: Values, y: Values, penalty: Values) -> tuple[Float[Values, "channel voxel"], Values]:
-    """Return weights in the channels' own scale, and intercepts."""
-    mean, scale = x.mean(0), x.std(0)
-    scale = np.where(scale > 1e-12 * np.maximum(np.abs(mean), 1), scale, np.inf)
-    z, centre = (x - mean) / scale, y.mean(0)
-    values, vectors = np.linalg.eigh(z.T @ z)
-    right = vectors.T @ (z.T @ (y - centre))
-    weights = vectors @ (right / (np.maximum(values, 0)[:, None] + penalty)) / scale[:, None]
-    return weights, centre - mean @ weights
+def _solved(
+    x: Values, scale: Float[Values, " channel"], y: Float[Values, " image"], penalties: Float[Values, " penalty"]
+) -> tuple[Float[Values, " channel"], float, float]:
+    """Return weights in the channels' own scale, the intercept, and the penalty of the largest evidence."""
+    chosen = float(penalties[log_evidence(x / scale, y[:, None], penalties)[:, 0].argmax()])
+    mean = x.mean(0)
+    z = (x - mean) / scale
+    weights = np.linalg.solve(z.T @ z + chosen * np.eye(len(scale)), z.T @ (y - y.mean())) / scale
+    return weights, float(y.mean() - mean @ weights), chosen

@@ -7,7 +7,6 @@ from sklearn.preprocessing import StandardScaler
 
 from mechinterp.errors import ShapeError
 from probes.encoding import fit_encoding, seen_through
-from probes.folds import make_folds
 from probes.receptive_fields import ReceptiveFields
 
 N, VOXELS = 160, 4
@@ -33,7 +32,7 @@ def planted():
 
 def fitted(planted, responses=None, **more):
     maps, places, candidates, _, _, shown = planted
-    return fit_encoding(maps, places, shown if responses is None else responses, candidates, make_folds(N, 3), **more)
+    return fit_encoding(maps, places, shown if responses is None else responses, candidates, **more)
 
 
 def test_planted_fields_and_weights_are_found_again(planted):
@@ -43,25 +42,28 @@ def test_planted_fields_and_weights_are_found_again(planted):
     assert model.fields.size_deg.tolist() == true.size_deg.tolist()
     assert model.weights == pytest.approx(weights, abs=1e-3)
     assert model.predict(maps) == pytest.approx(shown, abs=1e-3)
-    assert (model.score > 0.999).all()
+    # nothing else accounts for them
+    assert model.spread_deg == pytest.approx(np.zeros(VOXELS), abs=1e-6)
 
 
-def test_fields_are_found_through_noise_too_and_noise_alone_scores_nothing(planted):
-    *_, true, _, shown = planted
+def test_fields_are_found_through_noise_too_and_of_noise_alone_they_say_that_nothing_is_known(planted):
+    *_, candidates, true, _, shown = planted
     random = np.random.default_rng(1)
     responses = np.concatenate(
         [shown + 0.3 * shown.std(0) * random.standard_normal(shown.shape), random.standard_normal((N, 2))], 1
     )
     model = fitted(planted, responses)
-    assert np.median(model.fields.distance_deg(true[np.array([0, 1, 2, 3, 0, 0])])[:VOXELS]) == 0
-    assert model.score[:VOXELS].min() > 0.7
-    assert model.score[VOXELS:].max() < 0.2
+    assert model.fields[np.arange(VOXELS)].distance_deg(true).max() < 0.3
+    assert model.spread_deg[:VOXELS].max() < 0.5
+    # of a field that may lie anywhere among the candidates
+    anywhere = np.hypot(candidates.up_deg, candidates.right_deg)
+    assert model.spread_deg[VOXELS:].min() > 0.5 * np.sqrt(np.square(anywhere).mean())
 
 
 def test_the_weights_are_those_of_scikit_learns_ridge(planted):
     maps, places, candidates, *_, shown = planted
     alone = candidates[np.array([7])]
-    model = fit_encoding(maps, places, shown, alone, make_folds(N, 3), penalties=(10.0,))
+    model = fit_encoding(maps, places, shown, alone, penalties=(10.0,))
     x = seen_through(maps, places, alone)[0]
     scaler = StandardScaler().fit(x)
     theirs = Ridge(alpha=10.0).fit(scaler.transform(x), shown)
@@ -100,7 +102,7 @@ def test_a_channel_that_never_varies_is_left_out(planted):
         "early": np.concatenate([maps["early"], np.full((*maps["early"].shape[:2], 1), 7, np.float32)], 2),
         "late": maps["late"],
     }
-    model = fit_encoding(constant, places, shown, candidates, make_folds(N, 3))
+    model = fit_encoding(constant, places, shown, candidates)
     assert np.isfinite(model.weights).all()
     assert (model.weights[3] == 0).all()
 
@@ -108,21 +110,20 @@ def test_a_channel_that_never_varies_is_left_out(planted):
 def test_a_voxel_that_never_answers_is_predicted_by_its_mean(planted):
     model = fitted(planted, np.full((N, 1), 2.5))
     assert model.predict(planted[0])[:, 0] == pytest.approx(np.full(N, 2.5))
-    assert model.score[0] == 0
+    assert model.fields.eccentricity_deg[0] == pytest.approx(0, abs=1e-9)
 
 
 def test_what_does_not_belong_together_is_refused(planted):
     maps, places, candidates, *_, shown = planted
-    folds = make_folds(N, 3)
     with pytest.raises(ShapeError, match="no map of site 'late'"):
-        fit_encoding({"early": maps["early"]}, places, shown, candidates, folds)
+        fit_encoding({"early": maps["early"]}, places, shown, candidates)
     with pytest.raises(ShapeError, match="36 tokens"):
-        fit_encoding({**maps, "early": maps["early"][:, :5]}, places, shown, candidates, folds)
+        fit_encoding({**maps, "early": maps["early"][:, :5]}, places, shown, candidates)
     with pytest.raises(ShapeError, match=r"\[150, 160\]"):
-        fit_encoding({**maps, "early": maps["early"][:150]}, places, shown, candidates, folds)
-    with pytest.raises(ShapeError, match="give all of the same"):
-        fit_encoding(maps, places, shown[:-1], candidates, folds)
+        fit_encoding({**maps, "early": maps["early"][:150]}, places, shown, candidates)
+    with pytest.raises(ShapeError, match="give both of the same"):
+        fit_encoding(maps, places, shown[:-1], candidates)
     broken = shown.copy()
     broken[3, 1] = np.nan
     with pytest.raises(ShapeError, match="1 responses are missing"):
-        fit_encoding(maps, places, broken, candidates, folds)
+        fit_encoding(maps, places, broken, candidates)

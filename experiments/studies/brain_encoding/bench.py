@@ -25,7 +25,6 @@ from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import Progress
 from mechinterp.store.reader import ActivationStore
 from probes.encoding import EncodingModel, Places, fit_encoding
-from probes.folds import make_folds
 from probes.noise_ceiling import NoiseCeiling, noise_ceiling
 from probes.receptive_fields import ReceptiveFields
 
@@ -35,9 +34,8 @@ REFERENCE_SITES = ("stages.1", "stages.2")
 """Cells of 0.7° and 1.4°; those of the last stage are 2.8° apart and place fields too coarsely."""
 UNTRAINED_SEED = 1000
 SIZES_DEG = (0.7, 1.2, 2.0, 3.0)
-STEP_DEG = 0.75
-"""Of the lattice of candidate receptive fields, for images of 17 degrees; in proportion for others."""
-FOLDS = 3
+STEP_DEG = 1.0
+"""Of the lattice of candidate receptive fields, for images of 17 degrees; in proportion for others. Fields found lie between them."""
 _BATCH = 64
 
 
@@ -141,10 +139,7 @@ class EncodingBench:
     def fitted(self, maps: Maps, responses: Float[NDArray[np.float64], "image voxel"], what: str) -> EncodingModel:
         """Fit encoding models to the stimuli of the first part."""
         self.progress.note(f"fitting receptive fields: {what}")
-        folds = make_folds(
-            len(responses), FOLDS, groups=self.experiment.groups[self.experiment.fit], seed=self.config.seed
-        )
-        return fit_encoding(maps, self.places, responses, self.candidates, folds, progress=self.progress)
+        return fit_encoding(maps, self.places, responses, self.candidates, progress=self.progress)
 
     def stored(self) -> ActivationStore:
         """Capture the features' site for the stimuli explored and for those confirmed on, in this order."""

@@ -37,7 +37,7 @@ class BrainEncodingConfig:
     epochs: Annotated[int, "passes of the autoencoder over the cells of the stimuli to explore on"] = 20
     n_random: Annotated[int, "random rivals beside every result"] = 100
     seed: Annotated[int, "decides every random choice"] = 0
-    quick: Annotated[bool, "a coarser version in minutes: fewer stimuli, voxels, epochs and random controls"] = False
+    quick: Annotated[bool, "a coarser version in minutes: fewer voxels, epochs and random controls"] = False
 
     def __post_init__(self) -> None:
         if self.condition not in get_args(Condition):
@@ -61,7 +61,7 @@ class BrainEncodingConfig:
         if not self.quick:
             return Sizes(self.exemplars, self.subjects, self.voxels, self.epochs, self.n_random, 1000, 60, 60)
         return Sizes(
-            min(self.exemplars, 300), min(self.subjects, 2), min(self.voxels, 30), min(self.epochs, 10),
+            min(self.exemplars, 600), min(self.subjects, 2), min(self.voxels, 30), min(self.epochs, 10),
             min(self.n_random, 40), 500, 30, 30,
         )  # fmt: skip
 

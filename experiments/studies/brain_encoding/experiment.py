@@ -41,6 +41,8 @@ class KnownVoxels:
         Each voxel's receptive field; NaN for voxels of noise alone.
     ceiling
         Share of a single trial's variance that the stimulus explains.
+    signals
+        Responses without noise of the voxels that see, in their standard deviations over all stimuli.
 
     """
 
@@ -48,6 +50,7 @@ class KnownVoxels:
     study: VoxelStudy
     fields: ReceptiveFields
     ceiling: Float[NDArray[np.float64], " voxel"]
+    signals: Float[NDArray[np.float64], "image seeing"]
 
     def changes(
         self, asked: Sequence[tuple[Int[NDArray[np.int64], " chosen"], Mapping[str, float]]]
@@ -66,20 +69,17 @@ class KnownVoxels:
             deviations over all the stimuli; 0 for voxels of noise alone.
 
         """
-        sets = [_changed(self.phantoms, images, added) for images, added in asked]
-        # all in one recording, since a voxel's unit is its own deviation over what is shown
-        whole = _joined([self.phantoms, *sets])
-        recording = record(whole, replace(self.study, repeats=1))
-        signals = np.concatenate(recording.signals, axis=1)
-        before, start, found = signals[: len(self.phantoms)], len(self.phantoms), []
-        spread = before.std(0)
-        for (images, _), changed in zip(asked, sets, strict=True):
-            after = signals[start : start + len(changed)]
-            start += len(changed)
-            moved = (after - before[images]) / np.where(spread > 0, spread, np.inf)
-            nothing = np.zeros((len(images), len(self.ceiling) - moved.shape[1]))
-            found.append((changed, np.concatenate([moved, nothing], axis=1)))
-        return found
+        # as they were and as they become, in one recording: it counts in deviations of its own
+        sets = [_changed(self.phantoms, images, by) for images, added in asked for by in ({}, added)]
+        recorded = np.concatenate(record(_joined(sets), replace(self.study, repeats=1)).signals, axis=1)
+        parts = np.split(recorded, np.cumsum([len(each) for each in sets])[:-1])
+        known = np.concatenate([self.signals[images] for images, _ in asked])
+        unit = _ratio(known.std(0), np.concatenate(parts[::2]).std(0))
+        nothing = ((0, 0), (0, len(self.ceiling) - recorded.shape[1]))
+        return [
+            (changed, np.pad((after - before) * unit, nothing))
+            for changed, before, after in zip(sets[1::2], parts[::2], parts[1::2], strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -220,4 +220,11 @@ def _known(phantoms: PhantomSet, study: VoxelStudy, recording: Recording, n_nois
         return np.concatenate([*(getattr(v, name) for v in recording.voxels), np.full(n_noise, filler)])
 
     fields = ReceptiveFields(*(joined(name, np.nan) for name in ("up_deg", "right_deg", "size_deg")))
-    return KnownVoxels(phantoms, study, fields, joined("noise_ceiling", 0.0))
+    signals = np.concatenate(recording.signals, axis=1)
+    return KnownVoxels(phantoms, study, fields, joined("noise_ceiling", 0.0), signals)
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return one over the other, 0 where a voxel does not vary."""
+    found: NDArray[np.float64] = np.divide(above, below, out=np.zeros_like(above), where=below > 1e-9)
+    return found

@@ -42,8 +42,8 @@ def planned(*, truth_known: bool) -> tuple[PlannedTest, ...]:
         return (blank,)
     fields = PlannedTest(
         ELEMENT, FIELDS,
-        "the receptive field with which stimuli explored are predicted best, for voxels that held-back stimuli vouch for, beside "
-        "the field that the simulated voxel has",
+        "the mean of the receptive fields that account for the responses to stimuli explored, each as probable as they say, for voxels "
+        "that held-back stimuli vouch for, beside the field that the simulated voxel has",
         "median distance of the two middles [°]", f"at most {FARTHEST_DEG:g}° over its whole interval",
         (MISPLACED, FIXATION, NOISE), _FIELDS_BOUND,
     )  # fmt: skip
@@ -60,7 +60,7 @@ def confirm(bench: EncodingBench, explored: Explored) -> ElementEvidence:
     claims = [] if truth is None else [_fields(bench, explored, truth, voxels)]
     claims.append(_blanking(bench, explored, voxels))
     limits = (
-        "A receptive field is the network's map through which a voxel is predicted best: where no stimulus fell, nothing is known.",
+        "A receptive field is the window on the network's maps through which a voxel is predicted: where no stimulus fell, nothing is known.",
         *(
             ()
             if truth is None

@@ -12,6 +12,7 @@ from experiments.report import ElementEvidence, PlannedTest
 from experiments.studies.brain_encoding.bench import EncodingBench
 from experiments.studies.brain_encoding.experiment import KnownVoxels
 from experiments.studies.brain_encoding.features import Driving
+from experiments.studies.naming_gain import precision_gain
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import FeatureEncoder
@@ -107,17 +108,10 @@ def _named(
         n_permutations=bench.config.sizes.permutations, seed=bench.config.seed,
     )  # fmt: skip
     present = {c.name: c.present[held] for c in concepts_of(table, labels, discovery=discovery)}
-    says = [(values[held, n.feature] > n.threshold, present[n.name]) for n in names.named if n.name]
-
-    def gain(images: NDArray[np.int64]) -> float:
-        found = []
-        for said, there in says:
-            known = ~np.isnan(there[images])
-            hits = there[images][known & said[images]]
-            found.append((hits.mean() if len(hits) else 0.0) - there[images][known].mean())
-        return float(np.mean(found)) if found else float("nan")
-
-    return names, gain
+    said = [n for n in names.named if n.name]
+    says = np.array([values[held, n.feature] > n.threshold for n in said], dtype=np.float64).reshape(-1, len(held)).T
+    there = np.array([present[n.name] for n in said], dtype=np.float64).reshape(-1, len(held)).T
+    return names, lambda images: precision_gain(says, there, images)
 
 
 def _said(names: FeatureNames, driven: NDArray[np.int64], feature: int) -> str:

@@ -161,7 +161,11 @@ def _made_by(bench: EncodingBench) -> dict[str, Any]:
     model, images = bench.model, bench.experiment.images
     return {
         "model": {"spec": model.name, "weights_hash": model.weights_hash, "trained": model.trained},
-        "images": {"name": images.name, "number": len(images)},
+        "images": {
+            "name": images.name,
+            "number": len(images),
+            "confirmation_hash": images.subset(bench.experiment.confirm).hash,
+        },
         "sites": list(bench.sites),
         "feature_site": bench.feature_site,
         "config": dataclasses.asdict(bench.config),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from experiments.studies.brain_encoding.features import driving, moved_by, taken
 from experiments.studies.brain_encoding.fits import Explored
 from mechinterp.feature_encoder import Neurons
 from mechinterp.models.loading import load_model
+from mechinterp.phantoms.stimuli.voxels import record
 from mechinterp.progress import SILENT
 from mechinterp.reference import stimulus_networks
 from probes.encoding import EncodingModel
@@ -63,6 +66,26 @@ def test_true_changes_are_none_where_nothing_is_changed_and_only_of_who_sees_it(
     assert by_gabors[:, experiment.of("V1")].min() < 0
     assert by_gabors[:, experiment.of("face")] == pytest.approx(0, abs=1e-9)
     assert (by_faces[:, experiment.of(NOISE_REGION)] == 0).all()
+
+
+def test_true_changes_are_those_of_a_recording_of_everything(experiment):
+    """A slow twin: all stimuli and the changed ones shown together."""
+    known = experiment.truth
+    scenes = np.array([
+        i for i, p in enumerate(known.phantoms.parameters) if p.content == "scene" and p.up_deg < 2
+    ])[:5]  # fmt: skip
+    ((changed, found),) = known.changes([(scenes, {"up_deg": 1.5})])
+    together = dataclasses.replace(
+        known.phantoms,
+        **{
+            name: (*getattr(known.phantoms, name), *getattr(changed, name))
+            for name in ("parameters", "identities", "splits")
+        },
+    )
+    signals = np.concatenate(record(together, known.study).signals, axis=1)
+    n = len(known.phantoms)
+    slow = (signals[n:] - signals[scenes]) / signals[:n].std(0)
+    assert found[:, : slow.shape[1]] == pytest.approx(slow, abs=1e-6)
 
 
 def test_cells_lie_where_they_look_in_degrees(bench):
