@@ -55,10 +55,10 @@ class Calibration:
 
     @property
     def follows_by(self) -> tuple[float, Interval]:
-        """What must not be 0: the change where the structure grows, or of the mean over tokens; and its interval."""
+        """What must not be 0: the change on and around the tiles that grow, or of the mean token; and its interval."""
         if self.footprint is None:
             return self.per_unit, self.interval
-        return self.footprint.own, self.footprint.own_interval
+        return self.footprint.local, self.footprint.local_interval
 
     @property
     def follows(self) -> bool:
@@ -322,7 +322,7 @@ class UsageResult:
 
     def _follows(self) -> Control:
         value, interval = self.calibration.follows_by
-        where = "" if self.calibration.footprint is None else " on the tiles that grow"
+        where = "" if self.calibration.footprint is None else " on and around the tiles that grow"
         return Control(
             "the direction follows the attribute", value, self.calibration.follows, f"per unit{where}, {interval.text}"
         )

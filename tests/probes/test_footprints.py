@@ -77,9 +77,9 @@ def test_parts_that_cancel_in_the_mean_are_told_apart_and_few_patients_give_no_i
     noise = 0.1 * np.random.default_rng(3).normal(size=bases.shape[:3])
     found = fit_footprint(bases, bases @ np.array([1.0, 0.0, -1.0]) + noise, range(12))
     assert found.total == pytest.approx(0, abs=0.01)
-    low, high = found.own_interval.ends
-    assert 0.9 < low < 1 < high < 1.1
-    assert fit_footprint(bases[:5], bases[:5, ..., 0], range(5)).own_interval.ends is None
+    low, high = found.local_interval.ends
+    assert 0.9 < low < found.local < high < 1.1
+    assert fit_footprint(bases[:5], bases[:5, ..., 0], range(5)).local_interval.ends is None
 
 
 def test_a_single_tile_has_no_ring_and_its_total_is_kept():
@@ -144,7 +144,7 @@ def test_what_cancels_in_the_mean_over_tokens_is_used_where_it_grows(clinic):
     assert found.verdict == "used"
     assert 0.5 < found.ratio < 2
     assert found.to_json()["footprint"]["own"] == pytest.approx(footprint.own)
-    assert "on the tiles that grow" in found.claims[0].controls[-1].detail
+    assert "on and around the tiles that grow" in found.claims[0].controls[-1].detail
 
 
 def test_tiles_that_gain_nothing_are_refused(clinic):
