@@ -139,5 +139,12 @@ def show_images(
     of_patients = images.groups if groups is None else tuple(np.asarray(groups, dtype=object).tolist())
     return ShownImages(
         torch.stack(inputs).to(model.device), numbers, tuple(placements), tuple(sizes), tuple(spacings), images.ids,
-        of_patients, images.units_are_patients, images,
+        _named(of_patients, images.ids), images.units_are_patients, images,
     )  # fmt: skip
+
+
+def _named(groups: tuple[Any, ...] | None, ids: Sequence[str]) -> tuple[Any, ...] | None:
+    """Return the patients, each image without one being its own: those nobody named are not one patient."""
+    if groups is None or all(group is None for group in groups):
+        return None
+    return tuple(f"image {name}" if group is None else group for group, name in zip(groups, ids, strict=True))

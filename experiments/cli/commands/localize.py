@@ -91,10 +91,14 @@ def run(
         for r in table.rows
     ]
     untrained = "" if loaded.trained else " – UNTRAINED model: no claim about it is met"
-    title = f"Maps of {table.metric}: {table.images} images of {table.patients} patients{untrained}"
+    title = f"Maps of {table.metric}: {table.images} images {_whose(table)}{untrained}"
     summary = {**table.to_json(), "result": str(out / "localization.json"), "page": str(page)}
     columns = ["method", "AUPRC", "pointing", "distance", "deletion", "flags"]
     emit_table(summary, title, columns, rows, as_json=as_json)
+
+
+def _whose(table: LocalizationTable) -> str:
+    return f"of {table.patients} patients" if table.patients else "that name no patients"
 
 
 def _write_page(table: LocalizationTable, path: Path) -> Path:
@@ -106,8 +110,10 @@ def _write_page(table: LocalizationTable, path: Path) -> Path:
     maps = [table.maps[row.method] for row in table.rows]
     n = min(DRAWN_IMAGES, table.images)
     lines = [
-        f"{table.images} images with {truth}, of {table.patients} patients; every number is a mean over patients with its "
-        "95 % interval. Thresholds were chosen on other patients.",
+        f"{table.images} images with {truth}, {_whose(table)}. Thresholds were chosen on others.",
+        "Every number is a mean over patients with its 95 % interval."
+        if table.patients
+        else "Every number is a mean over images; there is no interval without patients.",
         *(f"{c.statement}: {c.verdict}." for c in table.claims()),
     ]
     if not table.trained:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments.cli import entry
+from experiments.cli.commands.localize import _whose
 
 MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
 QUICK = (
@@ -46,3 +48,8 @@ def test_mistakes_are_one_line(eyes, tmp_path, capsys):
     assert "there is no method 'cam'" in capsys.readouterr().err
     assert run("localize", *given, "--mask", "exudates", "--discovery", "dev") == 2
     assert "has no split 'dev'" in capsys.readouterr().err
+
+
+def test_the_shell_does_not_count_patients_that_nobody_named():
+    assert _whose(SimpleNamespace(patients=3)) == "of 3 patients"
+    assert _whose(SimpleNamespace(patients=0)) == "that name no patients"
