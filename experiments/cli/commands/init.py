@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 12
 _MOST_ACTIVE = 32
+_NARROWEST = 8  # channels; a map of fewer holds answers, not what they are made of
 _CHANNELS_A_FEATURE = 8  # with k near the width, principal components hold as much, and features say nothing more
 
 _CONFIG = """\
@@ -63,7 +65,9 @@ def run(
     ),
     attribute: Annotated[
         str | None,
-        typer.Option("--attribute", help="the attribute that the report is to be about; default: the first of the images"),
+        typer.Option(
+            "--attribute", help="the attribute that the report is to be about; default: the first of the images"
+        ),
     ] = None,
 ) -> None:
     """Write a commented config file of a whole analysis, to be edited and then run by `mechinterp run`.
@@ -156,9 +160,14 @@ def _sites(model: VisionModel | None) -> tuple[list[str], list[str]]:
     """Return the two sites to capture and some others there are; a name to replace where no model is known."""
     if model is None:
         return ["blocks.5.hook_resid_post"], []
-    named = [s.name for s in model.sites.values() if s.name != s.module and s.grid is not None]
+    placed = [s for s in model.sites.values() if s.grid is not None]
+    wide = [s for s in placed if s.width >= _NARROWEST] or placed
+    # a network's own modules may be called as the stages are
     streams = (
-        [n for n in named if n.endswith("hook_resid_post") or n.startswith("stages.")] or named or list(model.sites)
+        [s.name for s in wide if s.name.endswith("hook_resid_post") or re.fullmatch(r"stages\.\d+", s.name)]
+        or [s.name for s in wide if s.name != s.module]
+        or [s.name for s in wide]
+        or list(model.sites)
     )
     # the last is where a decision is nearly made, the one before it may still have finer cells
     return streams[-2:], streams[:-2][-_MOST_NAMED:]

@@ -80,6 +80,23 @@ def test_the_attribute_asked_for_is_probed_first_and_a_misspelt_one_is_told(scan
     assert not (tmp_path / "b.toml").exists()
 
 
+def test_a_map_of_two_channels_is_not_what_init_decomposes(scans, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mapped.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.stages = nn.Sequential(nn.Sequential(nn.Conv2d(3, 12, 3, 2, 1), nn.ReLU()),"
+        " nn.Sequential(nn.Conv2d(12, 16, 3, 2, 1), nn.ReLU()))\n"
+        "        self.lesions = nn.Conv2d(16, 2, 1)\n        self.head = nn.Linear(2, 2)\n\n"
+        "    def forward(self, x):\n        return self.head(self.lesions(self.stages(x)).sigmoid().sum((2, 3)))\n\n\n"
+        "def build():\n    return Net()\n\n\nbuild.input_size = (48, 48)\n"
+    )
+    assert run("init", "a.toml", "--model", "py:mapped.py:build", "--images", "scans", "--weights", "random") == 0
+    made = tomllib.loads((tmp_path / "a.toml").read_text())
+    assert made["train-sae"]["site"] == "stages.1"
+    assert made["capture"]["site"] == ["stages.0", "stages.1"]
+
+
 def test_without_model_and_images_init_leaves_names_to_be_replaced(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("init") == 0
