@@ -177,7 +177,8 @@ def find_in_run(
         If the model's weights are not those that were captured.
 
     """
-    from circuits import find_circuit, find_circuit_by_groups, measure_faithfulness
+    from circuits import find_circuit, find_circuit_by_groups
+    from experiments.analysis.held_out_circuits import measured_alone
 
     if random_circuits < 0:
         raise ConfigError(f"--random-circuits is {random_circuits}: give 0 or more")
@@ -206,14 +207,15 @@ def find_in_run(
     if not circuit.edges:
         return circuit, _nothing(circuit)
     labels = [str(images.labels[i]) for i in tested_on] if images.labels else None
-    tested = measure_faithfulness(
-        circuit,
-        images=batches[1],
-        subgroups=labels,
-        random_circuits=random_circuits,
-        minimality=False,
-        progress=progress,
-    )
+    between_neurons = None
+    if by_site:
+        progress.note("the circuit between the same sites' neurons")
+        asked |= {"saes": [], "sites": [*sites, *by_site]}
+        between_neurons = find_circuit(model, batches[0].x, groups=batches[0].groups, **asked)
+    tested = measured_alone(
+        circuit, batches[1], batches[0], neuron_circuit=between_neurons, subgroups=labels,
+        random_circuits=random_circuits, progress=progress,
+    )  # fmt: skip
     return circuit, tested
 
 
@@ -265,9 +267,11 @@ def circuit_sentences(graph: FeatureGraph, tested: Faithfulness, possible: int) 
     for u in tested.under:
         low, high = u.random_interval
         beside = f"; random circuits of the size {low:.2f} to {high:.2f}" if len(u.random) else ""
+        neurons = "" if u.neurons is None else f"; as many edges between neurons {u.neurons.value:.2f}"
         lines.append(
-            f"Alone, on patients held out, it keeps {u.faithfulness.value:.2f} of the answer under {u.ablation.name}{beside}; "
-            f"without it {u.completeness.value:.2f} is left."
+            f"Alone, on patients held out, it keeps {u.faithfulness.value:.2f} of the answer under {u.ablation.name} (worst "
+            f"subgroup: {u.faithfulness.worst[0]}, {u.faithfulness.worst[1]:.2f}){beside}{neurons}; without it "
+            f"{u.completeness.value:.2f} is left."
         )
     return lines
 

@@ -98,12 +98,13 @@ def run(
             f"{u.faithfulness.worst[0]}: {u.faithfulness.worst[1]:.2f}",
             f"{u.completeness.value:.2f}",
             f"{u.random_interval[0]:.2f} to {u.random_interval[1]:.2f}",
+            "" if u.neurons is None else f"{u.neurons.value:.2f}",
         )
         for u in tested.under
     ]
     untrained = "" if circuit.wiring.model.trained else " – UNTRAINED model: no claim about it is met"
     title = f"{len(circuit.edges)} of {circuit.possible} edges drive {circuit.wiring.metric.name}{untrained}"
-    columns = ["everything else", "faithfulness", "worst subgroup", "without it", "random circuits"]
+    columns = ["everything else", "faithfulness", "worst subgroup", "without it", "random circuits", "neurons"]
     emit_table(summary, title, columns, rows, as_json=as_json)
 
 
