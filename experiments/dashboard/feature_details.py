@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sparse_autoencoders.gallery import Examples, Gallery
 
 FILE = "feature-details.json"
-FORMAT = 1
+FORMAT = 2
 EXAMPLES, NEIGHBOURS = 6, 6
 MOST_IMAGES = 2_000
 """Images that the further galleries are chosen from, spread over the run: a reader waits for this when the pages are opened."""
@@ -50,11 +50,13 @@ class FeatureDetails:
         self._content = content
 
     @classmethod
-    def read(cls, run_dir: Path) -> FeatureDetails:
-        """Read a run's details; none where there is no file of this format."""
-        path = Path(run_dir) / FILE
+    def read(cls, view: RunView) -> FeatureDetails:
+        """Read a run's details; none where there is no file of this format, or one of another store or autoencoder."""
+        path = view.run_dir / FILE
         content = Record(read_json(path)) if path.is_file() else Record(None)
-        return cls(content if content["format"].integer() == FORMAT else Record(None))
+        shown = (view["provenance"]["store_hash"].text(), view["sae"]["weights_hash"].text())
+        own = content["format"].integer() == FORMAT and (content["store"].text(), content["sae"].text()) == shown
+        return cls(content if own else Record(None))
 
     def __getitem__(self, feature: int | None) -> Record:
         """Return one feature's ``neighbours``, ``recurs``, ``relevance`` and ``random``; a record of nothing without them."""
@@ -100,12 +102,12 @@ def ensure_details(view: RunView, desk: DeskOfRun, *, progress: Progress = SILEN
 
     """
     if desk.missing:
-        return FeatureDetails.read(view.run_dir)
+        return FeatureDetails.read(view)
     try:
         _compute(view, desk, progress)
     except MechinterpError as error:
         progress.note(f"further galleries, near features and seeds are left out: {error}")
-    return FeatureDetails.read(view.run_dir)
+    return FeatureDetails.read(view)
 
 
 def _compute(view: RunView, desk: DeskOfRun, progress: Progress) -> None:
@@ -127,6 +129,8 @@ def _compute(view: RunView, desk: DeskOfRun, progress: Progress) -> None:
     write_json(path, {
         "format": FORMAT,
         "made_from": made_from,
+        "store": store.hash,
+        "sae": encoder.weights_hash,
         "objective": opened.objective.name if opened else "",
         "others": len(others),
         "images": len(images),

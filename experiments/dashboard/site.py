@@ -136,7 +136,7 @@ class Pages(Mapping[str, Page]):
     @cached_property
     def details(self) -> FeatureDetails:
         """Further details of the features, as far as they were computed."""
-        return FeatureDetails.read(self.view.run_dir)
+        return FeatureDetails.read(self.view)
 
     @cached_property
     def no_desk(self) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiments.dashboard.desk.opening import DeskOfRun, encoder_of_run
-from experiments.dashboard.feature_details import FILE, FeatureDetails, ensure_details
+from experiments.dashboard.feature_details import FILE, FORMAT, FeatureDetails, ensure_details
 from experiments.dashboard.page import Details, FeatureTable, FigureBlock, Links, Table, Text, walk
 from experiments.dashboard.run_view import RunView
 from experiments.dashboard.site import Pages, build_pages
@@ -152,9 +152,14 @@ def test_galleries_of_a_large_run_are_chosen_from_some_of_its_images(own_run, mo
     assert any(line.startswith("Chosen from 5 of ") for line in said)
 
 
-def test_details_of_another_format_are_not_read(tmp_path):
-    (tmp_path / FILE).write_text(json.dumps({"format": 99, "features": [{"recurs": 1}], "others": 1}))
-    assert FeatureDetails.read(tmp_path).others == 0
+@pytest.mark.parametrize("changed", [{"format": 99}, {"store": "older"}, {"sae": "older"}])
+def test_details_of_another_format_store_or_autoencoder_are_not_shown(run_dir, results, tmp_path, changed):
+    made = {"format": FORMAT, "store": "s", "sae": "w", "features": [{"recurs": 1}], "others": 1}
+    view = RunView({**results, "sae": {"weights_hash": "w"}, "provenance": {"store_hash": "s"}}, tmp_path)
+    (tmp_path / FILE).write_text(json.dumps(made))
+    assert FeatureDetails.read(view).others == 1
+    (tmp_path / FILE).write_text(json.dumps({**made, **changed}))
+    assert FeatureDetails.read(view).others == 0
 
 
 @pytest.mark.browser
