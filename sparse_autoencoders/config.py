@@ -59,6 +59,10 @@ class TrainSAEConfig:
     restarts: Annotated[
         int, "times that silent features start anew at the worst reconstructed tokens: after the first, second, … epoch"
     ] = 4
+    wake: Annotated[
+        float,
+        "epochs of silence after which a feature's encoder grows until a token takes it in (topk, batchtopk, matryoshka); 0: never",
+    ] = 0.0
     sparsity: Annotated[float, "weight of the L1 penalty (standard, gated) or of the distance to k (jumprelu)"] = 1.0
     archetypes: Annotated[
         int,
@@ -95,7 +99,7 @@ class TrainSAEConfig:
             )
         if self.prefixes[0] <= 0:
             raise ConfigError(f"the first prefix is {self.prefixes[0]}: it must be above 0")
-        for name in ("aux", "restarts", "sparsity", "patience", "relaxation"):
+        for name in ("aux", "restarts", "wake", "sparsity", "patience", "relaxation"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
         if self.warm_up < 0 or self.decay < 0 or self.warm_up + self.decay > 1:

@@ -17,7 +17,9 @@ from sparse_autoencoders.architectures.topk import SparseStepBatchTopK, SparseSt
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
+from sparse_autoencoders.processes import ALONE, Processes
 from sparse_autoencoders.sparse_learner import prefixes_of
+from sparse_autoencoders.waking import growth
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -36,16 +38,24 @@ class SAELensLearner:
         sets.
     seed
         Of whatever SAELens draws while it builds the model.
+    processes
+        That share the rows of each step; all of them take it, on equal weights.
 
     """
 
-    def __init__(self, begin: Start, config: TrainSAEConfig, dead_after: int, seed: int) -> None:
+    def __init__(
+        self, begin: Start, config: TrainSAEConfig, dead_after: int, seed: int, processes: Processes = ALONE
+    ) -> None:
+        device = processes.device(config.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.sae = _training_sae(begin, config)
+            self.sae = _training_sae(begin, config, device)
         with torch.no_grad():
-            self.sae.W_enc.data = begin.W_enc.clone().to(config.device)
-            self.sae.W_dec.data = begin.W_dec.clone().to(config.device)
+            self.sae.W_enc.data = begin.W_enc.clone().to(device)
+            self.sae.W_dec.data = begin.W_dec.clone().to(device)
+        self._processes = processes
+        if isinstance(self.sae, SparseStepBatchTopK):
+            self.sae.processes = processes
         self.config, self.dead_after = config, dead_after
         self.silent_for = torch.zeros(len(begin.W_dec), dtype=torch.long)
         # the same update in one pass over the weights instead of six
@@ -53,9 +63,10 @@ class SAELensLearner:
         self._steps = 0
 
     def step(self, x: Float[Tensor, "row d_in"], *, lr: float, k: int) -> StepResult:
-        """Take one step."""
+        """Take one step; of several processes each gives all rows and looks at its share of them."""
         if self.config.arch in {"topk", "batchtopk", "matryoshka"}:
             self.sae.cfg.k = k
+        x = self._processes.share(x)
         for group in self._optimiser.param_groups:
             group["lr"] = lr
         dead = (self.silent_for >= self.dead_after).to(self.sae.device)
@@ -65,15 +76,18 @@ class SAELensLearner:
         )
         self._optimiser.zero_grad(set_to_none=True)
         output.loss.backward()
+        self._processes.average(p.grad for p in self.sae.parameters() if p.grad is not None)
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.config.clip)
         self._optimiser.step()
         self._steps += 1
         active = output.feature_acts.detach() != 0
         self.silent_for += 1
-        self.silent_for[active.any(0).cpu()] = 0
+        self.silent_for[self._processes.any(active.any(0)).cpu()] = 0
         error = (output.sae_in - output.sae_out).detach().square().sum(-1).mean()
-        return StepResult(float(output.loss.detach()), float(error), float(active.sum(-1).float().mean()))
+        seen = torch.stack([output.loss.detach(), error, active.sum(-1).float().mean()])
+        self._processes.average([seen])
+        return StepResult(*seen.tolist())
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_in"]:
@@ -100,6 +114,20 @@ class SAELensLearner:
             for moment in (moments["exp_avg"], moments["exp_avg_sq"]):
                 (moment.T if name == "W_enc" else moment)[at] = 0
         self.silent_for[silent] = 0
+
+    @torch.no_grad()
+    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row d_in"]) -> None:
+        """Let silent features grow to the bar of the row that suits each best; outside the TopK family there is none."""
+        if self.config.arch not in {"topk", "batchtopk", "matryoshka"}:
+            return
+        sae, at = self.sae, silent.to(self.sae.device)
+        hidden = torch.addmm(sae.b_enc, x.to(at.device) - sae.b_dec, sae.W_enc)
+        grown = growth(hidden, sae.W_enc.norm(dim=0), at, sae.cfg.k, whole_batch=self.config.arch != "topk")
+        sae.W_enc.data[:, at] *= grown
+        sae.b_enc.data[at] *= grown
+        for parameter in (sae.W_enc, sae.b_enc, sae.W_dec):
+            first = self._optimiser.state[parameter]["exp_avg"]
+            (first.T if parameter is sae.W_enc else first)[at] = 0
 
     def trained(self) -> dict[str, Tensor]:
         """Return the tensors that training changes."""
@@ -158,9 +186,9 @@ class SAELensLearner:
             }
 
 
-def _training_sae(begin: Start, config: TrainSAEConfig) -> TrainingSAE[Any]:
+def _training_sae(begin: Start, config: TrainSAEConfig, device: str) -> TrainingSAE[Any]:
     width, d_in = begin.W_dec.shape
-    size = {"d_in": d_in, "d_sae": width, "device": config.device, "decoder_init_norm": None}
+    size = {"d_in": d_in, "d_sae": width, "device": device, "decoder_init_norm": None}
     if config.arch in {"topk", "batchtopk", "matryoshka"}:
         topk = TopKTrainingSAEConfig(
             **size, k=config.k, aux_loss_coefficient=config.aux, rescale_acts_by_decoder_norm=False

@@ -19,9 +19,11 @@ from sparse_autoencoders.explained_variance import ExplainedVariance
 from sparse_autoencoders.initialisation import Start, paired_start, start, suited
 from sparse_autoencoders.learner import Learner, LearntWeights, copy_into
 from sparse_autoencoders.metrics import evaluate_sae
+from sparse_autoencoders.processes import ALONE, Processes
 from sparse_autoencoders.resampling import restart_silent
 from sparse_autoencoders.schedules import active_features, learning_rate
 from sparse_autoencoders.stream import TrainingStream
+from sparse_autoencoders.waking import Waking, due
 
 _CURVE_POINTS = 200
 _RESTART_ROWS = 1 << 12
@@ -52,8 +54,12 @@ def make_learner(
     *,
     sample: Float[Tensor, "row width"] | None = None,
     read_width: int | None = None,
+    processes: Processes = ALONE,
 ) -> Learner:
     """Return what takes the steps: sparse kernels on the CPU for the TopK family, SAELens' classes for what we have no own of.
+
+    The sparse kernels use a gradient as soon as it is summed, so that there is none to send: several processes take the TopK
+    family's steps by autograd.
 
     Parameters
     ----------
@@ -63,15 +69,23 @@ def make_learner(
         Normalised training tokens, which an archetypal autoencoder is made of.
     read_width
         Of a transcoder: how wide what it reads is.
+    processes
+        That take the steps together.
 
     Raises
     ------
     ConfigError
-        If an archetypal autoencoder is given no tokens, or a transcoder's settings cannot be meant.
+        If an archetypal autoencoder is given no tokens, a transcoder's settings cannot be meant, or several processes shall take
+        steps that only one can take.
 
     """
     from sparse_autoencoders.sparse_learner import ARCHITECTURES, SparseLearner
 
+    if not processes.alone and (read_width is not None or config.arch in {"matching-pursuit", "archetypal"}):
+        what = "a transcoder" if read_width is not None else config.arch
+        raise ConfigError(
+            f"{what} is trained by one process, and {processes.count} were started: leave `accelerate launch` out"
+        )
     if read_width is not None:
         from sparse_autoencoders.transcoder_learner import TranscoderLearner
 
@@ -86,11 +100,11 @@ def make_learner(
         if sample is None:
             raise ConfigError("an archetypal autoencoder is made of training tokens: give a sample of them")
         return ArchetypalLearner(begin, config, dead_after, sample, seed)
-    if config.arch in ARCHITECTURES and config.device == "cpu":
+    if config.arch in ARCHITECTURES and config.device == "cpu" and processes.alone:
         return SparseLearner(begin, config, dead_after)
     from sparse_autoencoders.saelens import SAELensLearner
 
-    return SAELensLearner(begin, config, dead_after, seed)
+    return SAELensLearner(begin, config, dead_after, seed, processes)
 
 
 @dataclass
@@ -156,14 +170,18 @@ class SingleTraining:
     standing: Standing = field(default_factory=Standing)
 
     @classmethod
-    def begun(cls, name: str, stream: TrainingStream, config: TrainSAEConfig, seed: int) -> SingleTraining:
+    def begun(
+        cls, name: str, stream: TrainingStream, config: TrainSAEConfig, seed: int, processes: Processes = ALONE
+    ) -> SingleTraining:
         """Return one before its first step."""
         generator = torch.Generator().manual_seed(seed)
         raw = stream.sample(generator)
         sample = stream.normalised(raw)
         begin = _begun(raw, sample, stream, config, generator)
         dead_after = max(1, round(config.dead_after * stream.steps_per_epoch))
-        learner = make_learner(begin, config, dead_after, seed, sample=sample, read_width=stream.read_width)
+        learner = make_learner(
+            begin, config, dead_after, seed, sample=sample, read_width=stream.read_width, processes=processes
+        )
         average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}
         curve: dict[str, list[float]] = {n: [] for n in ("step", "loss", "explained_variance", "l0", "dead")}
         kept = sample[:_RESTART_ROWS]
@@ -197,6 +215,11 @@ class SingleTraining:
             self.standing.restarted += restart_silent(
                 self.learner, silent, self.sample, self.generator, read_width=stream.read_width
             )
+        patience = due(step, steps, stream.steps_per_epoch, config.wake)
+        if patience is not None and isinstance(self.learner, Waking):
+            silent = self.learner.silent_for >= patience
+            if bool(silent.any()) and not bool(silent.all()):
+                self.learner.wake(silent, x)
         if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
             # the scaled activations have a mean squared norm of their width about their mean
             dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())

@@ -10,6 +10,7 @@ from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.fused.step import SparseStep, Weights
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
+from sparse_autoencoders.waking import growth
 
 ARCHITECTURES = frozenset({"topk", "batchtopk", "matryoshka"})
 
@@ -81,6 +82,20 @@ class SparseLearner:
             step.second[name][silent] = 0
         step.silent_for[silent] = 0
         self.refresh()
+
+    @torch.no_grad()
+    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row width"]) -> None:
+        """Let silent features grow to the bar of the row that suits each best."""
+        step, w = self._step, self._step.weights
+        read = x[:, : w.encoder.shape[1]]
+        hidden = torch.addmm(w.bias, read - w.out_bias if w.tied_bias else read, w.encoder.t())
+        grown = growth(hidden, w.encoder.norm(dim=1), silent, step.select.k, whole_batch=step.select.whole_batch)
+        w.encoder[silent] *= grown[:, None]
+        w.bias[silent] *= grown
+        for first in (step.first["encoder"], step.first["decoder"], step.first["bias"]):
+            # where it was going when it was last heard
+            first[silent] = 0
+        step.coarse.refresh()
 
     def trained(self) -> dict[str, Tensor]:
         """Return the tensors that training changes."""

@@ -18,6 +18,7 @@ from mechinterp.progress import SILENT, Progress
 from sparse_autoencoders.autoencoder import SparseAutoencoder, only_site
 from sparse_autoencoders.checkpoint import FOLDER, load_checkpoint, remove_checkpoint, save_checkpoint
 from sparse_autoencoders.config import TrainSAEConfig
+from sparse_autoencoders.processes import Processes
 from sparse_autoencoders.single_training import SingleTraining
 from sparse_autoencoders.stream import TrainingStream
 
@@ -188,6 +189,9 @@ def train_on(
 ) -> list[_S]:
     """Train one for each setting and seed on a stream, and return and save what `finish` makes of each training.
 
+    Where ``accelerate launch`` started several processes, they share the rows of each step, all return what was made, and the first
+    of them saves it.
+
     Raises
     ------
     ConfigError, DiskError
@@ -196,21 +200,24 @@ def train_on(
     """
     for config in configs.values():
         config.width(stream.widths[0])
+    processes = Processes.joined(next(iter(configs.values())).device)
+    processes.require_even(stream.batch_size)
     trainings = [
-        SingleTraining.begun(f"{name}/seed-{seed}".lstrip("/"), stream, config, seed)
+        SingleTraining.begun(f"{name}/seed-{seed}".lstrip("/"), stream, config, seed, processes)
         for name, config in configs.items()
         for seed in config.seeds
     ]
     folder = None if out is None else Path(out)
-    _Loop(stream, trainings, folder, progress, watch).run()
+    _Loop(stream, trainings, folder, progress, watch, processes).run()
     finished = []
     for training in trainings:
         made = finish(training, stream)
-        if folder is not None:
+        if folder is not None and processes.first:
             made.save(folder / training.name)
         finished.append(made)
-    if folder is not None:
+    if folder is not None and processes.first:
         remove_checkpoint(folder / FOLDER)
+    processes.wait()
     return finished
 
 
@@ -250,6 +257,7 @@ class _Loop:
     out: Path | None
     progress: Progress
     watch: Watch | None
+    processes: Processes
     _began: float = field(default_factory=time.perf_counter, init=False)
     _first: int = field(default=0, init=False)
     _rows: int = field(default=0, init=False)
@@ -273,6 +281,7 @@ class _Loop:
                 if all(training.standing.stopped for training in trainings):
                     self.progress.note(f"stopped after {step} of {stream.steps} steps: held-out tokens gain no more")
                     break
+            # only the first process saves, so that its clock is the only one that is asked
             if time.perf_counter() - last_saved > 60 * trainings[0].config.checkpoint_minutes:
                 self._save(step)
                 last_saved = time.perf_counter()
@@ -280,6 +289,8 @@ class _Loop:
 
     def _steps(self) -> Iterator[int]:
         """Take every step that is left, and yield how many there have been."""
+        from sparse_autoencoders.fused.rows import rows_at
+
         stream, size = self.stream, self.stream.batch_size
         if self._first >= stream.steps:
             return
@@ -291,7 +302,7 @@ class _Loop:
                     continue
                 for training, order in zip(self.trainings, orders, strict=True):
                     if not training.standing.stopped:
-                        training.step(rows[order[offset * size : (offset + 1) * size]], step, stream)
+                        training.step(rows_at(rows, order[offset * size : (offset + 1) * size]), step, stream)
                         self._rows += size
                 yield step + 1
                 if step + 1 == stream.steps:
@@ -312,11 +323,14 @@ class _Loop:
                 "sites": self.stream.sites,
                 "images": images,
                 "read_width": self.stream.read_width,
+                # other learners take the steps of several processes
+                **({} if self.processes.alone else {"processes": self.processes.count}),
             }
         )
 
     def _go_on(self) -> int:
         found = None if self.out is None else load_checkpoint(self.out / FOLDER, self._made_from)
+        self.processes.wait()  # until all have read it: the first may write the next one
         if found is None:
             return 0
         record, tensors = found
@@ -328,6 +342,8 @@ class _Loop:
         return int(record["step"])
 
     def _save(self, step: int, *, only_watch: bool = False) -> None:
+        if not self.processes.first:
+            return
         if self.out is not None and not only_watch:
             tensors = {f"{at}.{name}": t for at, tr in enumerate(self.trainings) for name, t in tr.tensors().items()}
             record = {"step": step, "trainings": [training.record() for training in self.trainings]}

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sparse_autoencoders.architectures.auxiliary import dead_latents_loss
 from sparse_autoencoders.kernels import Select, autoencode, topk_of_batch, topk_of_row
+from sparse_autoencoders.processes import ALONE, Processes
 
 
 class SparseStepTopK(TopKTrainingSAE):
@@ -68,10 +69,12 @@ class SparseStepTopK(TopKTrainingSAE):
 class SparseStepBatchTopK(SparseStepTopK):
     """BatchTopK: k latents a row on average over the batch. It is saved as a JumpReLU with one calibrated threshold."""
 
+    processes: Processes = ALONE  # that hold the batch together
+
     @property
     def select(self) -> Select:
         """Which pre-activations of a batch are kept."""
-        return partial(topk_of_batch, k=self.cfg.k)
+        return partial(topk_of_batch if self.processes.alone else self.processes.topk_of_batch, k=self.cfg.k)
 
 
 class SparseStepMatryoshka(SparseStepBatchTopK):

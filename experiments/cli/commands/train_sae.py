@@ -56,7 +56,7 @@ def run(
 
     They train on the split named, on `train` where there is one, else on all images. A training that was interrupted goes on where
     it was when the same command is given again. Look at OUT/training.html while it runs. What is saved loads with
-    sae_lens.SAE.load_from_disk.
+    sae_lens.SAE.load_from_disk. Several processes or GPUs share each step by `accelerate launch --no-python`.
 
     [bold]Examples[/bold]
 
@@ -71,19 +71,29 @@ def run(
 
       mechinterp train-sae --activations runs/a/activations --sites blocks.1.hook_resid_post,blocks.2.hook_resid_post
       --out runs/a/crosscoders
+
+      accelerate launch --num_processes 4 --no-python mechinterp train-sae --activations runs/a/activations --device cuda
+      --out runs/a/saes
     """
     from experiments.analysis.tracking import Trackers
     from experiments.dashboard.training_page import TrainingPage
     from experiments.run_directory import Run
+    from mechinterp.progress import SILENT
     from mechinterp.store.reader import ActivationStore
+    from sparse_autoencoders.processes import Processes
 
     if sites is not None and (site is not None or to_site is not None):
         raise ConfigError("--sites trains crosscoders and takes neither --site nor --to-site: leave them out")
-    configs, progress = swept(TrainSAEConfig(**settings), sweep or []), ConsoleProgress()
+    configs = swept(TrainSAEConfig(**settings), sweep or [])
     if to_site is None and any(config.skip for config in configs.values()):
         raise ConfigError("--skip is for transcoders: name the site that is written with --to-site")
     store = ActivationStore.open(activations)
     images = None if split is None else store.where(split)
+    if not Processes.joined(settings["device"]).first:
+        # the first process alone speaks and writes
+        _trained(store, configs, site, to_site, sites, {"images": images, "out": out, "progress": SILENT})
+        return
+    progress = ConsoleProgress()
     page = TrainingPage(out)
     trackers = None if not track else Trackers([name.strip() for name in track.split(",")], out, settings)
     with (
