@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from mechinterp.errors import ShapeError
 from mechinterp.figures import COLOURS, SEQUENCE, apply_theme, as_text
@@ -15,7 +16,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 
 def field_figure(fields: ReceptiveFields, regions: Sequence[str], true: ReceptiveFields | None = None) -> go.Figure:
-    """Draw where each voxel looks, in degrees of visual angle, with a line from where it truly does.
+    """Draw where each voxel looks, in degrees of visual angle, a panel for each region, with a line from where it truly does.
 
     Parameters
     ----------
@@ -36,37 +37,47 @@ def field_figure(fields: ReceptiveFields, regions: Sequence[str], true: Receptiv
         raise ShapeError(
             f"{len(fields)} fields and {len(regions)} regions: give one for each, and one true field where known"
         )
-    figure = go.Figure()
-    names = list(dict.fromkeys(regions))
+    names = list(dict.fromkeys(regions)) or [""]
+    known = fields if true is None else true
+    far = [float(np.abs(v).max()) for f in (fields, known) for v in (f.up_deg, f.right_deg) if len(v)]
+    reach = 1.1 * max([1.0, *far])
+    # a panel each: two hundred voxels over each other cannot be told apart
+    figure = make_subplots(
+        rows=1, cols=len(names), shared_yaxes=True, horizontal_spacing=0.03,
+        subplot_titles=[f"{as_text(name)} ({sum(r == name for r in regions)} voxels)" for name in names],
+    )  # fmt: skip
     for k, name in enumerate(names):
-        mine = np.flatnonzero(np.asarray(regions) == name)
+        mine, at = np.flatnonzero(np.asarray(regions) == name), {"row": 1, "col": k + 1}
         colour, symbol = SEQUENCE[k % len(SEQUENCE)], _SYMBOLS[k % len(_SYMBOLS)]
         if true is not None:
             gap = np.full(len(mine), np.nan)
             figure.add_scatter(
                 x=np.stack([true.right_deg[mine], fields.right_deg[mine], gap], 1).ravel(),
                 y=np.stack([true.up_deg[mine], fields.up_deg[mine], gap], 1).ravel(),
-                mode="lines", line={"color": colour, "width": 1}, opacity=0.5, hoverinfo="skip", showlegend=False,
+                mode="lines", line={"color": COLOURS["control"], "width": 1}, hoverinfo="skip", showlegend=False, **at,
             )  # fmt: skip
             figure.add_scatter(
-                x=true.right_deg[mine], y=true.up_deg[mine], mode="markers", showlegend=False, hoverinfo="skip",
-                marker={"symbol": f"{symbol}-open", "size": 9, "color": colour, "line": {"width": 1.2}},
+                x=true.right_deg[mine], y=true.up_deg[mine], mode="markers", hoverinfo="skip",
+                name=f"{as_text(name)}: true middle",
+                marker={"symbol": f"{symbol}-open", "size": 9, "color": colour, "line": {"width": 1.2}}, **at,
             )  # fmt: skip
         figure.add_scatter(
-            x=fields.right_deg[mine], y=fields.up_deg[mine], mode="markers", name=as_text(name),
+            x=fields.right_deg[mine], y=fields.up_deg[mine], mode="markers",
+            name=as_text(name) if true is None else f"{as_text(name)}: found",
             marker={"symbol": symbol, "size": 5, "color": colour}, customdata=fields.size_deg[mine],
             hovertemplate="%{y:.1f}° up, %{x:.1f}° right, size %{customdata:.1f}°<extra>" + as_text(name) + "</extra>",
+            **at,
         )  # fmt: skip
-    known = fields if true is None else true
-    reach = 1.1 * max(
-        1.0, *(float(np.abs(v).max()) for f in (fields, known) for v in (f.up_deg, f.right_deg) if len(v))
-    )
+        figure.update_yaxes(
+            range=[-reach, reach], scaleanchor=f"x{k + 1 if k else ''}", constrain="domain", **at
+        )  # fmt: skip
     figure.add_hline(y=0, line={"color": COLOURS["line"], "width": 1})
     figure.add_vline(x=0, line={"color": COLOURS["line"], "width": 1})
     figure.update_xaxes(title_text="right of fixation [°]", range=[-reach, reach], constrain="domain")
-    figure.update_yaxes(title_text="above fixation [°]", range=[-reach, reach], scaleanchor="x", constrain="domain")
-    figure.update_layout(height=520)
-    return apply_theme(figure)
+    figure.update_yaxes(title_text="above fixation [°]", row=1, col=1)
+    figure = apply_theme(figure)
+    figure.update_layout(height=470, margin_t=90, legend={"y": 1.16})
+    return figure
 
 
 def region_score_figure(
@@ -98,6 +109,8 @@ def region_score_figure(
             marker={"symbol": "line-ew-open", "size": 120, "color": COLOURS["ink"], "line": {"width": 2}},
             hovertemplate="%{x}: at most %{y:.2f}<extra>noise ceiling</extra>",
         )  # fmt: skip
-    figure.update_yaxes(title_text="mean correlation with held-out responses")
+    # the ceiling's broad marker would stretch the axis
+    lowest = min((v for by_region in scores.values() for v in by_region.values()), default=0.0)
+    figure.update_yaxes(title_text="mean correlation with held-out responses", range=[min(0.0, 1.1 * lowest), 1.0])
     figure.update_layout(barmode="group", height=380)
     return apply_theme(figure)

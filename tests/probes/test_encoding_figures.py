@@ -25,6 +25,19 @@ def test_a_line_leads_from_the_true_middle():
     assert list(line.x[:2]) == [0.0, 0.0]
     assert list(line.y[:2]) == [0.0, 1.0]
     assert np.isnan(line.x[2])
+    # the legend says which is which
+    assert [trace.name for trace in figure.data if trace.showlegend is not False] == ["V1: true middle", "V1: found"]
+
+
+def test_each_region_has_a_panel_that_counts_its_voxels():
+    figure = field_figure(FIELDS, ["V1", "FFA", "V1"])
+    assert [note.text for note in figure.layout.annotations] == ["V1 (2 voxels)", "FFA (1 voxels)"]
+    assert [trace.xaxis for trace in figure.data] == ["x", "x2"]
+    assert tuple(figure.layout.xaxis.range) == tuple(figure.layout.xaxis2.range)
+
+
+def test_no_voxel_is_an_empty_panel():
+    assert len(field_figure(FIELDS[np.array([], dtype=np.int64)], []).data[0].x) == 0
 
 
 def test_degrees_are_as_long_up_as_to_the_side():

@@ -108,9 +108,10 @@ def _named(
         n_permutations=bench.config.sizes.permutations, seed=bench.config.seed,
     )  # fmt: skip
     present = {c.name: c.present[held] for c in concepts_of(table, labels, discovery=discovery)}
-    said = [n for n in names.named if n.name]
-    says = np.array([values[held, n.feature] > n.threshold for n in said], dtype=np.float64).reshape(-1, len(held)).T
-    there = np.array([present[n.name] for n in said], dtype=np.float64).reshape(-1, len(held)).T
+    said = [(n.feature, n.threshold, n.name) for n in names.named if n.name]
+    says = np.array([values[held, f] > threshold for f, threshold, _ in said], dtype=np.float64)
+    there = np.array([present[name] for *_, name in said], dtype=np.float64)
+    says, there = (v.reshape(-1, len(held)).T for v in (says, there))
     return names, lambda images: precision_gain(says, there, images)
 
 
