@@ -51,7 +51,7 @@ def _named(node: GraphNode, results: Mapping[str, Any], channels: Mapping[Place,
     attribute, unit, rho = best["attribute"].replace("_", " "), best["unit"], best["rho_confirmation"]
     quantity = attribute + (f" [{unit}]" if unit not in {"", "1"} else "")
     if not best["survives"]:
-        return replace(node, name=f"{kind} {node.index}: closest to {quantity}, ρ {rho:+.2f}, not confirmed")
+        return replace(node, name=f"{kind} {node.index}, unnamed (closest: {quantity}, ρ {rho:+.2f}, not confirmed)")
     return replace(
         node, name=f"{kind} {node.index}: {quantity}, ρ {rho:+.2f} on held-out slices", attribute=attribute, unit=unit
     )
@@ -74,11 +74,36 @@ def columns_named(results: Mapping[str, Any], sites: list[str]) -> dict[str, str
 def sentences(found: BrainCircuit, graph: FeatureGraph, results: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what the circuit shows, from which size on it carries the answer, and what it leaves open."""
     return (
+        _short(found, graph, results),
         _drawn(found, graph, results),
         f"{_smallest(found.curves, 'nodes a stage')} {_last(found)}",
         _errors(found),
         _why(found, graph, results),
-        _estimates(found),
+        _estimates(found, columns_named(results, list(found.circuit.wiring.sites))),
+    )
+
+
+def _short(found: BrainCircuit, graph: FeatureGraph, results: Mapping[str, Any]) -> str:
+    """Return what a reader takes away, in plain words, and what the four replacements are."""
+    curves, question = found.curves, results["target"]
+    point = curves.smallest()
+    if point is None:
+        size = "no part of the network that was run alone carries the answer"
+    elif point.edges == curves.possible_edges:
+        size = "only all that was looked at carries the answer, no smaller part that was run alone does"
+    else:
+        size = (
+            f"it takes {point.nodes:,} of the {curves.possible_nodes:,} parts looked at to carry “{question['class']}”"
+        )
+    confirmed = sum(bool(n.attribute) for n in graph.nodes)
+    named = (
+        f"{confirmed or 'none'} of the {len(graph.nodes) - 1} parts drawn {'follow' if confirmed > 1 else 'follows'} a quantity "
+        "that slices held out confirmed"
+    )
+    return (
+        f"In short: {size}, and {named}. So the graph shows where the answer passes in this head, not why it is given. Parts that "
+        "are left out are replaced in four ways: switched off (zero), or given their values in "
+        f"“{question['reference']}” slices: the mean, another slice's (resample), the nearest slice's (counterfactual)."
     )
 
 
@@ -175,10 +200,11 @@ def _following(graph: FeatureGraph, kind: str) -> str:
     return f"{sum(bool(n.attribute) for n in drawn) or 'None'} of the {len(drawn)} {kind}s drawn"
 
 
-def _estimates(found: BrainCircuit) -> str:
+def _estimates(found: BrainCircuit, words: Mapping[str, str]) -> str:
     check = found.edge_check
+    agreements = [replace(a, site=f"the {words[a.site]}") for a in found.agreements]
     return (
-        f"{agreement_sentence(found.agreements)} When their sources were really replaced, the "
+        f"{agreement_sentence(agreements)} When their sources were really replaced, the "
         f"effects of {check.same_sign:.0%} of the {check.edges} drawn edges had the estimated sign (ρ {check.rho:.2f} over "
         f"{check.slices} slices). Run again with plain hooks, every size "
         f"restored what its curve says to {found.rerun_difference:.1g}."

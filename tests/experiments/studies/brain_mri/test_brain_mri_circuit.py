@@ -147,7 +147,7 @@ def test_a_feature_is_named_by_an_attribute_only_where_held_out_slices_confirmed
     )  # fmt: skip
     for node, before in zip(named(graph, results).nodes, graph.nodes, strict=True):
         if node.kind == "feature" and node.index % 2:
-            assert node.name == f"feature {node.index}: closest to brain area [mm²], ρ +0.71, not confirmed"
+            assert node.name == f"feature {node.index}, unnamed (closest: brain area [mm²], ρ +0.71, not confirmed)"
             assert not node.attribute
         elif node.kind == "error":
             assert node.name == "what the features leave out"
@@ -194,7 +194,9 @@ def test_a_channel_is_named_after_a_quantity_that_it_copies_and_after_none_if_it
 
 @pytest.mark.slow
 def test_runs_that_begin_late_find_what_runs_from_the_image_find(found, folder):
-    whole = find_brain_circuit(folder, dataclasses.replace(SMALL, start=None, random_circuits=0, last_random_circuits=0))
+    whole = find_brain_circuit(
+        folder, dataclasses.replace(SMALL, start=None, random_circuits=0, last_random_circuits=0)
+    )
     assert [e.edge for e in whole.circuit.edges] == [e.edge for e in found.circuit.edges]
     for a, b in zip(whole.curves.under, found.curves.under, strict=True):
         for p, q in zip(a.points, b.points, strict=True):
@@ -204,7 +206,10 @@ def test_runs_that_begin_late_find_what_runs_from_the_image_find(found, folder):
 
 def test_the_sentences_are_made_of_the_numbers(found, results):
     graph = named(found.circuit.graph, results)
-    drawn, smallest, errors, why, estimates = sentences(found, graph, results)
+    short, drawn, smallest, errors, why, estimates = sentences(found, graph, results)
+    assert short.startswith("In short: ")
+    assert "not why it is given" in short
+    assert "stages.2" not in estimates
     u = found.curves.under[0]
     assert f"{u.points[0].faithfulness.value:z.2f} under zero" in drawn
     assert f"{found.drawn_alone:z.2f} under mean" in drawn
@@ -217,8 +222,9 @@ def test_the_sentences_are_made_of_the_numbers(found, results):
         curves=NodeCurves(tuple(dataclasses.replace(u, points=u.points[:1]) for u in found.curves.under), 9, 10**6),
     )
     faithful = nowhere.curves.smallest() is not None
-    assert ("No size measured" in sentences(nowhere, graph, results)[1]) != faithful
-    assert ("is no explanation of it" in sentences(nowhere, graph, results)[3]) != faithful
+    assert ("no part of the network that was run alone" in sentences(nowhere, graph, results)[0]) != faithful
+    assert ("No size measured" in sentences(nowhere, graph, results)[2]) != faithful
+    assert ("is no explanation of it" in sentences(nowhere, graph, results)[4]) != faithful
 
 
 def test_only_a_circuit_that_carries_the_answer_is_said_to(found, results):
@@ -228,8 +234,9 @@ def test_only_a_circuit_that_carries_the_answer_is_said_to(found, results):
         for u in found.curves.under
     )
     carrying = dataclasses.replace(found, curves=dataclasses.replace(found.curves, under=whole))
-    assert "passes through in this head, not why another" in sentences(carrying, graph, results)[3]
-    assert sentences(carrying, graph, results)[1].startswith("Only all nodes together")
+    assert "passes through in this head, not why another" in sentences(carrying, graph, results)[4]
+    assert sentences(carrying, graph, results)[2].startswith("Only all nodes together")
+    assert "only all that was looked at carries the answer" in sentences(carrying, graph, results)[0]
 
 
 def test_columns_are_named_for_readers(results):
