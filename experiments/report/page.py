@@ -41,11 +41,12 @@ def report_page(record: Mapping[str, Any]) -> str:
         The report's JSON.
 
     """
+    units = record["use_case"].get("units", "patients")
     parts = [
         element("p", element("strong", said("/notice", record["notice"])), css="banner", role="note"),
         *_head(record),
-        *_model_check(record["model_check"]),
-        *(node for at, part in enumerate(record["elements"]) for node in _element(part, f"/elements/{at}")),
+        *_model_check(record["model_check"], units),
+        *(node for at, part in enumerate(record["elements"]) for node in _element(part, f"/elements/{at}", units)),
         *_plan(record["plan"]),
         *_last(record),
     ]
@@ -125,15 +126,15 @@ def _planned(part: Mapping[str, Any], path: str, state: str) -> list[Node]:
     return [held, " of ", planned, " planned tests hold"]
 
 
-def _model_check(check: Mapping[str, Any]) -> list[Node]:
+def _model_check(check: Mapping[str, Any], units: str) -> list[Node]:
     path = "/model_check"
     ood = check["out_of_distribution"]
     facts = [
         (check["metric"], number(f"{path}/value", check["value"])),
-        ("95 % interval over patients", interval(check, path)),
+        (f"95 % interval over {units}", interval(check, path)),
         ("chance", number(f"{path}/chance", check["chance"])),
         ("images", number(f"{path}/n_images", check["n_images"], "integer")),
-        ("patients", number(f"{path}/n_groups", check["n_groups"], "integer")),
+        (units, number(f"{path}/n_groups", check["n_groups"], "integer")),
         ("calibration error", number(f"{path}/calibration_error", check["calibration_error"])),
         ("Brier score", number(f"{path}/brier", check["brier"])),
         ("Brier score of the observed frequency", number(f"{path}/brier_reference", check["brier_reference"])),
@@ -159,10 +160,10 @@ def _model_check(check: Mapping[str, Any]) -> list[Node]:
     ]
     if ood is not None and ood["detail"]:
         shown.append(element("p", said(f"{path}/out_of_distribution/detail", ood["detail"]), css="text muted"))
-    return [*shown, *(_claim(claim, f"{path}/claims/{at}") for at, claim in enumerate(check["claims"]))]
+    return [*shown, *(_claim(claim, f"{path}/claims/{at}", units) for at, claim in enumerate(check["claims"]))]
 
 
-def _element(part: Mapping[str, Any], path: str) -> list[Node]:
+def _element(part: Mapping[str, Any], path: str, units: str) -> list[Node]:
     verdict, definition = part["verdict"], part["definition"]
     at = path.rsplit("/", 1)[1]
     shown: list[Node] = [
@@ -182,7 +183,7 @@ def _element(part: Mapping[str, Any], path: str) -> list[Node]:
                 number(f"{where}/value", seen["value"]), f" {seen['unit']}.", css="text caution",
             )
         )  # fmt: skip
-    shown += [_claim(claim, f"{path}/claims/{i}") for i, claim in enumerate(part["claims"])]
+    shown += [_claim(claim, f"{path}/claims/{i}", units) for i, claim in enumerate(part["claims"])]
     for i, figure in enumerate(part["figures"]):
         shown += [
             said(f"{path}/figures/{i}/heading", figure["heading"], "h3"),
@@ -209,7 +210,7 @@ def _element(part: Mapping[str, Any], path: str) -> list[Node]:
     ]
 
 
-def _claim(claim: Mapping[str, Any], path: str) -> Element:
+def _claim(claim: Mapping[str, Any], path: str, units: str) -> Element:
     standing = claim.get("standing") or {"word": claim["verdict"], "reasons": claim["reasons"], "counts": True}
     where = f"{path}/standing/reasons" if "standing" in claim else f"{path}/reasons"
     tone = TONES[standing["word"]]
@@ -227,7 +228,7 @@ def _claim(claim: Mapping[str, Any], path: str) -> Element:
     parts += [plot] if plot else []
     facts: list[tuple[str, Node]] = [
         (claim["unit"] or "value", number(f"{path}/value", claim["value"])),
-        ("95 % interval over patients", interval(claim, path)),
+        (f"95 % interval over {units}", interval(claim, path)),
     ]
     if claim["p_value"] is not None:
         facts.append(("corrected p", number(f"{path}/p_value", claim["p_value"], "p")))

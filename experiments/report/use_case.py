@@ -36,6 +36,8 @@ class UseCase:
         ``model`` and ``data``, each in words.
     truth_known
         Whether the images were rendered from known parameters. Only then may a claim be *ground-truth-verified*.
+    units
+        What groups the images, and intervals are over.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class UseCase:
     needs: tuple[str, ...]
     licences: Mapping[str, str] = field(hash=False)
     truth_known: bool = False
+    units: str = "patients"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", in_order(self.needs))
@@ -79,6 +82,7 @@ class UseCase:
             "needs": list(self.needs),
             "licences": dict(self.licences),
             "truth_known": self.truth_known,
+            "units": self.units,
             "research_use_only": True,
         }
 
@@ -92,4 +96,5 @@ class UseCase:
             needs=tuple(record["needs"]),
             licences=dict(record["licences"]),
             truth_known=record["truth_known"],
+            units=record.get("units", "patients"),
         )

@@ -93,7 +93,8 @@ def _fields(bench: EncodingBench, explored: Explored, truth: KnownVoxels, voxels
     high = None if interval.high is None else Bound("at least", interval.high)
     return Claim.measured(
         f"The receptive fields of {len(voxels)} voxels lie {value:.2f}° (median) from where they truly are.",
-        "ground-truth-verified", value, "°", _FIELDS_BOUND, f"at most {FARTHEST_DEG:g}° over its whole interval",
+        "ground-truth-verified", value, "°", _FIELDS_BOUND,
+        f"at most {FARTHEST_DEG:g}° over its whole interval, which is over voxels here",
         controls=(
             Control(MISPLACED, misplaced, None, f"fitted to responses to other stimuli: {misplaced:.2f}°", high),
             Control(FIXATION, fixation, None, f"answering fixation for every voxel: {fixation:.2f}°", high),

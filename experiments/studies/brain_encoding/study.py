@@ -141,6 +141,8 @@ def use_case(bench: EncodingBench) -> UseCase:
             "data": bench.experiment.images.licence or "not stated",
         },
         truth_known=known,
+        # voxels for the distance of fields, as its limits say
+        units="exemplars",
     )
 
 
