@@ -16,11 +16,12 @@ from mechinterp.errors import ImagesError, MissingDependencyError, nearest
 from mechinterp.images.image_files import read_image_bytes, read_image_file
 from mechinterp.images.image_set import ImageSet, Masks
 from mechinterp.images.intensity import checked_range, checked_spacing, range_of
-from mechinterp.images.mask_files import inside
+from mechinterp.images.mask_files import inside, require_size
 from mechinterp.images.metadata_table import CASES, GROUPS, SPLITS
 from mechinterp.images.pseudonyms import key_setting, pseudonyms
 
 MARKS = ("dataset_dict.json", "state.json")
+_NO_CLASS = -1  # what data sets write for a class that is kept back
 _TAKEN = ("label", "split", "spacing_mm")
 
 
@@ -110,7 +111,7 @@ def from_hf_dataset(
         cases=hashed("case", _words(whole, chosen_case, features)),
         splits=None if set(parts) == {""} else tuple(SPLITS.get(part.lower()) for part, _ in where),
         attributes=_attributes(whole, [c for c in features if c not in used], features, len(where)),
-        read_masks=partial(_at, tuple(where), partial(_read_masks, folder, tuple(masks))) if masks else None,
+        read_masks=partial(_at, tuple(where), partial(_read_masks, folder, pictures, tuple(masks))) if masks else None,
         source={
             "kind": "hf_dataset",
             "path": folder.resolve().as_posix(),
@@ -170,12 +171,15 @@ def _read(folder: Path, column: str, part: str, i: int) -> NDArray[Any]:
     return read_image_file(Path(kept["path"]))
 
 
-def _read_masks(folder: Path, columns: Sequence[str], part: str, i: int) -> Masks:
+def _read_masks(folder: Path, pictures: str, columns: Sequence[str], part: str, i: int) -> Masks:
     found: dict[str, NDArray[np.bool_]] = {}
-    for column in columns:
-        if _open(folder)[part][i][column] is not None:
-            values = _read(folder, column, part, i)
-            found[column] = inside(values if values.ndim == 2 else values[..., 0], f"{part}/{i:06d}")
+    name = f"{part}/{i:06d}"
+    there = [column for column in columns if _open(folder)[part][i][column] is not None]
+    size = _read(folder, pictures, part, i).shape[:2] if there else ()
+    for column in there:
+        values = _read(folder, column, part, i)
+        found[column] = inside(values if values.ndim == 2 else values[..., 0], name)
+        require_size(found[column], size, column, name)
     return found
 
 
@@ -191,10 +195,13 @@ def _words(parts: dict[str, Any], column: str | None, features: Any) -> tuple[st
     if column is None:
         return None
     names = getattr(features[column], "names", None)
-    return tuple(
-        None if v is None else names[v] if names and isinstance(v, int) and v >= 0 else str(v)
-        for v in _values(parts, column)
-    )
+
+    def word(value: Any) -> str | None:
+        if value is None or (names and value == _NO_CLASS):
+            return None
+        return names[value] if names and isinstance(value, int) else str(value)
+
+    return tuple(word(v) for v in _values(parts, column))
 
 
 def _attributes(parts: dict[str, Any], columns: Sequence[str], features: Any, n: int) -> AttributeTable:
@@ -205,7 +212,8 @@ def _attributes(parts: dict[str, Any], columns: Sequence[str], features: Any, n:
         dtype = getattr(feature, "dtype", "")
         if not names and not str(dtype).startswith(("int", "uint", "float", "bool")):
             continue
-        numbers = np.array([np.nan if v is None else float(v) for v in _values(parts, column)])
+        missing = (None, _NO_CLASS) if names else (None,)
+        numbers = np.array([np.nan if v in missing else float(v) for v in _values(parts, column)])
         kind: Any = "categorical" if names else "binary" if dtype == "bool" else "continuous"
         attributes.append(Attribute(column, "", kind=kind, measured="column of the data set"))
         values.append(numbers)

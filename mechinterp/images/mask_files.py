@@ -50,13 +50,24 @@ class MaskFiles:
         masks: dict[str, NDArray[np.bool_]] = {}
         for name, path in self.files[i].items():
             masks |= read_mask_file(path, name)
-            size = recorded_shape(self.images[i])
-            if masks[name].shape != size:
-                raise ImagesError(
-                    f"mask '{name}' of image '{self.ids[i]}' is {' × '.join(map(str, masks[name].shape))} pixels, the image "
-                    f"{' × '.join(map(str, size))}: resample it to the image's size"
-                )
+            require_size(masks[name], recorded_shape(self.images[i]), name, self.ids[i])
         return masks
+
+
+def require_size(mask: NDArray[np.bool_], size: tuple[int, ...], name: str, image: str) -> None:
+    """Check that a mask has its image's height and width.
+
+    Raises
+    ------
+    ImagesError
+        If it has others.
+
+    """
+    if mask.shape != size:
+        raise ImagesError(
+            f"mask '{name}' of image '{image}' is {' × '.join(map(str, mask.shape))} pixels, the image "
+            f"{' × '.join(map(str, size))}: resample it to the image's size"
+        )
 
 
 def mask_files(root: Path, rows: Sequence[Mapping[str, str]], ids: Sequence[str]) -> MaskFiles | None:

@@ -67,6 +67,22 @@ def test_a_saved_dictionary_keeps_splits_labels_patients_and_numbers(tmp_path):
     assert (again.ids, again.labels, again.hash) == (images.ids, images.labels, images.hash)
 
 
+def test_a_class_that_is_kept_back_is_no_class(tmp_path):
+    stage = (datasets.ClassLabel(names=["I", "II"]), [1, -1, 0])
+    label = (datasets.ClassLabel(names=["none", "tumour"]), [-1, 1, 0])
+    made(3, stage=stage, label=label).save_to_disk(tmp_path / "hf")
+    images = from_hf_dataset(tmp_path / "hf")
+    assert images.labels == (None, "tumour", "none")
+    np.testing.assert_array_equal(images.attributes.column("stage"), [1, np.nan, 0])
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path):
+    small = [Image.fromarray(np.zeros((6, 8), np.uint8))] * 2
+    made(2, lesion_mask=(datasets.Image(), small)).save_to_disk(tmp_path / "hf")
+    with pytest.raises(ImagesError, match="mask 'lesion_mask' of image '/000001' is 6 × 8 pixels, the image 3 × 4"):
+        from_hf_dataset(tmp_path / "hf").masks(1)
+
+
 def test_sixteen_bits_stay_and_patients_are_hashed_on_request(tmp_path):
     spacing = (datasets.Sequence(datasets.Value("float32")), [[0.5, 0.25]] * 3)
     made(3, deep=True, spacing_mm=spacing).save_to_disk(tmp_path / "hf")
