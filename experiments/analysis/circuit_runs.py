@@ -240,7 +240,8 @@ def write_circuit(
     from experiments.analysis.feature_names import attribute_names
     from experiments.dashboard.circuit_page import write_circuit_page
 
-    graph = circuit.graph if run is None else circuit.graph.named(attribute_names(run))
+    sites = {layer.encoder.weights_hash: layer.site for layer in circuit.wiring.layers}
+    graph = circuit.graph if run is None else circuit.graph.named(attribute_names(run, sites))
     graph.save(out / "circuit.json")
     graph.save(out / "circuit.graphml")
     write_json(out / "faithfulness.json", tested.to_json())

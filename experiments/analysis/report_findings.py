@@ -97,6 +97,8 @@ def _followed(run: Path, encoder: FeatureEncoder, sae: Path | None) -> Iterator[
         if not path.exists() or SparseAutoencoder.load(folder).weights_hash != encoder.weights_hash:
             continue
         matrix = Record(read_json(path))
+        if matrix["sae_weights_hash"].text(encoder.weights_hash) != encoder.weights_hash:
+            continue  # of the folder's autoencoder as it was before it was trained anew
         confirmed = set(matrix["survivors"].integers())
         for feature in matrix["features"].entries():
             number = feature["feature"].integer()

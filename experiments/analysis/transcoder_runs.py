@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from circuits.graph import FeatureGraph
     from circuits.transcoder_paths import WritesFeatures
     from mechinterp.models.vision_model import VisionModel
+    from sparse_autoencoders import Transcoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +107,12 @@ def trace_run(
     transcoders = load_transcoders(folder)
     graph = transcoder_graph(
         model, x, transcoders, metric=parsed_metric(metric), groups=images.groups if images.units_are_patients else None, features=features, edges=edges,
-        seed=seed, attributes=attribute_names(run.folder), progress=progress,
+        seed=seed, attributes=attribute_names(run.folder, {t.weights_hash: t.to_site for t in transcoders}), progress=progress,
     )  # fmt: skip
     return TracedRun(graph, model, x, tuple(transcoders))
 
 
-def load_transcoders(folder: Path) -> Sequence[WritesFeatures]:
+def load_transcoders(folder: Path) -> Sequence[Transcoder]:
     """Load every transcoder of a folder, or the one that it is.
 
     Raises
@@ -127,7 +128,7 @@ def load_transcoders(folder: Path) -> Sequence[WritesFeatures]:
         raise ConfigError(
             f"{folder} holds no transcoder: mechinterp train-sae --site blocks.1.norm2 --to-site blocks.1.hook_mlp_out --out {folder}"
         )
-    by_site: dict[str, WritesFeatures] = {}
+    by_site: dict[str, Transcoder] = {}
     for place in places:  # of several seeds the first
         transcoder = Transcoder.load(place)
         by_site.setdefault(transcoder.to_site, transcoder)

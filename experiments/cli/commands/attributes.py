@@ -95,6 +95,7 @@ def run(
         target,
         {
             **matrix.to_json(),
+            "sae_weights_hash": loaded.weights_hash,
             "whole": jsonable(whole),
             "trained": store.manifest.trained,
             "curves": [c.to_json() for c in curves],

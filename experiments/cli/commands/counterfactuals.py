@@ -53,7 +53,8 @@ def run(
             opened, target, split=split, reference_split=reference, cases=cases, most_images=images, most=most,
             features=numbers, progress=ConsoleProgress(),
         )  # fmt: skip
-        encoder, known = opened.encoders[0], attribute_names(folder)
+        encoder = opened.encoders[0]
+        known = attribute_names(folder, {encoder.weights_hash: encoder.site})
         names = [named(f, encoder.site, known) for f in range(encoder.width)]
         files = write_turned(turned, names, opened, where)
         record.update(result=found_run.relative(where))

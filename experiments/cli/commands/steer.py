@@ -53,8 +53,9 @@ def run(
             opened, numbers, target, doses=amounts, split=split, most_images=images, random=random, seed=seed,
             progress=ConsoleProgress(),
         )  # fmt: skip
-        known = attribute_names(folder)
-        names = [named(f, opened.encoders[0].site, known) for f in numbers]
+        encoder = opened.encoders[0]
+        known = attribute_names(folder, {encoder.weights_hash: encoder.site})
+        names = [named(f, encoder.site, known) for f in numbers]
         files = write_steered(found, names, opened, where)
         record.update(result=found_run.relative(where))
     rows = [

@@ -63,7 +63,8 @@ def made(tmp_path_factory):
     for block in (0, 2):
         transcoder(block).save(folder / "a" / "transcoders" / f"block-{block}" / "seed-0")
     found = [{"id": k, "best": {"survives": k % 2 == 0, "attribute": "lesion_area", "unit": "mm²"}} for k in range(24)]
-    write_json(folder / "a" / "results.json", {"model": {"site": "blocks.0.hook_mlp_out"}, "features": found})
+    weights = transcoder(0).weights_hash
+    write_json(folder / "a" / "results.json", {"sae": {"weights_hash": weights}, "features": found})
     return folder / "a"
 
 
