@@ -56,6 +56,22 @@ class Opened:
         found = rows_of_split(self.images, split)
         return found if most is None else spread(found, most, flag)
 
+    @property
+    def units_are_patients(self) -> bool:
+        """Whether intervals over groups are over patients: not over blocks of one head, nor where nobody said whose images."""
+        return self.images.units_are_patients and self.images.groups is not None
+
+    @property
+    def caution(self) -> list[str]:
+        """What p-values and intervals cannot know; nothing where patients are named."""
+        if self.units_are_patients:
+            return []
+        if self.images.groups is None:
+            return [
+                "Nobody said whose images these are: each counts as a patient of its own, which is too sure if some are not."
+            ]
+        return ["The images are parts of one subject: its blocks are no patients, so nothing here holds beyond it."]
+
     def patients(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the patients of some images; each image its own where nobody said."""
         return patients_of_rows(self.images, rows)
@@ -178,6 +194,9 @@ def edit_run(
                 f"the run's images have no split '{split}': an edit is chosen on validation and billed on test"
             )
 
+    # over what is no patient there is no interval
+    draws: dict[str, Any] = {} if opened.units_are_patients else {"n_boot": 0}
+
     def known(rows: NDArray[np.int64]) -> dict[str, Any]:
         truth = opened.truth(rows, target, label)
         return {"shortcut": column[rows], "labels": truth, "groups": opened.patients(rows)}
@@ -189,16 +208,17 @@ def edit_run(
     table = opened.images.attributes
     bill = edited.bill(
         opened.prepared(parts["test"]), attributes=None if table is None else table.select(parts["test"]),
-        leave_out=(shortcut,), n_random=random, seed=seed, progress=progress, **known(parts["test"]),
+        leave_out=(shortcut,), n_random=random, seed=seed, progress=progress, **known(parts["test"]), **draws,
     )  # fmt: skip
     return edited, bill
 
 
-def write_search(search: ShortcutSearch, out: Path) -> dict[str, str]:
-    """Write a search as JSON and as a page; return the files' names."""
-    write_json(out / "shortcuts.json", search.to_json())
+def write_search(search: ShortcutSearch, out: Path, caution: Sequence[str] = ()) -> dict[str, str]:
+    """Write a search as JSON and as a page, with what its p-values cannot know; return the files' names."""
+    write_json(out / "shortcuts.json", {**search.to_json(), "caution": list(caution)})
     claim = search.claim
     lines = [
+        *caution,
         claim.statement,
         f"Verdict: {claim.verdict}. {' '.join(claim.reasons)}",
         *(c.detail for c in claim.controls),
@@ -210,12 +230,14 @@ def write_search(search: ShortcutSearch, out: Path) -> dict[str, str]:
     return {name: str(out / name) for name in ("shortcuts.json", "shortcuts.html")}
 
 
-def write_bill(edited: EditedModel, bill: EditBill, out: Path) -> dict[str, str]:
-    """Write a bill, with what was tried, as JSON and as a page; return the files' names."""
-    write_json(out / "edit.json", {**bill.to_json(), "tried": [t.to_json() for t in edited.tried]})
+def write_bill(edited: EditedModel, bill: EditBill, out: Path, caution: Sequence[str] = ()) -> dict[str, str]:
+    """Write a bill, with what was tried and what intervals cannot know, as JSON and as a page; return the files' names."""
+    tried = [t.to_json() for t in edited.tried]
+    write_json(out / "edit.json", {**bill.to_json(), "tried": tried, "caution": list(caution)})
     claim = bill.claim
     b, a = bill.before, bill.after
     lines = [
+        *caution,
         claim.statement,
         f"Verdict: {claim.verdict}. {' '.join(claim.reasons)}",
         f"Sensitivity {b.sensitivity:.1%} → {a.sensitivity:.1%}, specificity {b.specificity:.1%} → {a.specificity:.1%} at the "

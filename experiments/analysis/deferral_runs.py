@@ -127,7 +127,7 @@ def defer_run(
         )  # fmt: skip
     found = defer(
         {**reported, **doubts.scores, **own}, doubts.log_odds, truth, groups=opened.patients(rows),
-        units_are_patients=opened.images.units_are_patients, seed=seed,
+        units_are_patients=opened.units_are_patients, seed=seed,
     )  # fmt: skip
     errors = int(((doubts.log_odds > 0) != truth).sum())
     source = "" if findings is None else findings.sentence

@@ -48,7 +48,7 @@ def steer_run(
     return [
         steer(
             opened.model, opened.encoders[0], feature, x, target=as_class(target), doses=doses, groups=patients,
-            units_are_patients=opened.images.units_are_patients, n_random=random, seed=seed, progress=progress,
+            units_are_patients=opened.units_are_patients, n_random=random, seed=seed, progress=progress,
         )
         for feature in features
     ]  # fmt: skip

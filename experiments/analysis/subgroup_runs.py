@@ -125,7 +125,7 @@ def subgroup_run(
         ablation=parsed_ablation(ablation), groups=opened.patients(rows), seed=seed, progress=progress,
     )  # fmt: skip
     if measured.batch is not None:  # blocks of one head are no patients
-        known = replace(measured.batch, units_are_patients=opened.images.units_are_patients)
+        known = replace(measured.batch, units_are_patients=opened.units_are_patients)
         measured = replace(measured, batch=known)
     found = subgroups(measured, names, n=nodes, seed=seed)
     differences = subgroup_differences(measured, names, n=nodes)

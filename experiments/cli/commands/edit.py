@@ -64,11 +64,12 @@ def run(
     with found_run.stage(
         "edit", shortcut=shortcut, target=target, method=method, features=numbers, seed=seed
     ) as record:
+        opened = open_run(found_run, site)
         edited, bill = edit_run(
-            open_run(found_run, site), shortcut, target, label=label, method=chosen, features=numbers, sensitivity=sensitivity,
+            opened, shortcut, target, label=label, method=chosen, features=numbers, sensitivity=sensitivity,
             random=random, seed=seed, progress=ConsoleProgress(),
         )  # fmt: skip
-        files = write_bill(edited, bill, where)
+        files = write_bill(edited, bill, where, opened.caution)
         record.update(result=found_run.relative(where))
     b, a = bill.before, bill.after
     rows = [

@@ -71,7 +71,7 @@ def run(
             seed=seed,
             progress=progress,
         )
-        files = write_search(search, where)
+        files = write_search(search, where, opened.caution)
         record.update(result=found_run.relative(where), encoders=[e.weights_hash for e in opened.encoders])
     rows = [
         (str(f.rank), f.node.name, f"{f.first:+.3f}", f"{f.second:+.3f}", f"{f.difference:+.3f}", f"{f.p:.4f}")

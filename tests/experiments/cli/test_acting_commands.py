@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from experiments.analysis.acting_runs import edit_run, open_run
+from experiments.analysis.deferral_runs import defer_run
 from experiments.analysis.report_findings import report_findings
 from experiments.cli import entry
 from experiments.run_directory import Run
@@ -122,6 +125,35 @@ def test_scores_of_doubt_come_from_what_the_run_found(made, attributed, capsys):
     assert "answer rests" not in " ".join(s["name"] for s in json.loads(capsys.readouterr().out)["scores"])
     assert run("defer", made, *settings, "--distrust", "camera_tags") == 2
     assert "camera_tag" in capsys.readouterr().err
+
+
+def test_images_that_name_no_patient_give_no_interval_over_patients(made):
+    opened = open_run(Run.open(made), "stages.2")
+    assert opened.units_are_patients
+    assert opened.caution == []
+    for images, said in (
+        (replace(opened.images, groups=None), "Nobody said whose images these are"),
+        (replace(opened.images, units_are_patients=False), "parts of one subject"),
+    ):
+        other = replace(opened, images=images)
+        assert said in other.caution[0]
+        found = defer_run(
+            other, "1", label="referable", features=(), attributes=(), split="test", reference_split="validation",
+            most_images=100, seed=0,
+        )  # fmt: skip
+        assert not found.found[1].interval.estimable
+        _, bill = edit_run(
+            other,
+            "camera_tag",
+            "1",
+            label="referable",
+            method="ablate",
+            features=(0, 1),
+            sensitivity=0.9,
+            random=1,
+            seed=0,
+        )
+        assert bill.intervals == {}
 
 
 def test_a_search_that_knew_the_labels_of_the_cases_scores_none_of_them(made, attributed):
