@@ -59,3 +59,23 @@ def test_every_command_stands_in_the_table_of_the_command_line():
     page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert [c for c in COMMANDS if not any(re.search(rf"`{c}[ `]", row) for row in rows)] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "measured"),
+    [
+        ("in 3.8 % of 2,000 runs", "| independent patients | 3.8 % |"),
+        ("a patient: in 100 %", "| slices of one volume, smooth along it | – | 0.7 % | 100.0 % |"),
+        ("95.8 %. A plain bootstrap: 68.0 %", "| 0.95 | 12 | 95.8 % | yes | 0.0 % | 68.0 % |"),
+        ("in 90 % of 40 cases", "nearer to the truth in 90% of 40 cases"),
+        ("first of all channels in 9 of 10 seeds", "ranked first in 9 of 10 seeds: **met**"),
+        ("in 10 of 10", "kept in 10 of 10 seeds"),
+        (
+            "*not* by monosemanticity",
+            "did not beat the frozen-random autoencoder in: monosemanticity, attribute purity",
+        ),
+    ],
+)
+def test_a_number_of_the_readme_stands_on_the_evidence_page(said, measured):
+    assert said in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert measured in (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
