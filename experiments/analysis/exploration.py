@@ -289,11 +289,15 @@ def _trained(
     settings = TrainSAEConfig(k=config.k, expansion=config.expansion, epochs=config.epochs, seeds=(config.seed,))
     marker, folder = run.folder / "saes" / "trained-with.json", run.folder / "saes" / f"seed-{config.seed}"
     wanted = jsonable({"store_hash": store.hash, "site": site, **asdict(settings)})
-    if marker.exists() and read_json(marker) == wanted:
-        progress.note("autoencoder taken over from an earlier run with the same settings")
-        return SparseAutoencoder.load(folder)
+    made = read_json(marker) if marker.exists() else {}
+    weights = made.pop("weights_hash", None)
+    if made == wanted:
+        sae = SparseAutoencoder.load(folder)
+        if weights in {None, sae.weights_hash}:  # another may have been trained into the folder since
+            progress.note("autoencoder taken over from an earlier run with the same settings")
+            return sae
     sae = train_saes(store, site=site, config=settings, out=run.folder / "saes", progress=progress)[0]
-    write_json(marker, wanted)
+    write_json(marker, {**wanted, "weights_hash": sae.weights_hash})
     return sae
 
 
