@@ -7,7 +7,7 @@ import importlib
 import json
 import sys
 
-NAMES = ("capture", "capture-memory", "store", "sae-training", "attribute-matrix", "effects")
+NAMES = ("capture", "capture-memory", "store", "sae-training", "sae-seeds", "sae-memory", "attribute-matrix", "effects")
 
 
 def main() -> None:
