@@ -143,6 +143,8 @@ def fit_encoding(
         If maps, places and responses are not of the same images and tokens.
 
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     check_maps(maps, places)
     n = len(maps[next(iter(places))])
     y = np.asarray(responses, dtype=np.float64)
@@ -153,18 +155,20 @@ def fit_encoding(
             f"{int((~np.isfinite(y)).sum())} responses are missing (NaN): leave out stimuli that were not shown to all"
         )
     scale, tried = _scale(maps, places, candidates), np.asarray(penalties, dtype=np.float64)
-    evidence = np.empty((len(candidates), y.shape[1]))
-    starts = range(0, len(candidates), _FIELDS_AT_ONCE)
-    for start in progress.track(starts, "receptive fields", total=len(starts)):
-        block = np.arange(start, min(start + _FIELDS_AT_ONCE, len(candidates)))
-        for k, seen in zip(block, seen_through(maps, places, candidates[block]), strict=True):
-            evidence[k] = np.logaddexp.reduce(log_evidence(seen / scale, y, tried), axis=0)
-    fields, spread = probable_fields(candidates, evidence)
-    weights, intercept, chosen = np.zeros((len(scale), y.shape[1])), np.zeros(y.shape[1]), np.zeros(y.shape[1])
-    for start in range(0, y.shape[1], _FIELDS_AT_ONCE):
-        voxels = np.arange(start, min(start + _FIELDS_AT_ONCE, y.shape[1]))
-        for v, seen in zip(voxels, seen_through(maps, places, fields[voxels]), strict=True):
-            weights[:, v], intercept[v], chosen[v] = _solved(seen, scale, y[:, v], tried)
+    # over many small products threads only wait for each other
+    with threadpool_limits(1, user_api="blas"):
+        evidence = np.empty((len(candidates), y.shape[1]))
+        starts = range(0, len(candidates), _FIELDS_AT_ONCE)
+        for start in progress.track(starts, "receptive fields", total=len(starts)):
+            block = np.arange(start, min(start + _FIELDS_AT_ONCE, len(candidates)))
+            for k, seen in zip(block, seen_through(maps, places, candidates[block]), strict=True):
+                evidence[k] = np.logaddexp.reduce(log_evidence(seen / scale, y, tried), axis=0)
+        fields, spread = probable_fields(candidates, evidence)
+        weights, intercept, chosen = np.zeros((len(scale), y.shape[1])), np.zeros(y.shape[1]), np.zeros(y.shape[1])
+        for start in range(0, y.shape[1], _FIELDS_AT_ONCE):
+            voxels = np.arange(start, min(start + _FIELDS_AT_ONCE, y.shape[1]))
+            for v, seen in zip(voxels, seen_through(maps, places, fields[voxels]), strict=True):
+                weights[:, v], intercept[v], chosen[v] = _solved(seen, scale, y[:, v], tried)
     widths = tuple(maps[site].shape[2] for site in places)
     return EncodingModel(dict(places), widths, fields, weights, intercept, chosen, spread)
 
