@@ -31,8 +31,8 @@ def side_by_side_page(record: Mapping[str, Any]) -> str:
         _framed("Verdicts by element and run", _verdicts(record)),
         element("h2", "Test by test"),
         element(
-            "p", "Each test's metric with its 95 % interval over patients, and how it stands beside the run's plan. Metrics of "
-            "different models can be told apart only where their intervals do.", css="text muted",
+            "p", "Each test's metric with its 95 % interval, over the units its own report names, and how it stands beside the run's "
+            "plan. Metrics of different models can be told apart only where their intervals do.", css="text muted",
         ),
         _framed("Tests by run", _tests(record)),
         element("h2", "Each run's answer"),
