@@ -11,7 +11,7 @@ from experiments.studies.brain_encoding.experiment import NOISE_REGION
 from experiments.studies.brain_encoding.fits import Confirmed, Explored
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.statistics.bootstrap import bootstrap_groups, groups_to_positions
-from probes.encoding_scores import correlations, voxel_test
+from probes.encoding_scores import correlations, permuted_stimuli, voxel_test
 
 ALPHA = 0.05
 UNTRAINED, PERMUTED = "untrained network", "responses to other stimuli"
@@ -25,6 +25,9 @@ def check_predictions(bench: EncodingBench, explored: Explored, confirmed: Confi
         lambda i: float(correlations(predicted[i], measured[i]).mean()), confirmed.groups, n_boot=1000,
         seed=bench.config.seed, method="percentile",
     )  # fmt: skip
+    # one shuffle moves all voxels of a region alike: chance is what shuffled stimuli reach, not 0
+    orders = permuted_stimuli(confirmed.groups, bench.config.sizes.permutations, bench.config.seed)[1:]
+    shuffled = [float(correlations(predicted, measured[order]).mean()) for order in orders]
     last = bench.sites[-1]
     outside = distance_check(
         explored.maps[last].mean(1), bench.experiment.groups[bench.experiment.fit].tolist(), confirmed.maps[last].mean(1),
@@ -36,12 +39,15 @@ def check_predictions(bench: EncodingBench, explored: Explored, confirmed: Confi
         value=float(correlations(predicted, measured).mean()),
         interval=interval.ends,
         interval_note=interval.reason or interval.warning,
-        chance=0.0,
+        chance=float(np.quantile(shuffled, 1 - ALPHA)),
         n_images=len(measured),
         n_groups=len(groups_to_positions(confirmed.groups)[0]),
         out_of_distribution=outside,
         trained=bench.model.trained,
-        note="" if bench.ceiling is not None else "without repeats the noise ceiling is not known",
+        note="; ".join(
+            [f"chance is what {ALPHA:.0%} of {len(orders)} permutations of stimuli reach"]
+            + (["without repeats the noise ceiling is not known"] if bench.ceiling is None else [])
+        ),
         claims=tuple(_region(bench, confirmed, region) for region in bench.experiment.regions),
     )
 

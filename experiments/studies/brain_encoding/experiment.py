@@ -69,6 +69,8 @@ class KnownVoxels:
             deviations over all the stimuli; 0 for voxels of noise alone.
 
         """
+        if not asked:
+            return []
         # as they were and as they become, in one recording: it counts in deviations of its own
         sets = [_changed(self.phantoms, images, by) for images, added in asked for by in ({}, added)]
         recorded = np.concatenate(record(_joined(sets), replace(self.study, repeats=1)).signals, axis=1)
