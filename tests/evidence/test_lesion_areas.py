@@ -33,4 +33,4 @@ def test_a_goal_that_one_model_misses_is_not_met():
 def test_a_small_run_of_areas_renders_as_a_page():
     page = lesion_areas.render(json.loads(json.dumps(lesion_areas.run(True))))
     assert "**met**" in page or "**not met**" in page
-    assert page.count("|---|") == 10
+    assert "|" + "---|" * 10 in page.splitlines()
