@@ -158,6 +158,8 @@ def _model_check(check: Mapping[str, Any], units: str) -> list[Node]:
         *listed(f"{path}/reasons", check["reasons"], "reasons"),
         facts_list(facts),
     ]
+    if check["note"] and not any(check["note"] in reason for reason in check["reasons"]):
+        shown.append(element("p", said(f"{path}/note", check["note"]), css="text muted"))
     if ood is not None and ood["detail"]:
         shown.append(element("p", said(f"{path}/out_of_distribution/detail", ood["detail"]), css="text muted"))
     return [*shown, *(_claim(claim, f"{path}/claims/{at}", units) for at, claim in enumerate(check["claims"]))]

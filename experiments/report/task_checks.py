@@ -131,6 +131,7 @@ def distance_check(
     judged: Float[NDArray[Any], "image width"],
     *,
     what: str,
+    units: str = "patients",
     seed: int = 0,
 ) -> OutOfDistribution:
     """Return how many of the judged images lie farther out than 95 % of the known ones.
@@ -148,6 +149,8 @@ def distance_check(
         The same of the patients that are judged.
     what
         Where the activations are from, in words.
+    units
+        What the groups are, in words.
     seed
         Which patients are in which half.
 
@@ -171,7 +174,7 @@ def distance_check(
     return OutOfDistribution(
         f"Mahalanobis distance of {what}",
         share,
-        detail=f"{share:.0%} of {len(judged)} images lie farther out than 95% of unseen images of {len(labels)} known patients; "
+        detail=f"{share:.0%} of {len(judged)} images lie farther out than 95% of unseen images of {len(labels)} known {units}; "
         "5% is expected where nothing differs",
     )
 

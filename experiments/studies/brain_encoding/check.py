@@ -31,7 +31,7 @@ def check_predictions(bench: EncodingBench, explored: Explored, confirmed: Confi
     last = bench.sites[-1]
     outside = distance_check(
         explored.maps[last].mean(1), bench.experiment.groups[bench.experiment.fit].tolist(), confirmed.maps[last].mean(1),
-        what=f"mean activations of {last}", seed=bench.config.seed,
+        what=f"mean activations of {last}", units="exemplars", seed=bench.config.seed,
     )  # fmt: skip
     return ModelCheck(
         task="responses of all voxels to stimuli never shown before, per stimulus",
