@@ -63,4 +63,5 @@ def _peak(arch: Literal["topk", "batchtopk"], who: str, quick: bool) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_peak(sys.argv[1], sys.argv[2], sys.argv[3] == "quick")))  # type: ignore[arg-type]
+    asked = next(arch for arch in ARCHITECTURES if arch == sys.argv[1])
+    print(json.dumps(_peak(asked, sys.argv[2], sys.argv[3] == "quick")))

@@ -92,7 +92,10 @@ def _step_seconds(task: Task, batches: list[Tensor], steps: int, repeats: int) -
 def _ratios(name: str, seconds: Interleaved, batch: int) -> dict[str, float]:
     """Return medians over the rounds of ratios within a round; of two precisions of a peer the faster counts."""
     peers = sae_peers.available()
-    fastest = {peer: min((who for who in seconds.medians if who.startswith(peer)), key=seconds.medians.get) for peer in peers}  # type: ignore[arg-type]  # fmt: skip
+    fastest = {
+        peer: min((who for who in seconds.medians if who.startswith(peer)), key=lambda who: seconds.medians[who])
+        for peer in peers
+    }
     found = {f"{name}/vs_{peer}": seconds.ratio(fastest[peer], "ours") for peer in peers}
     found[f"{name}/vs_fastest_peer"] = min(found.values())
     found[f"{name}/vs_floor"] = seconds.ratio("ours", "floor")

@@ -216,7 +216,11 @@ def _masks_of(images: ImageSet, level: str, region: str | None, attribute: str) 
     for name in names:
         if name not in seen:
             raise ConfigError(f"the images have no mask '{name}': {nearest(name, sorted(seen))}")
-    return {name: (lambda i, name=name: images.mask(i, name)) for name in names}  # type: ignore[misc]
+
+    def of(name: str) -> MaskOf:
+        return lambda i: images.mask(i, name)
+
+    return {name: of(name) for name in names}
 
 
 def _swept(

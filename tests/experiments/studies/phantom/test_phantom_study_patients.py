@@ -89,4 +89,4 @@ def test_a_folder_whose_labels_are_grades_is_told_to_say_which_count(tmp_path: P
 )
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        PhantomStudyConfig(**settings)  # type: ignore[arg-type]
+        PhantomStudyConfig(**settings)

@@ -64,10 +64,13 @@ def test_every_patient_is_at_one_hospital_with_as_many_ill_ones_at_either() -> N
 def test_pairs_are_the_images_of_the_set_and_their_counterfactuals() -> None:
     config = PhantomStudyConfig(patients=20, condition="shortcut")
     side = study_patients(DR_SCREENING, config, SILENT).discovery
-    prepare = lambda shown: torch.from_numpy(np.stack([image.pixels for image in shown]))  # noqa: E731
+
+    def prepare(shown):
+        return torch.from_numpy(np.stack([image.pixels for image in shown]))
+
     made = MarkedPairs.of(
         SimpleNamespace(case=DR_SCREENING, config=SimpleNamespace(sizes=SimpleNamespace(paired=6)),
-                        model=SimpleNamespace(prepare=prepare)),  # type: ignore[arg-type]
+                        model=SimpleNamespace(prepare=prepare)),
         side,
     )  # fmt: skip
     rendered = side.rendered(6)
@@ -80,7 +83,7 @@ def test_pairs_are_the_images_of_the_set_and_their_counterfactuals() -> None:
 
 def test_photographs_cannot_be_paired() -> None:
     with pytest.raises(ConfigError, match="take phantoms"):
-        MarkedPairs.of(bench(truth_known=False), SimpleNamespace(phantoms=None))  # type: ignore[arg-type]
+        MarkedPairs.of(bench(truth_known=False), SimpleNamespace(phantoms=None))
 
 
 def test_another_seed_deals_otherwise() -> None:

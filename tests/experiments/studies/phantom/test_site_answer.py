@@ -24,7 +24,7 @@ def bounded(acts: torch.Tensor) -> float:
 
 
 def share(encoder: Any, after: torch.Tensor, features: torch.Tensor = ALL) -> float:
-    return share_through(linear, encoder, BEFORE, after, features)  # type: ignore[arg-type]  # any function of activations
+    return share_through(linear, encoder, BEFORE, after, features)  # any function of activations
 
 
 def test_all_of_a_change_goes_through_the_channels_themselves() -> None:
@@ -51,12 +51,12 @@ def test_where_the_answer_does_not_change_there_is_no_share() -> None:
 @pytest.mark.parametrize("amount", [0.3, -0.3, 40.0])
 def test_activations_are_moved_until_the_answer_has_moved_so_far(amount: float) -> None:
     towards = torch.tensor([1.0, 0.0, 1.0]) * (1 if amount > 0 else -1)
-    moved = moved_by(linear, BEFORE, towards, amount)  # type: ignore[arg-type]
+    moved = moved_by(linear, BEFORE, towards, amount)
     assert moved is not None
     assert linear(moved) == pytest.approx(amount, rel=1e-2)
 
 
 def test_an_answer_that_cannot_be_moved_so_far_is_left_alone() -> None:
-    assert moved_by(bounded, BEFORE, WEIGHTS, 1.5) is None  # type: ignore[arg-type]
-    assert moved_by(linear, BEFORE, torch.tensor([0.0, 0.0, 1.0]), 0.1) is None  # type: ignore[arg-type]
-    assert moved_by(linear, BEFORE, WEIGHTS, 0.0) is None  # type: ignore[arg-type]
+    assert moved_by(bounded, BEFORE, WEIGHTS, 1.5) is None
+    assert moved_by(linear, BEFORE, torch.tensor([0.0, 0.0, 1.0]), 0.1) is None
+    assert moved_by(linear, BEFORE, WEIGHTS, 0.0) is None
