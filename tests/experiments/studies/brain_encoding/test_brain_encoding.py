@@ -21,6 +21,7 @@ from experiments.studies.brain_encoding.experiment import NOISE_REGION, Experime
 from experiments.studies.brain_encoding.fits import Confirmed, Explored
 from mechinterp.claims import Claim
 from mechinterp.progress import Progress
+from probes.encoding_scores import permuted_stimuli
 
 pytestmark = pytest.mark.slow
 SMALL = ("--quick", "--subjects", "1", "--voxels", "20", "--exemplars", "240", "--epochs", "3", "--n-random", "20")
@@ -101,6 +102,21 @@ def test_receptive_fields_lie_where_the_simulated_voxels_have_them(planted_right
     assert claim.strength == "ground-truth-verified"
     fixation, misplaced = (control(claim, n).value for n in ("always fixation", "responses to other stimuli"))
     assert claim.value < min(fixation, misplaced)
+
+
+def test_chance_is_what_one_in_twenty_orders_of_the_stimuli_reaches_voxel_by_voxel(
+    kept: Kept, planted_right: Report
+) -> None:
+    assert kept.bench is not None
+    assert kept.confirmed is not None
+    there = np.flatnonzero(kept.bench.experiment.region != NOISE_REGION)
+    predicted, measured = kept.confirmed.predicted, kept.confirmed.measured
+    orders = permuted_stimuli(kept.confirmed.groups, kept.bench.config.sizes.permutations, kept.bench.config.seed)
+    reached = sorted(
+        np.mean([np.corrcoef(predicted[:, v], measured[order, v])[0, 1] for v in there]) for order in orders[1:]
+    )
+    assert planted_right.model_check.chance == pytest.approx(np.quantile(reached, 0.95), abs=1e-9)
+    assert 0 < planted_right.model_check.chance < 0.5 * planted_right.model_check.value
 
 
 def test_voxels_that_see_nothing_are_given_no_field(planted_right: Report) -> None:
