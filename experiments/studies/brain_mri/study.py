@@ -121,8 +121,9 @@ def run_brain_mri(
         results = jsonable(results)
         results["claims"] = [c.to_json() for c in study_claims(results, PRIMARY_ATTRIBUTE)]
         write_json(run.results_path, results)
-        page = export_static(run.folder, run.folder / "page", progress=progress)
+        # first, so that the pages lead to it
         report = write_report(run.folder, brain_mri_report(results, planned))
+        page = export_static(run.folder, run.folder / "page", progress=progress)
         record.update(report=run.relative(report))
         record.update(
             results="results.json", page=run.relative(page), model=model.spec, weights_hash=model.weights_hash

@@ -100,6 +100,11 @@ def test_preparation_and_the_second_head_are_reported(results):
     assert results["replication"]["text"]
 
 
+def test_the_pages_lead_to_the_report(study):
+    assert "report.html" in (study / "page" / "pages" / "stages.js").read_text()
+    assert (study / "report.html").is_file()
+
+
 def test_the_pages_are_there_and_name_no_address(study):
     page = study / "page"
     assert (page / "index.html").exists()
