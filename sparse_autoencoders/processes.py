@@ -59,7 +59,7 @@ class Processes:
             return cls()
         if find_spec("accelerate") is None:
             raise ConfigError(
-                "training on several processes wants accelerate: pip install 'mechinterp-vision[tracking]', or start one process"
+                "training on several processes wants accelerate: pip install 'mechinterp-vision[distributed]', or start one process"
             )
         state = import_module("accelerate").PartialState(cpu=torch.device(device).type == "cpu")
         if state.device.type != torch.device(device).type:

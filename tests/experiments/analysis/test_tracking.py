@@ -63,3 +63,15 @@ def test_weights_and_biases_writes_its_files_offline(tmp_path, monkeypatch):
         trackers.write(status(3))
     (run,) = (tmp_path / "tracking" / "wandb").glob("offline-run-*")
     assert any(path.suffix == ".wandb" and path.stat().st_size > 0 for path in run.iterdir())
+
+
+@pytest.mark.slow
+def test_tensorboard_reads_back_every_point_at_its_step(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with Trackers(["tensorboard"], tmp_path, {"k": 4}) as trackers:
+        trackers.write(status(2))
+        trackers.write(status(3))
+    (run,) = {path.parent for path in (tmp_path / "tracking").rglob("events.out.tfevents.*")}
+    written = event_accumulator.EventAccumulator(str(run)).Reload()
+    assert [(at.step, at.value) for at in written.Scalars("seed-1/loss")] == [(1, 0.5), (5, 0.25), (9, 0.125)]
+    assert len(written.Tags()["scalars"]) == 8
