@@ -24,8 +24,9 @@ _CURVES = ("loss", "explained_variance", "l0", "dead")
 class Trackers:
     """Hands the curves of a training to trackers; its :meth:`write` is what watches the training, inside a ``with``.
 
-    Files lie below ``FOLDER/tracking``. Weights & Biases stays offline unless the environment says ``WANDB_MODE=online``: settings and
-    curves of a hospital's data leave the machine only when that is asked for.
+    Files lie below ``FOLDER/tracking``. Weights & Biases stays offline unless the environment says ``WANDB_MODE=online``, and MLflow
+    writes to a database there unless ``MLFLOW_TRACKING_URI`` names a server: settings and curves of a hospital's data leave the
+    machine only when that is asked for.
 
     Parameters
     ----------
@@ -66,7 +67,10 @@ class Trackers:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._accelerator = accelerate.Accelerator(cpu=True, log_with=list(self._names), project_dir=str(self._folder))
         wandb = {"dir": str(self._folder), "mode": os.environ.get("WANDB_MODE", "offline")}
-        mlflow = {"logging_dir": str(self._folder / "mlruns")}
+        mlflow = {"logging_dir": (self._folder / "mlruns").resolve().as_uri()}
+        if "mlflow" in self._names and not os.environ.get("MLFLOW_TRACKING_URI"):
+            # of its own accord MLflow writes to the folder that the command was started in
+            importlib.import_module("mlflow").set_tracking_uri(f"sqlite:///{self._folder.resolve() / 'mlflow.db'}")
         kwargs = {name: given for name, given in (("wandb", wandb), ("mlflow", mlflow)) if name in self._names}
         self._accelerator.init_trackers(PROJECT, config=self._settings, init_kwargs=kwargs)
         return self

@@ -1,7 +1,11 @@
 """Curves in trackers: each point once, at its step; what is missing is one line."""
 
 import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 
+import accelerate
 import numpy as np
 import pytest
 
@@ -52,6 +56,25 @@ def test_an_unknown_tracker_and_one_that_is_not_installed_are_one_line(tmp_path,
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None if name == "mlflow" else found(name))
     with pytest.raises(ConfigError, match=r"mlflow is not installed.*pip install mlflow"):
         Trackers(["mlflow"], tmp_path, {})
+
+
+@pytest.mark.parametrize("server", [None, "http://tracking.example"])
+def test_mlflow_writes_to_the_folder_unless_a_server_is_named(tmp_path, monkeypatch, server):
+    told = []
+    monkeypatch.setitem(
+        sys.modules, "mlflow", SimpleNamespace(__spec__=ModuleSpec("mlflow", None), set_tracking_uri=told.append)
+    )
+    monkeypatch.setattr(
+        accelerate,
+        "Accelerator",
+        lambda **_: SimpleNamespace(init_trackers=lambda *_, **__: None, end_training=lambda: None),
+    )
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    with Trackers(["mlflow"], tmp_path, {}):
+        pass
+    assert told == ([] if server else [f"sqlite:///{tmp_path.resolve()}/tracking/mlflow.db"])
 
 
 @pytest.mark.slow
