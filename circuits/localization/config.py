@@ -31,6 +31,9 @@ class MapConfig:
     reference: Annotated[Reference, "what stands for an absent pixel: blur, mean (of the images) or black"] = "blur"
     blur_share: Annotated[float, "standard deviation of the blur, as a share of the input's height"] = 0.1
     steps: Annotated[int, "points on the way of integrated gradients"] = 24
+    tile_mm: Annotated[
+        float | None, "side of the square tiles that deletion and insertion take away [mm]; single pixels by default"
+    ] = None
     window_share: Annotated[float, "side of an occluding square, as a share of the input's height"] = 0.125
     conv_gamma: Annotated[float, "lrp: gamma of convolutions; 0 is the epsilon rule"] = 0.25
     linear_gamma: Annotated[float, "lrp: gamma of linear layers; 0 is the epsilon rule"] = 0.05
@@ -44,6 +47,8 @@ class MapConfig:
         for name in ("blur_share", "window_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name):g}: it must be above 0 and at most 1")
+        if self.tile_mm is not None and not self.tile_mm > 0:
+            raise ConfigError(f"tile_mm is {self.tile_mm:g}: it must be above 0")
         for name in ("steps", "rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")

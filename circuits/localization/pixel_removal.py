@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from circuits.localization.explained import Explained
 from circuits.localization.localizing import maps_of
 from circuits.localization.map_methods import MapMethod
 from circuits.localization.maps import RelevanceMaps
+from circuits.localization.shown_images import ShownImages
+from mechinterp.errors import ImagesError
 from mechinterp.progress import SILENT, Progress
 
 SHARES: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -54,14 +56,28 @@ class RemovalScores:
 def remove_pixels(explained: Explained, maps: RelevanceMaps, *, progress: Progress = SILENT) -> RemovalScores:
     """Take pixels away and put them in, in a map's order, in bounded memory.
 
+    With ``explained.config.tile_mm`` whole square tiles go, in the order of their mean relevance [1]_. Single pixels that
+    are taken away here and there spoil every fine texture of an image at once, so that no map of fine structures does
+    better than a random order; a tile spoils what lies in it.
+
     Parameters
     ----------
     explained
-        The metric, and the reference image.
+        The metric, the reference image, and the size of a tile.
     maps
         Whose order is followed; equal values in a fixed random order.
     progress
         Told of every image.
+
+    Raises
+    ------
+    ImagesError
+        If tiles have a size in millimetres and an image has no spacing.
+
+    References
+    ----------
+    .. [1] Samek et al. Evaluating the visualization of what a deep neural network has learned. IEEE TNNLS 2017: tiles of
+       9 × 9 pixels.
 
     """
     shown = maps.shown
@@ -70,12 +86,14 @@ def remove_pixels(explained: Explained, maps: RelevanceMaps, *, progress: Progre
     found = np.full((4, len(maps)), np.nan)
     drawn = np.random.default_rng(explained.config.seed)
     for i in progress.track(range(len(maps)), f"removing pixels by {maps.method}", len(maps)):
-        values = maps.values[i].ravel()
+        tile = _tiles(shown, i, explained.config.tile_mm)
+        held = np.bincount(tile)
+        values = np.bincount(tile, maps.values[i].ravel()) / held
         # whatever ties there are must not be broken by the place in the image
         order = np.lexsort((drawn.random(len(values)), -values))
         rank = np.empty(len(values))
-        rank[order] = (np.arange(len(values)) + 0.5) / len(values)
-        first = torch.from_numpy(rank.reshape(1, 1, *maps.values[i].shape)).to(shown.x)
+        rank[order] = (np.cumsum(held[order]) - held[order] / 2) / len(tile)
+        first = torch.from_numpy(rank[tile].reshape(1, 1, *maps.values[i].shape)).to(shown.x)
         taken = first < torch.from_numpy(shares).to(shown.x)[:, None, None, None]
         x = shown.x[i : i + 1]
         absent = explained.absent(x)
@@ -87,6 +105,25 @@ def remove_pixels(explained: Explained, maps: RelevanceMaps, *, progress: Progre
         found[2, i] = (deleted[0] - deleted[few]).mean()
         found[3, i] = (deleted[0] - inserted[few]).mean()
     return RemovalScores(*found)
+
+
+def _tiles(shown: ShownImages, i: int, side_mm: float | None) -> Int[NDArray[np.int64], " pixel"]:
+    """Return the tile of every pixel of an input, numbered from 0; each pixel its own where tiles have no size."""
+    rows, columns = shown.x.shape[2:]
+    if side_mm is None:
+        return np.arange(rows * columns)
+    spacing = shown.spacing_mm[i]
+    if spacing is None:
+        raise ImagesError(
+            f"image '{shown.ids[i]}' has no spacing: tiles of {side_mm:g} mm cannot be cut; leave tile_mm out"
+        )
+    down, across = (
+        # a pixel's middle decides; where a tile is smaller than a pixel, every pixel is one
+        np.unique(np.floor((np.arange(n) + 0.5) * scale * mm / side_mm), return_inverse=True)[1]
+        for n, scale, mm in zip((rows, columns), shown.placements[i].scale, spacing, strict=True)
+    )
+    found: NDArray[np.int64] = (down[:, None] * (across.max() + 1) + across).ravel()
+    return found
 
 
 def infidelity_of(

@@ -117,6 +117,9 @@ class StudyCase:
         A quantity that the answer must not follow, ``None`` where there is none.
     structures
         Masks on which the answer should rest.
+    removed_mm
+        Side of the square tiles that are deleted, by relevance and at random, to test a map [mm]; ``None`` deletes single
+        pixels, which spoils fine structures wherever they lie.
     marks
         Burnt-in marks on which it must not rest.
     sites
@@ -148,6 +151,7 @@ class StudyCase:
     folder_layout: str
     circuit: CircuitSize = CircuitSize()
     bystander: ChangedQuantity | None = None
+    removed_mm: float | None = None
     study_settings: Mapping[str, float] = field(default_factory=dict, hash=False)
     quick_settings: Mapping[str, float] = field(default_factory=dict, hash=False)
 

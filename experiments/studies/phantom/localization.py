@@ -5,6 +5,7 @@ from __future__ import annotations
 from circuits.localization import LocalizationConfig, localization_table
 from experiments.report import ElementEvidence, PlannedTest
 from experiments.studies.phantom.bench import StudyBench
+from experiments.studies.phantom.case import StudyCase
 from mechinterp.claims import Bound
 
 ELEMENT = "localization"
@@ -22,7 +23,7 @@ def planned(bench: StudyBench) -> tuple[PlannedTest, ...]:
         PlannedTest(
             ELEMENT, FOUND,
             f"layer-wise relevance propagation of the answer on confirmation images with a lesion, against the masks of "
-            f"{' and '.join(bench.structures)}",
+            f"{' and '.join(bench.structures)}{_by_tiles(bench.case)}",
             "area under precision and recall over pixels, above the strongest baseline",
             "the whole interval above the strongest of edge detector, centre prior and random map", CONTROLS, BEYOND,
         ),
@@ -40,7 +41,7 @@ def confirm(bench: StudyBench) -> ElementEvidence:
         truth=bench.structures, methods=(METHOD,), ground_truth=bench.patients.truth_known, levels=("pixel",),
         config=LocalizationConfig(
             most_images=sizes.localized, faithful_images=sizes.localized // 2, random_images=sizes.localized // 2,
-            stages=3, seed=bench.config.seed,
+            stages=3, tile_mm=bench.case.removed_mm, seed=bench.config.seed,
         ),
         progress=bench.progress,
     )  # fmt: skip
@@ -49,3 +50,7 @@ def confirm(bench: StudyBench) -> ElementEvidence:
         "A map that lies on the lesions does not say by which quantity they act.",
     )
     return ElementEvidence(ELEMENT, (table.claim(METHOD, test=FOUND),), limits)
+
+
+def _by_tiles(case: StudyCase) -> str:
+    return "" if case.removed_mm is None else f"; deleted are tiles of {case.removed_mm:g} mm"

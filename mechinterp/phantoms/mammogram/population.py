@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from mechinterp.errors import ConfigError
-from mechinterp.phantoms.mammogram.parameters import SCANNERS, MammogramParameters
+from mechinterp.phantoms.mammogram.parameters import SCANNERS, SPICULATED_FROM, MammogramParameters
 from mechinterp.phantoms.random_streams import Identity
 from mechinterp.phantoms.studies import PhantomStudy, draw_study
 
@@ -33,6 +33,13 @@ class MammogramStudy(PhantomStudy):
         float, "density of the densest breasts [%]: in dense tissue findings are hard to see"
     ] = 80.0
     conspicuity: Annotated[float, "factor on the contrast of masses and calcifications, 0.5 to 1.5"] = 1.0
+    least_spiculation: Annotated[float, "spiculation of the smoothest suspicious mass, 0.25 to 0.9"] = 0.32
+    finest_mm: Annotated[float, "mean size of the finest calcifications [mm], 0.3 to 0.9"] = 0.5
+    mark_share: Annotated[
+        float | None,
+        "share of the images that bear each burnt-in mark, whatever they show; by default all bear laterality and view, and "
+        "none another",
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,6 +47,12 @@ class MammogramStudy(PhantomStudy):
             raise ConfigError(f"densest_percent is {self.densest_percent:g}: give 10 to 80")
         if not 0.5 <= self.conspicuity <= 1.5:
             raise ConfigError(f"conspicuity is {self.conspicuity:g}: give 0.5 to 1.5")
+        if not SPICULATED_FROM <= self.least_spiculation <= 0.9:
+            raise ConfigError(f"least_spiculation is {self.least_spiculation:g}: give {SPICULATED_FROM:g} to 0.9")
+        if not 0.3 <= self.finest_mm <= 0.9:
+            raise ConfigError(f"finest_mm is {self.finest_mm:g}: give 0.3 to 0.9")
+        if self.mark_share is not None and not 0 <= self.mark_share <= 1:
+            raise ConfigError(f"mark_share is {self.mark_share:g}: give 0 to 1")
 
 
 def sample_mammograms(study: MammogramStudy) -> tuple[list[MammogramParameters], list[Identity], list[str]]:
@@ -53,7 +66,12 @@ def sample_mammograms(study: MammogramStudy) -> tuple[list[MammogramParameters],
     """
 
     def draw(who: Identity, illness: float) -> dict[str, Any]:
-        return _breast(who, study.densest_percent) | _exposure(who) | _finding(who, illness, study)
+        return (
+            _breast(who, study.densest_percent)
+            | _exposure(who)
+            | _finding(who, illness, study)
+            | _marks(who, study.mark_share)
+        )
 
     parameters, identities, of_image = draw_study(study, draw, lambda p: MammogramParameters(**p).suspicious)
     return [MammogramParameters(**p) for p in parameters], identities, of_image
@@ -87,6 +105,14 @@ def _exposure(who: Identity) -> dict[str, Any]:
     }
 
 
+def _marks(who: Identity, share: float | None) -> dict[str, Any]:
+    """Draw each mark by itself: what an image shows has no part in it."""
+    if share is None:
+        return {}
+    drawn = who.of_image("marks").random(len(MammogramStudy.MARKS)) < share
+    return {mark: int(there) for mark, there in zip(MammogramStudy.MARKS, drawn, strict=True)}
+
+
 def _finding(who: Identity, illness: float, study: MammogramStudy) -> dict[str, Any]:
     """Draw what is found: what and where by patient, how large by patient and a little by image."""
     patient, image = who.of_patient("finding"), who.of_image("finding")
@@ -98,10 +124,10 @@ def _finding(who: Identity, illness: float, study: MammogramStudy) -> dict[str, 
         "calcification_from_nipple_mm": patient.uniform(18, 65),
         "calcification_up_mm": patient.uniform(-32, 32),
         "calcification_contrast": study.conspicuity * patient.uniform(0.6, 1.0),
-        "calcification_size_mm": patient.uniform(0.5, 0.95),
+        "calcification_size_mm": patient.uniform(study.finest_mm, 0.95),
     }
     diameter = patient.uniform(11, 30) * float(np.exp(image.normal(0, 0.06)))
-    spiculation, count = patient.uniform(0.32, 0.95), int(patient.integers(8, 28))
+    spiculation, count = patient.uniform(study.least_spiculation, 0.95), int(patient.integers(8, 28))
     extent, smooth, few = patient.uniform(6, 18), patient.uniform(0.0, 0.15), int(patient.integers(1, 5))
     wide = patient.uniform(26, 45)
     if illness >= SUSPICIOUS_FROM:
