@@ -31,7 +31,7 @@ class ConsoleProgress:
         if total is None and isinstance(items, Sequence):
             total = len(items)
         if not self.console.is_terminal:
-            self.console.print(f"  {description}" + (f" ({total})" if total else ""), highlight=False, markup=False)
+            self.note(f"  {description}" + (f" ({total})" if total else ""))
             yield from items
             return
         with RichBars(
@@ -48,8 +48,8 @@ class ConsoleProgress:
                 bars.advance(task)
 
     def note(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(text, highlight=False, markup=False)
+        """Print one line; where stderr is no terminal it stays one, so that a log can be searched."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
 
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:

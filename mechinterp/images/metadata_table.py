@@ -70,20 +70,12 @@ def read_rows(path: Path, is_wanted: Callable[[Path], bool], suffixes: Sequence[
         If it cannot be read, or a row names no image below the folder; row and remedy are named.
 
     """
-    columns, rows = _csv(path) if path.suffix == ".csv" else _parquet(path)
+    columns, rows = read_cells(path)
     if "file_name" not in columns:
         raise ImagesError(f"{path} has no column 'file_name': {nearest('file_name', columns)}")
-    if len(set(columns)) != len(columns) or "" in columns:
-        raise ImagesError(f"{path} names a column twice, or not at all: every column needs a name of its own")
-    if not rows:
-        raise ImagesError(f"{path} has no rows: name one image in each")
-    _rename(columns, rows, "group", GROUPS)
-    _rename(columns, rows, "case", CASES)
     masks = [c for c in columns if is_mask_column(c)]
     lines: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise ImagesError(f"{path}, row {line} does not have {len(columns)} cells: quote values that hold a comma")
         where = f"{path}, row {line}"
         row["file_name"] = _safe_name(row["file_name"], path.parent, where, is_wanted, suffixes)
         for column in masks:
@@ -96,6 +88,36 @@ def read_rows(path: Path, is_wanted: Callable[[Path], bool], suffixes: Sequence[
                 f"{where}: image '{row['file_name']}' stands in row {earlier} already: remove one of them"
             )
     return rows
+
+
+def read_cells(path: Path) -> tuple[list[str], list[Row]]:
+    """Read a table's columns and rows as words, whatever its rows are of.
+
+    Returns
+    -------
+    columns
+        Their names. One of :data:`GROUPS` is called ``group``, and one of :data:`CASES` ``case``, where there is none of
+        that name.
+    rows
+        Column to word, with empty words where a value is missing.
+
+    Raises
+    ------
+    ImagesError
+        If it cannot be read, has no rows, or a row has too few or too many cells.
+
+    """
+    columns, rows = _csv(path) if path.suffix == ".csv" else _parquet(path)
+    if len(set(columns)) != len(columns) or "" in columns:
+        raise ImagesError(f"{path} names a column twice, or not at all: every column needs a name of its own")
+    if not rows:
+        raise ImagesError(f"{path} has no rows: name one image in each")
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ImagesError(f"{path}, row {line} does not have {len(columns)} cells: quote values that hold a comma")
+    _rename(columns, rows, "group", GROUPS)
+    _rename(columns, rows, "case", CASES)
+    return columns, rows
 
 
 def is_mask_column(column: str) -> bool:

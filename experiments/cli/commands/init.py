@@ -141,13 +141,16 @@ def _looked_at(model: VisionModel | None, images: ImageSet | None) -> list[str]:
     found = list(images.notes)
     if images.groups is None:
         found.append(
-            "no column says which images are one patient's (`group`): every image counts as a patient of its own"
+            "no column of a metadata.csv says which images are one patient's (`group`): every image counts as a patient of its "
+            "own"
         )
     if images.splits is None:
-        found.append("no column says which images the model was fitted to (`split`: train, test): all are judged alike")
+        found.append(
+            "no column of a metadata.csv says which images the model was fitted to (`split`: train, test): all are judged alike"
+        )
     labels = sorted({label for label in images.labels or () if label is not None})
     if not labels:
-        found.append("no column `label`: whether the model does its task cannot be checked")
+        found.append("no column `label` of a metadata.csv: whether the model does its task cannot be checked")
     elif model is not None and not set(labels) <= set(model.class_names):
         found.append(
             f"the labels ({', '.join(labels[:6])}) are not the model's classes ({', '.join(list(model.class_names)[:6])}): whether "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.errors import MissingDependencyError, UnreadableImageError
+from mechinterp.images.metadata_table import TABLES
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 _PREAMBLE = 128
@@ -35,6 +36,7 @@ UNREADABLE = (
     ImportError,
 )
 
+BESIDE = (*TABLES, "dataset.yaml")  # what says more of the files beside it
 IDENTITY_TAGS = (
     "PatientID",
     "IssuerOfPatientID",
@@ -148,7 +150,7 @@ def find_files(root: Path) -> Found:
             continue
         if looks_like_dicom(path):
             files.append(path)
-        else:
+        elif path.parent != root or path.name not in BESIDE:
             others += 1
     return Found(tuple(files), others)
 

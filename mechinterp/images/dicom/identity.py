@@ -21,6 +21,9 @@ class Identity:
         The study; ``None`` where it has no UID.
     series, instance
         The same of the series and of the file; empty where it has no UID.
+    patient_number
+        The same of the patient id alone, whoever issued it, as a table beside the files would name the patient; empty
+        where there is none.
 
     """
 
@@ -28,6 +31,7 @@ class Identity:
     case: str | None
     series: str
     instance: str
+    patient_number: str = ""
 
 
 def identity_of(header: Any, pseudonyms: Pseudonyms) -> Identity:
@@ -59,7 +63,13 @@ def identity_of(header: Any, pseudonyms: Pseudonyms) -> Identity:
         case=pseudonyms("study", study) if study else None,
         series=pseudonyms("series", series) if series else "",
         instance=pseudonyms("instance", instance) if instance else "",
+        patient_number=named_patient(patient, pseudonyms) if patient else "",
     )
+
+
+def named_patient(patient: str, pseudonyms: Pseudonyms) -> str:
+    """Return the name that stands for a patient id, as headers without an issuer have it."""
+    return pseudonyms("patient", patient, "")
 
 
 def names_its_patient(header: Any) -> bool:

@@ -20,6 +20,7 @@ from mechinterp.images.dicom.headers import Found, find_files
 from mechinterp.images.dicom.pixels import read_frame
 from mechinterp.images.dicom.segmentation import SegmentFrame, read_segments
 from mechinterp.images.dicom.stacks import Stack, stacks_of
+from mechinterp.images.dicom.table_rows import DicomTable
 from mechinterp.images.findings import Flag, SetAside
 from mechinterp.images.image_set import ImageSet, Masks
 from mechinterp.images.pseudonyms import key_setting, pseudonyms
@@ -39,7 +40,7 @@ def from_dicom(
     volumes: bool = False,
     label: str | None = None,
     key: str | Path | None = None,
-    name: str = "DICOM",
+    name: str | None = None,
     licence: str | None = None,
     look_for_faces: bool = False,
     progress: Progress = SILENT,
@@ -49,6 +50,10 @@ def from_dicom(
     Pixels are physical: the modality's rescale or look-up table is applied (HU in CT, Gy, Bq/mL), ``MONOCHROME1`` is
     turned round so that large is bright, palettes and YCbCr become RGB. Every frame is an image, in the order of
     patient, examination, series and position along the series. Segmentations in the folder become their images' masks.
+
+    A ``metadata.csv`` or ``metadata.parquet`` in the folder gives what no header holds, label, split and attributes, by
+    file, by folder of a series or by patient (:class:`mechinterp.images.dicom.table_rows.DicomTable`); then its rows are
+    the images, as in a folder of pictures.
 
     No identifying tag leaves the reader. Group (patient), case (study) and the images' names are keyed hashes
     (:mod:`mechinterp.images.pseudonyms`); dates and free text are never read, and files are called by number.
@@ -65,11 +70,12 @@ def from_dicom(
         Stack the slices of each series into one volume, depth × height × width: from the feet up, each plane with the
         front at its top and the patient's left at the image's left, whatever plane it was taken in.
     label
-        Class of all images.
+        Class of all images; without it, the table's.
     key
         See :func:`mechinterp.images.pseudonyms.pseudonyms`.
     name, licence
-        What is shown on pages. The folder's name is not taken: it is often a patient's.
+        What is shown on pages; without them, what ``dataset.yaml`` says. The folder's name is not taken: it is often a
+        patient's.
     look_for_faces
         Flag series of slices from which a head with its face can be put together; reads all of them.
     progress
@@ -84,7 +90,7 @@ def from_dicom(
     Raises
     ------
     ImagesError
-        If there is no DICOM file, or none with an image.
+        If there is no DICOM file, none with an image, or the table's rows are not of these files.
     ConfigError
         If there is no such window, or it is in HU and no image is.
     MissingDependencyError
@@ -99,11 +105,17 @@ def from_dicom(
     found = find_files(root)
     if not found.files:
         raise ImagesError(f"{root} holds no DICOM file (looked for 'DICM' after 128 bytes, and for .dcm, .dicom, .ima)")
-    listing = list_frames(found, pseudonyms(key), progress)
+    names = pseudonyms(key)
+    table = DicomTable.beside(root, names)
+    if chosen is None and table is not None:
+        chosen = table.description.intensity_range
+    listing = list_frames(found, names, progress)
     if not listing.frames:
         said = [f"{s.name}: {s.reason}" for s in listing.set_aside[:1]] or ["only segmentations, of images not here"]
         raise ImagesError(f"none of the {len(found.files)} DICOM files of {root} holds an image ({said[0]})")
-    stacks, gaps = stacks_of(listing.frames, volumes=volumes)
+    every, gaps = stacks_of(listing.frames, volumes=volumes)
+    stacks = every if table is None else table.kept(every)
+    left_out = len(every) - len(stacks)
     ranges, unread, unreadable = _ranges(stacks, chosen, window, found)
     kept = [(s, r) for s, r in zip(stacks, ranges, strict=True) if r is not None]
     if not kept:
@@ -111,7 +123,7 @@ def from_dicom(
     stacks = [s for s, _ in kept]
     settings = {"window": window, "volumes": volumes or None, "label": label, "name": name, "licence": licence}
     frames = [s.frames[0] for s in stacks]
-    return ImageSet(
+    images = ImageSet(
         ids=tuple(s.name for s in stacks),
         read=partial(_read, tuple(stacks)),
         spacing_mm=tuple(s.spacing_mm for s in stacks),
@@ -132,9 +144,10 @@ def from_dicom(
             **{k: v for k, v in settings.items() if v is not None},
             **key_setting(key),
         },
-        name=name,
-        licence=licence,
+        name=name or (None if table is None else table.description.name) or "DICOM",
+        licence=licence or (None if table is None else table.description.licence),
     )
+    return images if table is None else table.described(images, stacks, left_out, names)
 
 
 def _read(stacks: Sequence[Stack], i: int) -> NDArray[Any]:

@@ -61,13 +61,13 @@ def test_init_says_what_the_images_lack_for_a_whole_report(scans, tmp_path, caps
     assert run("init", "a.toml", "--model", MODEL, "--images", "scans", "--weights", "random") == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "labels (a, b) are not the model's classes (healthy, <script>" in said
-    assert "no column says which images the model was fitted to" in said
+    assert "no column of a metadata.csv says which images the model was fitted to" in said
     assert "one patient's" not in said
     (scans / "metadata.csv").unlink()
     assert run("init", "b.toml", "--model", MODEL, "--images", "scans", "--weights", "random") == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "every image counts as a patient of its own" in said
-    assert "no column `label`" in said
+    assert "no column `label` of a metadata.csv" in said
 
 
 def test_the_attribute_asked_for_is_probed_first_and_a_misspelt_one_is_told(scans, tmp_path, capsys, monkeypatch):

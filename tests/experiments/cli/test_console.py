@@ -33,3 +33,9 @@ def test_json_is_one_object_without_nan(capsys):
 def test_a_piped_table_keeps_rows_whole(capsys):
     emit_table({}, "title", ["name"], [["x" * 120]], as_json=False)
     assert "x" * 120 in capsys.readouterr().out
+
+
+def test_a_note_in_a_log_file_is_one_line_however_long(capsys):
+    said = "a sentence that goes on and on " * 20
+    ConsoleProgress().note(said)
+    assert capsys.readouterr().err == said + "\n"
