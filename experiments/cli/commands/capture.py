@@ -46,8 +46,12 @@ def run(
     max_bad: MaxBadFlag = "10%",
     check: CheckFlag = True,
     fit: Annotated[
-        Literal["pad", "stretch", "crop"],
-        typer.Option("--fit", help="pad, stretch or crop images into the model's input"),
+        Literal["pad", "stretch", "crop", "model"],
+        typer.Option(
+            "--fit",
+            help="how images are brought to the model's input, as it was trained: pad keeps proportions, stretch gives them "
+            "up, crop cuts, model does as the model's own processor",
+        ),
     ] = "pad",
     append: Annotated[bool, typer.Option("--append", help="add these images to a finished store")] = False,
     engine: Annotated[
@@ -88,6 +92,7 @@ def run(
     from mechinterp.images.findings import write_set_aside
     from mechinterp.images.opening import open_images
     from mechinterp.images.preparation import Preparation
+    from mechinterp.images.proportions import note_of_proportions
     from mechinterp.models.loading import load_model
     from mechinterp.store.storage import is_remote
 
@@ -109,7 +114,8 @@ def run(
     opened = open_images(images, window=window, key=key, max_bad=max_bad if check else None, progress=progress)
     if split is not None:
         opened = opened.of_split(split)
-    for sentence in opened.notes:
+    notes = [*opened.notes, *filter(None, [note_of_proportions(opened, loaded.contract, preparation)])]
+    for sentence in notes:
         progress.note(sentence)
     if not is_remote(out):
         write_set_aside(Path(out).parent / "set_aside.json", opened)
@@ -130,7 +136,7 @@ def run(
             hash=store.hash,
             images_n=len(store),
             coverage={name: store.coverage(name) for name in store.sites},
-            notes=list(opened.notes),
+            notes=notes,
             set_aside=len(opened.set_aside),
         )
     text = f"{len(store)} images, {len(store.sites)} site(s) in {out}" + (

@@ -30,6 +30,7 @@ _CONFIG = """\
 [capture]
 model = {model}
 {weights}images = {images}
+fit = "pad"  # in their proportions, with black borders; stretch, crop or model: as the model was trained
 {sites}outputs = true  # the logits too: pages and circuits need them
 out = "{run}/activations"
 
@@ -136,9 +137,18 @@ def _active(model: VisionModel | None, site: str) -> int:
 
 def _looked_at(model: VisionModel | None, images: ImageSet | None) -> list[str]:
     """Return what the images lack for a whole report, a sentence each."""
+    from mechinterp.errors import MechinterpError
+    from mechinterp.images.preparation import Preparation
+    from mechinterp.images.proportions import note_of_proportions
+
     if images is None:
         return []
     found = list(images.notes)
+    if model is not None:
+        try:
+            found += filter(None, [note_of_proportions(images, model.contract, Preparation())])
+        except MechinterpError as error:
+            found.append(str(error))
     if images.groups is None:
         found.append(
             "no column of a metadata.csv says which images are one patient's (`group`): every image counts as a patient of its "

@@ -147,3 +147,19 @@ def test_files_that_cannot_be_meant_are_refused(tmp_path, text, words):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read .*no\.toml"):
         read_stages(tmp_path / "no.toml")
+
+
+def test_init_says_how_images_are_fitted_and_goes_on_where_one_cannot_be_read(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (scans / "metadata.csv").unlink()
+    for picture in scans.rglob("*.png"):
+        with Image.open(picture) as opened:
+            opened.resize((96, 32)).save(picture)
+    asked = ("--model", MODEL, "--images", "scans", "--weights", "random")
+    assert run("init", "a.toml", *asked) == 0
+    assert "of the input stay black; was the model trained so?" in capsys.readouterr().err
+    assert 'fit = "pad"' in (tmp_path / "a.toml").read_text()
+    first = min(scans.rglob("*.png"))
+    first.write_bytes(first.read_bytes()[:80])
+    assert run("init", "b.toml", *asked) == 0
+    assert (tmp_path / "b.toml").exists()
