@@ -75,7 +75,8 @@ class ModelCheck:
     calibration_error
         Expected calibration error: mean distance of stated and observed frequency.
     brier, brier_reference
-        Mean squared error of the probabilities, and that of always stating the observed frequency.
+        Mean squared error of the probability (of more than two classes summed over them), and that of always stating the
+        observed frequency.
     out_of_distribution
         The check, or ``None``.
     trained

@@ -54,7 +54,8 @@ def check_classifier(
     -------
     ModelCheck
         AUROC (with more than two classes the mean over classes, each against the rest), its interval, expected calibration
-        error and Brier score. Without a value where the images are all of one class.
+        error and Brier score (of two classes the mean squared error of one probability, 0 to 1; of more the sum over classes, 0
+        to 2). Without a value where the images are all of one class.
 
     Raises
     ------
@@ -88,8 +89,8 @@ def check_classifier(
         n_images=len(truth),
         n_groups=len(groups_to_positions(groups)[0]) if units_are_patients else 1,
         calibration_error=expected_calibration_error(p, truth),
-        brier=float(np.square(p - one_hot).sum(1).mean()),
-        brier_reference=float(np.square(one_hot.mean(0) - one_hot).sum(1).mean()),
+        brier=_brier(p, one_hot),
+        brier_reference=_brier(one_hot.mean(0), one_hot),
         out_of_distribution=out_of_distribution,
         trained=trained,
         note="" if measurable else "all images are of one class, so nothing can be told apart",
@@ -177,6 +178,12 @@ def distance_check(
         detail=f"{share:.0%} of {len(judged)} images lie farther out than 95% of unseen images of {len(labels)} known {units}; "
         "5% is expected where nothing differs",
     )
+
+
+def _brier(p: NDArray[np.float64], one_hot: Float[NDArray[np.float64], "image class"]) -> float:
+    """Return the Brier score; both probabilities of two classes say the same, which counts once, as everywhere else here."""
+    score = float(np.square(p - one_hot).sum(1).mean())
+    return score / 2 if one_hot.shape[1] == 2 else score
 
 
 def _area(scores: NDArray[np.float64], ones: NDArray[np.bool_]) -> float:

@@ -33,7 +33,22 @@ def test_a_good_model_does_its_task_and_shuffled_labels_are_at_chance(signal, st
     check = check_classifier(np.stack([1 - p, p], 1), truth, np.repeat(np.arange(60), 2), task="t", n_boot=200)
     assert check.state == state
     assert (check.n_images, check.n_groups) == (120, 60)
-    assert check.brier_reference == pytest.approx(0.5, abs=0.02)
+    assert check.brier_reference == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_brier_score_is_scikit_learns():
+    from sklearn.metrics import brier_score_loss
+
+    rng = np.random.default_rng(4)
+    for n_classes in (2, 3):
+        p, truth = rng.dirichlet(np.ones(n_classes), 60), np.arange(60) % n_classes
+        check = check_classifier(p, truth, list(range(60)), task="t", n_boot=100)
+        told = p[:, 1] if n_classes == 2 else p
+        assert check.brier == pytest.approx(brier_score_loss(truth, told))
+        frequency = np.full_like(p, 1 / n_classes)
+        assert check.brier_reference == pytest.approx(
+            brier_score_loss(truth, frequency[:, 1] if n_classes == 2 else frequency)
+        )
 
 
 def test_one_class_or_one_subject_cannot_be_checked():
