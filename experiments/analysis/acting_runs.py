@@ -63,7 +63,11 @@ class Opened:
 
     @property
     def caution(self) -> list[str]:
-        """What p-values and intervals cannot know; nothing where patients are named."""
+        """What p-values and intervals cannot know, and whom they leave out; nothing where every image has patient and label."""
+        return [*self._whose, *unlabelled_words(sum(label is None for label in self.images.labels or ()))]
+
+    @property
+    def _whose(self) -> list[str]:
         if self.units_are_patients:
             return []
         if self.images.groups is None:
@@ -72,12 +76,17 @@ class Opened:
             ]
         return ["The images are parts of one subject: its blocks are no patients, so nothing here holds beyond it."]
 
+    def labelled(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of some images that have a label; of the others nobody knows whether they show the target."""
+        labels = self.images.labels
+        return rows if labels is None else rows[np.array([labels[i] is not None for i in rows], dtype=bool)]
+
     def patients(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the patients of some images; each image its own where nobody said."""
         return patients_of_rows(self.images, rows)
 
     def truth(self, rows: NDArray[np.int64], target: str, label: str | None) -> NDArray[np.bool_]:
-        """Return which images truly show the target: those of its label, which is the class's name unless told.
+        """Return which of some labelled images truly show the target: those of its label, the class's name unless told.
 
         Raises
         ------
@@ -88,7 +97,7 @@ class Opened:
         if self.images.labels is None:
             raise ConfigError("the run's images have no labels: use of a feature is measured on the truth; give labels")
         wanted = label or _name(self.model, target)
-        names = sorted({str(n) for n in self.images.labels})
+        names = sorted({n for n in self.images.labels if n is not None})
         if wanted not in names:
             raise ConfigError(
                 f"no image is labelled '{wanted}': say with --label which label is the target ({', '.join(names)})"
@@ -153,10 +162,10 @@ def search_run(
     values: NDArray[Any]
     if environment == "split" and images.splits is not None:
         values = np.asarray(images.splits)
-        rows = np.arange(len(images))
+        rows = opened.labelled(np.arange(len(images)))
     else:
         column = opened.column("--environment", environment)
-        rows = rows_of_split(images, split)
+        rows = opened.labelled(rows_of_split(images, split))
         rows = rows[np.isfinite(column[rows])]
         values = np.array([f"{environment} {v:g}" for v in column])
     rows = spread(rows, most_images)
@@ -187,11 +196,11 @@ def edit_run(
     parts = {}
     for split in ("validation", "test"):
         known_split = split in (opened.images.splits or ())
-        rows = rows_of_split(opened.images, split) if known_split else np.arange(0)
+        rows = opened.labelled(rows_of_split(opened.images, split) if known_split else np.arange(0))
         parts[split] = rows[np.isfinite(column[rows])]
         if not len(parts[split]):
             raise ConfigError(
-                f"the run's images have no split '{split}': an edit is chosen on validation and billed on test"
+                f"the run has no labelled image of a split '{split}': an edit is chosen on validation and billed on test"
             )
 
     # over what is no patient there is no interval
@@ -247,6 +256,11 @@ def write_bill(edited: EditedModel, bill: EditBill, out: Path, caution: Sequence
     shown = Shown("Loss of every class with and without the shortcut", bill.figure(), "Lower is better.")
     write_single_page(out / "edit.html", f"Bill of the edit '{bill.method}'", lines, [shown])
     return {name: str(out / name) for name in ("edit.json", "edit.html")}
+
+
+def unlabelled_words(n: int) -> list[str]:
+    """Return what is said where so many images have no label; nothing where all have one."""
+    return [f"{n} image{'s have' if n > 1 else ' has'} no label: left out, since nobody knows the truth."] if n else []
 
 
 def interval_words(interval: Interval) -> str:

@@ -186,7 +186,7 @@ def find_in_run(
     model, images = opened.model, opened.images
     chosen = rows_of_split(images, split)
     if only is not None:
-        chosen = _answered(opened, chosen, only)
+        chosen = answered_rows(opened, chosen, only)
     chosen = spread(chosen, most_images)
     found_on, tested_on = _halves(images, chosen)
     # one set of nodes a site: of several seeds the first, and none where neurons were asked for
@@ -206,7 +206,7 @@ def find_in_run(
         circuit = replace(circuit, claim={**circuit.claim, "only": only})
     if not circuit.edges:
         return circuit, _nothing(circuit)
-    labels = [str(images.labels[i]) for i in tested_on] if images.labels else None
+    labels = [images.labels[i] or "no label" for i in tested_on] if images.labels else None
     between_neurons = None
     if by_site:
         progress.note("the circuit between the same sites' neurons")
@@ -277,6 +277,39 @@ def circuit_sentences(graph: FeatureGraph, tested: Faithfulness, possible: int) 
     return lines
 
 
+def answered_rows(opened: Opened, chosen: np.ndarray, only: str) -> np.ndarray:
+    """Return the images whose label the model answers (``right``), or those whose it does not (``wrong``).
+
+    Images without a label are neither.
+
+    Raises
+    ------
+    ConfigError
+        If a label is none of the model's classes, or no image is left.
+
+    """
+    images, names = opened.images, opened.model.class_names
+    if only not in {"right", "wrong"}:
+        raise ConfigError(f"--only is '{only}': it must be right or wrong")
+    truth = images.labels or ()
+    labels = {n for n in truth if n is not None}
+    if not labels or labels - set(names):
+        of = f"the label '{sorted(labels - set(names))[0]}' is not" if labels else "no label of the images is"
+        raise ConfigError(f"{of} one of the model's classes ({', '.join(names)}): right and wrong cannot be told")
+    # nobody knows whether an answer to an image without a label is right
+    chosen = np.array([i for i in chosen if truth[i] is not None], dtype=np.int64)
+    said: list[bool] = []
+    for start in range(0, len(chosen), 64):
+        rows = chosen[start : start + 64]
+        with torch.no_grad():
+            answers = opened.model.logits(opened.batch(rows.tolist()).x).argmax(1).tolist()
+        said += [names[a] == truth[i] for a, i in zip(answers, rows.tolist(), strict=True)]
+    found: np.ndarray = chosen[np.asarray(said) == (only == "right")]
+    if not len(found):
+        raise ConfigError(f"the model answers no image {only}: there is no circuit to find")
+    return found
+
+
 def model_of_run(store: ActivationStore) -> VisionModel:
     """Load the model that a store was captured from, and refuse another one in its place."""
     from mechinterp.models.loading import load_model
@@ -296,27 +329,6 @@ def prepared_images(model: VisionModel, images: ImageSet, preparation: Any) -> A
     from mechinterp.images.preparation import Preparation
 
     return model.prepare([images[i] for i in range(len(images))], Preparation(**preparation))
-
-
-def _answered(opened: Opened, chosen: np.ndarray, only: str) -> np.ndarray:
-    """Return the images whose label the model answers (``right``), or those whose it does not (``wrong``)."""
-    images, names = opened.images, opened.model.class_names
-    if only not in {"right", "wrong"}:
-        raise ConfigError(f"--only is '{only}': it must be right or wrong")
-    if images.labels is None or not {str(n) for n in images.labels} & set(names):
-        raise ConfigError(
-            f"the images' labels are none of the model's classes ({', '.join(names)}): right and wrong cannot be told"
-        )
-    said: list[bool] = []
-    for start in range(0, len(chosen), 64):
-        rows = chosen[start : start + 64]
-        with torch.no_grad():
-            answers = opened.model.logits(opened.batch(rows.tolist()).x).argmax(1).tolist()
-        said += [names[a] == images.labels[i] for a, i in zip(answers, rows.tolist(), strict=True)]
-    found: np.ndarray = chosen[np.asarray(said) == (only == "right")]
-    if not len(found):
-        raise ConfigError(f"the model answers no image {only}: there is no circuit to find")
-    return found
 
 
 def _halves(images: ImageSet, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

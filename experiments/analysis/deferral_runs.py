@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.analysis.acting_runs import Opened, as_class
+from experiments.analysis.acting_runs import Opened, as_class, unlabelled_words
 from experiments.dashboard.single_page import Shown, write_single_page
 from mechinterp.errors import AttributeTableError, ConfigError
 from mechinterp.files import write_json
@@ -42,6 +42,8 @@ class DeferralRun:
         Whether the model is.
     source
         What the run's own findings gave; empty where they were not asked.
+    unlabelled
+        Cases of the split that have no label and are left out.
 
     """
 
@@ -52,18 +54,20 @@ class DeferralRun:
     errors: int
     trained: bool
     source: str = ""
+    unlabelled: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
         return {
             "target": self.target, "site": self.site, "cases": self.cases, "errors": self.errors, "trained": self.trained,
-            "source": self.source,
+            "source": self.source, "unlabelled": self.unlabelled,
             "scores": [one.to_json() for one in self.found], "sentences": self.sentences(),
         }  # fmt: skip
 
     def sentences(self) -> list[str]:
         """Return what each score is worth beside the model's confidence, from the intervals alone."""
         lines = [] if self.trained else ["UNTRAINED MODEL: what follows says nothing of a trained one."]
+        lines += unlabelled_words(self.unlabelled)
         lines.append(
             f"The model errs on {self.errors} of {self.cases} cases. Its own confidence leaves an excess area of "
             f"{self.found[0].excess:.4f} (0 is the perfect order of cases)."
@@ -96,7 +100,7 @@ def defer_run(
     Raises
     ------
     ConfigError
-        If both splits are the same: a score would know its own cases.
+        If both splits are the same: a score would know its own cases; or if no case has a label.
     AttributeTableError
         If an attribute that is to be a score is missing for a case.
 
@@ -109,7 +113,10 @@ def defer_run(
 
     if split == reference_split:
         raise ConfigError(f"--split and --reference-split are both '{split}': what is usual comes from other patients")
-    rows, usual = opened.rows(split, most_images), opened.rows(reference_split, most_images)
+    every, usual = opened.rows(split, most_images), opened.rows(reference_split, most_images)
+    rows = opened.labelled(every)
+    if not len(rows):
+        raise ConfigError(f"no image of the split '{split}' has a label: errors are counted on the truth; give labels")
     truth = opened.truth(rows, target, label)
     own = {name: _attribute(opened, name, rows) for name in attributes}
     encoder, cases, reference = opened.encoders[0], opened.prepared(rows), opened.prepared(usual)
@@ -131,7 +138,9 @@ def defer_run(
     )  # fmt: skip
     errors = int(((doubts.log_odds > 0) != truth).sum())
     source = "" if findings is None else findings.sentence
-    return DeferralRun(doubts.target, encoder.site, found, len(rows), errors, opened.model.trained, source)
+    return DeferralRun(
+        doubts.target, encoder.site, found, len(rows), errors, opened.model.trained, source, len(every) - len(rows)
+    )
 
 
 def write_deferral(run: DeferralRun, out: Path) -> dict[str, str]:

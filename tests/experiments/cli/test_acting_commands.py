@@ -6,13 +6,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments.analysis.acting_runs import edit_run, open_run
+from experiments.analysis.acting_runs import edit_run, open_run, search_run
 from experiments.analysis.deferral_runs import defer_run
 from experiments.analysis.report_findings import report_findings
 from experiments.cli import entry
 from experiments.run_directory import Run
+from mechinterp.errors import ConfigError
 from mechinterp.feature_encoder import Neurons
 from mechinterp.files import read_json, write_json
 from sparse_autoencoders import SparseAutoencoder
@@ -154,6 +156,34 @@ def test_images_that_name_no_patient_give_no_interval_over_patients(made):
             seed=0,
         )
         assert bill.intervals == {}
+
+
+def test_images_without_a_label_are_left_out_and_not_taken_for_healthy_ones(made):
+    opened = open_run(Run.open(made), "stages.2")
+    images = opened.images
+    hidden = list(range(0, len(images), 4))
+    labels = tuple(None if i in hidden else label for i, label in enumerate(images.labels))
+    some = replace(opened, images=replace(images, labels=labels))
+    assert some.caution == [f"{len(hidden)} images have no label: left out, since nobody knows the truth."]
+    kept = [i for i, split in enumerate(images.splits) if split == "test" and labels[i] is not None]
+
+    asked = {"features": (), "attributes": (), "reference_split": "validation", "most_images": 100, "seed": 0}
+    found = defer_run(some, "1", label="referable", split="test", **asked)
+    logits = opened.model.logits(opened.prepared(np.array(kept))).detach().numpy()
+    errors = sum((z[1] > z[0]) != (labels[i] == "referable") for z, i in zip(logits, kept, strict=True))
+    assert (found.cases, found.unlabelled, found.errors) == (len(kept), 20 - len(kept), errors)
+    assert "no label" in found.sentences()[0]
+
+    searched = search_run(
+        some, "laterality", "1", label="referable", split=None, most_images=1000, method="attribution", seed=0
+    )
+    assert len(searched.labels) == len(images) - len(hidden)
+    settings = {"method": "ablate", "features": (0,), "sensitivity": 0.9, "random": 0, "seed": 0}
+    assert edit_run(some, "camera_tag", "1", label="referable", **settings)[1].images == len(kept)
+    of_others = (None if s == "test" else label for s, label in zip(images.splits, images.labels, strict=True))
+    nobody = replace(opened, images=replace(images, labels=tuple(of_others)))
+    with pytest.raises(ConfigError, match="no image of the split 'test' has a label"):
+        defer_run(nobody, "1", label="referable", split="test", **asked)
 
 
 def test_a_search_that_knew_the_labels_of_the_cases_scores_none_of_them(made, attributed):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments.analysis.circuit_runs import parsed_ablation, parsed_metric
+from experiments.analysis.circuit_runs import answered_rows, opened_for_circuit, parsed_ablation, parsed_metric
 from experiments.cli import entry
 from mechinterp.errors import ConfigError
 
@@ -93,6 +95,24 @@ def test_words_that_mean_nothing_are_refused():
             parsed_metric(text)
     with pytest.raises(ConfigError, match="--ablation is 'burn'"):
         parsed_ablation("burn")
+
+
+def test_an_image_without_a_label_is_answered_neither_right_nor_wrong(made):
+    opened = opened_for_circuit(made)
+    n, names = len(opened.images), opened.model.class_names
+    logits = opened.model.logits(opened.batch(list(range(n))).x).detach()
+    said = [names[k] for k in logits.argmax(1).tolist()]
+    other = {names[0]: names[1], names[1]: names[0]}
+    labels = [None if i % 3 == 0 else other[a] if i % 3 == 1 else a for i, a in enumerate(said)]
+
+    def found(only, labels):
+        some = replace(opened, images=replace(opened.images, labels=tuple(labels)))
+        return answered_rows(some, np.arange(n), only).tolist()
+
+    assert found("wrong", labels) == list(range(1, n, 3))
+    assert found("right", labels) == list(range(2, n, 3))
+    with pytest.raises(ConfigError, match="the label 'ill' is not one of the model's classes"):
+        found("wrong", [*labels[:-1], "ill"])  # every image of that label would count as a mistake
 
 
 @pytest.mark.slow
