@@ -1,5 +1,7 @@
 """A mammogram shows what its parameters say, in millimetres."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from scipy.ndimage import label
 from mechinterp.errors import ConfigError
 from mechinterp.phantoms.mammogram.kind import mammogram_attributes
 from mechinterp.phantoms.mammogram.parameters import MammogramParameters
+from mechinterp.phantoms.mammogram.population import MammogramStudy, sample_mammograms
 from mechinterp.phantoms.mammogram.renderer import MammogramRenderer
 from mechinterp.phantoms.random_streams import Identity
 
@@ -138,3 +141,40 @@ def test_sizes_that_cannot_be_rendered_are_named():
         MammogramRenderer(128, 50.0)
     with pytest.raises(ConfigError, match="density_percent is 95 %: it must lie between 3 and 85 %"):
         MammogramParameters(density_percent=95.0)
+
+
+def test_marks_are_drawn_one_by_one_whatever_the_image_shows():
+    study = MammogramStudy(patients=600, images_per_patient=1, mark_share=0.5)
+    drawn, _, _ = sample_mammograms(study)
+    marks = np.array([[getattr(p, mark) for mark in MammogramStudy.MARKS] for p in drawn])
+    label = np.array([p.suspicious for p in drawn])
+    # standard error of a share: 0.02; of a correlation: 0.04
+    np.testing.assert_allclose(marks.mean(0), 0.5, atol=0.08)
+    assert np.abs(np.corrcoef(np.c_[marks, label], rowvar=False) - np.eye(4)).max() < 0.16
+    # nothing else is drawn anew for their sake
+    plain, _, _ = sample_mammograms(dataclasses.replace(study, mark_share=None))
+    without = dict.fromkeys(MammogramStudy.MARKS, 0)
+    assert [dataclasses.replace(p, **without) for p in drawn] == [dataclasses.replace(p, **without) for p in plain]
+    assert {(p.view_marker, p.skin_marker, p.site_tag) for p in plain} == {(1, 0, 0)}
+
+
+def test_findings_are_as_clear_as_the_study_asks():
+    study = MammogramStudy(patients=200, images_per_patient=1, least_spiculation=0.6, finest_mm=0.8)
+    drawn, _, _ = sample_mammograms(study)
+    spiculated = [p.mass_spiculation for p in drawn if p.suspicious and p.mass_diameter_mm > 0]
+    assert min(spiculated) >= 0.6
+    assert max(p.mass_spiculation for p in drawn if not p.suspicious) <= 0.15
+    assert min(p.calcification_size_mm for p in drawn) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mark_share": 1.5}, "mark_share is 1.5: give 0 to 1"),
+        ({"least_spiculation": 0.1}, "least_spiculation is 0.1: give 0.25 to 0.9"),
+        ({"finest_mm": 2.0}, "finest_mm is 2: give 0.3 to 0.9"),
+    ],
+)
+def test_a_study_that_cannot_be_drawn_is_refused(changed, message):
+    with pytest.raises(ConfigError, match=message):
+        MammogramStudy(**changed)
