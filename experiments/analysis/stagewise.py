@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from experiments.run_directory import Run
+from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import ConfigError, HashMismatchError, ImagesError
 from mechinterp.files import read_json, sha256_file, sha256_json, write_json
 from mechinterp.images.image_set import ImageSet
@@ -120,7 +122,8 @@ def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
     from sparse_autoencoders import SparseAutoencoder
 
     store, sae = ActivationStore.open(run.folder / "activations"), SparseAutoencoder.load(sae_folder)
-    images = images_of(store)
+    asked = _asked(run)
+    images = _with_measured(images_of(store), asked, progress)
     made = store.manifest.model
     model = load_model(
         made["spec"], None if made["weights"] == "embedded" else made["weights"], class_names=tuple(made["class_names"])
@@ -135,11 +138,32 @@ def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
     )
     probabilities = model.probabilities(torch.from_numpy(logits)).numpy()
     question = ask(probabilities, model.class_names, positions(images))
-    asked = next((p.stem for p in sorted((run.folder / "probes").glob("*.json"))), None)
-    config = ExplorationConfig(k=sae.k or 0, expansion=round(sae.width / sae.d_in), primary_attribute=asked)
+    config = ExplorationConfig(
+        k=sae.k or 0, expansion=round(sae.width / sae.d_in), primary_attribute=asked[0] if asked else None
+    )
     return analyse(
         run, model, images, preparation, store, sae, question, logits, probabilities, config, progress=progress
     )
+
+
+def _asked(run: Run) -> list[str]:
+    """Return the attributes that were probed, the one that was asked for first in front: the report is about it."""
+    stages, names = run.stages, sorted(p.stem for p in (run.folder / "probes").glob("*.json"))
+    return sorted(names, key=lambda name: stages.get(f"probe {name}", {}).get("asked", len(names) + 1))
+
+
+def _with_measured(images: ImageSet, asked: Sequence[str], progress: Progress) -> ImageSet:
+    """Return the images with those attributes that ``mechinterp probe --measure`` took from their masks."""
+    missing = [name for name in asked if name not in images.attributes.names]
+    if not missing or images.read_masks is None:
+        return images
+    from mechinterp.attributes.from_masks import attributes_from_masks
+
+    measured = attributes_from_masks(images, progress=progress)
+    known = [(measured[name], measured.column(name)) for name in missing if name in measured.names]
+    if not known:
+        return images
+    return replace(images, attributes=AttributeTable.from_columns(known).joined(images.attributes))
 
 
 def _probes(run: Run) -> list[Mapping[str, Any]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 12
 _MOST_ACTIVE = 32
+_LOOKED_AT = 24  # images, evenly over the set, for the names of their masks
 _NARROWEST = 8  # channels; a map of fewer holds answers, not what they are made of
 _CHANNELS_A_FEATURE = 8  # with k near the width, principal components hold as much, and features say nothing more
 
@@ -67,7 +68,9 @@ def run(
     attribute: Annotated[
         str | None,
         typer.Option(
-            "--attribute", help="the attribute that the report is to be about; default: the first of the images"
+            "--attribute",
+            help="the attribute that the report is to be about, of the images or measured from their masks (MASK_area, …); "
+            "default: the first",
         ),
     ] = None,
 ) -> None:
@@ -192,22 +195,46 @@ def _line(sites: list[str], others: list[str]) -> str:
 
 
 def _probes(images: ImageSet | None, run: str, attribute: str | None) -> str:
-    names = [] if images is None else [a.name for a in images.attributes]
+    given = [] if images is None else [(a.name, False) for a in images.attributes]
+    measured = [] if images is None else [(name, True) for name in _measurable(images) if (name, False) not in given]
+    # what a person wrote down or outlined is asked for sooner than what a reader found in headers
+    own = [] if images is None else [(a.name, False) for a in images.attributes if a.measured.startswith("given in")]
+    known = dict([*own, *measured, *given])
     if attribute is not None and images is not None:
+        if attribute not in known:
+            from mechinterp.errors import AttributeTableError, nearest
+
+            raise AttributeTableError(f"no attribute '{attribute}': {nearest(attribute, known)}")
         # the first probe's claim is the report's
-        names = [images.attributes[attribute].name, *(name for name in names if name != attribute)]
-    if not names:
+        known = {attribute: known[attribute], **known}
+    if not known:
         return (
             "# Once the images have attributes (numeric columns of metadata.csv, units in dataset.yaml), read them off the sites:\n"
             f'# [[probe]]\n# activations = "{run}/activations"\n# attribute = "lesion_area"\n'
         )
     lines = []
-    for position, name in enumerate(names[:_MOST_NAMED]):
+    for position, (name, is_measured) in enumerate(list(known.items())[:_MOST_NAMED]):
         mark = "" if position == 0 else "# "
         lines += [
             f"{mark}[[probe]]",
             f'{mark}activations = "{run}/activations"',
             f"{mark}attribute = {json.dumps(name)}",
+            *([f"{mark}measure = true  # from the masks"] if is_measured else []),
             "",
         ]
     return "\n".join(lines)
+
+
+def _measurable(images: ImageSet) -> list[str]:
+    """Return what `--measure` would take from the masks: each structure's area and contrast, then all else."""
+    if images.read_masks is None or images.axes != 2:
+        return []
+    from mechinterp.attributes.from_masks import attributes_from_masks
+    from mechinterp.errors import MechinterpError
+
+    few = sorted({round(i * (len(images) - 1) / (_LOOKED_AT - 1)) for i in range(_LOOKED_AT)})
+    try:
+        names = attributes_from_masks(images.subset(few)).names
+    except MechinterpError:  # without spacing, for example: probe --measure says why
+        return []
+    return sorted(names, key=lambda name: (not name.endswith("_area"), not name.endswith("_contrast")))

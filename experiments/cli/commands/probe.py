@@ -11,6 +11,7 @@ from experiments.cli.console import ConsoleProgress, emit, emit_table
 from experiments.cli.options import ActivationsFlag, JsonFlag, SeedFlag, SiteFlag
 
 if TYPE_CHECKING:
+    from experiments.run_directory import Run
     from experiments.analysis.probe_extras import Extra
     from mechinterp.images.image_set import ImageSet
     from mechinterp.progress import Progress
@@ -152,7 +153,9 @@ def run(
             sweep, attribute, target.with_suffix(".html"), level=level, trained=store.manifest.trained, curve=curve,
             more=[shown for _, shown in extras.values()],
         )  # fmt: skip
-        record.update(result=run_folder.relative(target), page=run_folder.relative(page))
+        record.update(
+            result=run_folder.relative(target), page=run_folder.relative(page), asked=_position(run_folder, attribute)
+        )
     if as_json:
         emit(
             {
@@ -180,6 +183,13 @@ def run(
         {}, title, ["site", "score", "95 % interval", "mean error", "p", "verdict", "controls"], rows, as_json=False
     )
     progress.note(f"page: {page}")
+
+
+def _position(run: Run, attribute: str) -> int:
+    """Return which of a run's probes one is: the first is what its report is about, however often it is run again."""
+    stages = run.stages
+    others = [name for name in stages if name.startswith("probe ") and name != f"probe {attribute}"]
+    return int(stages.get(f"probe {attribute}", {}).get("asked", len(others) + 1))
 
 
 def _folds(store: ActivationStore, by: str, folds: int) -> Any:

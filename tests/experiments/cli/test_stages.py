@@ -188,3 +188,34 @@ def test_stages_run_from_python_become_a_run_where_their_store_stands(made, tmp_
     (folder / "run.json").unlink()
     assert run("dashboard", folder, "--export", tmp_path / "page") == 0
     assert (tmp_path / "page" / "index.html").exists()
+
+
+@pytest.mark.slow
+def test_what_is_measured_from_masks_reaches_the_report_and_the_first_probe_is_its_subject(tmp_path, capsys):
+    """A folder with masks and no column of its own: init offers the masks' areas, and the report reads their probe."""
+    scans, runs = tmp_path / "scans", tmp_path / "runs"
+    assert run("phantoms", "fundus", "--patients", 24, "--size-px", 48, "--out", scans) == 0
+    table = scans / "metadata.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    kept = [i for i, name in enumerate(rows[0]) if name in {"file_name", "label", "patient_id", "group", "split"}]
+    table.write_text("\n".join(",".join(row[i] for i in kept) for row in rows) + "\n")
+    (scans / "dataset.yaml").write_text("spacing_mm: [0.2, 0.2]\n")
+    config = tmp_path / "study.toml"
+    asked = ("--model", MODEL, "--images", scans, "--attribute")
+    assert run("init", config, *asked, "vessels_aera") == 2
+    assert "did you mean 'vessels_area'" in said(capsys)
+    assert run("init", config, *asked, "vessels_area") == 0
+    assert 'attribute = "vessels_area"\nmeasure = true' in config.read_text()
+    store = runs / "activations"
+    assert run("capture", "--model", MODEL, "--images", scans, "--site", "stages.2", "--outputs", "--out", store) == 0
+    assert run("train-sae", "--activations", store, "--k", 4, "--epochs", 2, "--out", runs / "saes") == 0
+    for name in ("vessels_area", "disc_area", "vessels_area"):
+        assert run("probe", "--activations", store, "--attribute", name, "--measure", "--shuffles", 20) == 0
+    capsys.readouterr()
+    assert run("report", runs, "--json") == 0
+    assert "planned and not run" not in capsys.readouterr().out
+    results = json.loads((runs / "results.json").read_text())
+    assert results["primary_attribute"] == "vessels_area"  # asked for first, though second in the alphabet
+    assert [p["attribute"] for p in results["probes"]] == ["vessels_area", "disc_area"]
+    probed = json.loads((runs / "probes" / "vessels_area.json").read_text())["stages.2"]
+    assert results["probes"][0]["score"] == pytest.approx(probed["score"])
