@@ -11,8 +11,8 @@ from experiments.cli.console import ConsoleProgress, emit, emit_table
 from experiments.cli.options import ActivationsFlag, JsonFlag, SeedFlag, SiteFlag
 
 if TYPE_CHECKING:
-    from experiments.run_directory import Run
     from experiments.analysis.probe_extras import Extra
+    from experiments.run_directory import Run
     from mechinterp.images.image_set import ImageSet
     from mechinterp.progress import Progress
     from mechinterp.store.reader import ActivationStore
