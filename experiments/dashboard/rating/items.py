@@ -1,14 +1,16 @@
 """Which galleries a rater sees, and the key that says what each of them was.
 
 An item is a gallery of images on which one feature is strongest, its places marked, and a few candidates, one of which is
-another of its images. Planted among them are control items: galleries put together at random, for which no candidate is
+another of its images. No candidate is of a patient (or part of a volume) that the gallery shows: whoever knows a patient again
+has not seen what the feature stands for. Planted among them are control items: galleries put together at random, for which no candidate is
 right, and galleries of features of an autoencoder that was never trained. A rater's page holds neither names nor numbers nor the key.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -19,6 +21,8 @@ from experiments.dashboard.run_view import RunView
 from mechinterp.errors import ConfigError
 
 Kind = Literal["feature", "random images", "frozen-random feature"]
+Whose = Mapping[int, str | int]
+"""Patient of each image of the run."""
 FEWEST_ITEMS = 4
 
 
@@ -147,22 +151,25 @@ def make_plan(view: RunView, config: RatingConfig, frozen: Sequence[Sequence[Sho
             f"a rating has at least {FEWEST_ITEMS} features, 2 images a gallery and 2 candidates; no fewer than 0 controls"
         )
     rng = np.random.default_rng(config.seed)
-    examples = {i: shown for i, f in enumerate(view.features) if len(shown := _examples(view, f)) > config.gallery}
+    whose = _whose(view)
+    kept = {i: _examples(view, f) for i, f in enumerate(view.features)}
+    examples = {i: shown for i, shown in kept.items() if _askable(shown, whose, config.gallery)}
     if len(examples) < max(FEWEST_ITEMS, config.candidates + 1):
         raise ConfigError(
-            f"only {len(examples)} features of {view.run_dir} keep more than {config.gallery} images with pictures: ask for smaller "
-            "galleries, or analyse the run on more images"
+            f"only {len(examples)} features of {view.run_dir} keep more than {config.gallery} images with pictures, one of them of "
+            "another patient than the gallery's: ask for smaller galleries, or analyse the run on more images"
         )
     chosen = rng.permutation(list(examples))[: config.features].tolist()
     items = [
-        _feature_item("feature", view.features[index]["id"].integer(), index, examples, config, rng) for index in chosen
+        _feature_item("feature", view.features[index]["id"].integer(), index, examples, whose, config, rng)
+        for index in chosen
     ]
-    random = {i: list(shown) for i, shown in enumerate(frozen) if len(shown) > config.gallery}
+    random = {i: list(shown) for i, shown in enumerate(frozen) if _askable(shown, whose, config.gallery)}
     items += [
-        _feature_item("frozen-random feature", None, index, random, config, rng)
+        _feature_item("frozen-random feature", None, index, random, whose, config, rng)
         for index in list(random)[: config.frozen]
     ]
-    items += [_control_item(examples, config, rng) for _ in range(config.controls)]
+    items += [_control_item(examples, whose, config, rng) for _ in range(config.controls)]
     ordered = [item for i in rng.permutation(len(items)) if (item := items[int(i)]) is not None]
     named = tuple(
         Item(_hash(config.seed, n, repr(item)), item.kind, item.feature, item.gallery, item.candidates, item.right)
@@ -182,19 +189,34 @@ def _examples(view: RunView, feature: Record) -> list[Shown]:
     return shown
 
 
+def _whose(view: RunView) -> Whose:
+    """Return the patient (or part of a volume) of each image; an image that nobody named a patient of is its own."""
+    groups = view["images"]["groups"].entries()
+    named = [group.text() for group in groups]
+    return {i: named[i] if i < len(named) and named[i] else i for i in range(view.n_images)}
+
+
+def _askable(shown: Sequence[Shown], whose: Whose, gallery: int) -> bool:
+    """Return whether a gallery of this size can be made beside an image of a patient that it does not show."""
+    images = Counter(whose[one.image] for one in shown)
+    return len(shown) - min(images.values(), default=0) >= gallery
+
+
 def _feature_item(
     kind: Kind,
     feature: int | None,
     index: int,
     examples: dict[int, list[Shown]],
+    whose: Whose,
     config: RatingConfig,
     rng: np.random.Generator,
 ) -> Item | None:
     """Return one feature's item; nothing where other features leave too few wrong candidates."""
     own = [examples[index][int(i)] for i in rng.permutation(len(examples[index]))]
-    gallery, right = own[: config.gallery], own[config.gallery]
+    asked = ((one, [o for o in own if whose[o.image] != whose[one.image]][: config.gallery]) for one in own)
+    right, gallery = next((one, others) for one, others in asked if len(others) == config.gallery)
     taken = {shown.image for shown in own}
-    wrong = _from_others(index, examples, taken, config.candidates - 1, rng)
+    wrong = _from_others(index, examples, whose, gallery, taken, config.candidates - 1, rng)
     if len(wrong) < config.candidates - 1:
         return None
     place = int(rng.integers(config.candidates))
@@ -202,23 +224,35 @@ def _feature_item(
     return Item("", kind, feature, tuple(gallery), tuple(candidates), place)
 
 
-def _control_item(examples: dict[int, list[Shown]], config: RatingConfig, rng: np.random.Generator) -> Item | None:
+def _control_item(
+    examples: dict[int, list[Shown]], whose: Whose, config: RatingConfig, rng: np.random.Generator
+) -> Item | None:
     """Return a gallery whose images and marks come from as many features, with candidates from others still."""
-    drawn = _from_others(None, examples, set(), config.gallery + config.candidates, rng)
-    if len(drawn) < config.gallery + config.candidates:
+    order = rng.permutation(list(examples)).tolist()
+    shown, offered = ({i: examples[i] for i in half} for half in (order[::2], order[1::2]))
+    gallery = _from_others(None, shown, whose, [], set(), config.gallery, rng)
+    taken = {one.image for one in gallery}
+    candidates = _from_others(None, offered, whose, gallery, taken, config.candidates, rng)
+    if len(gallery) < config.gallery or len(candidates) < config.candidates:
         return None
     place = int(rng.integers(config.candidates))
-    return Item("", "random images", None, tuple(drawn[: config.gallery]), tuple(drawn[config.gallery :]), place)
+    return Item("", "random images", None, tuple(gallery), tuple(candidates), place)
 
 
 def _from_others(
-    index: int | None, examples: dict[int, list[Shown]], taken: set[int], most: int, rng: np.random.Generator
+    index: int | None,
+    examples: dict[int, list[Shown]],
+    whose: Whose,
+    gallery: Sequence[Shown],
+    taken: set[int],
+    most: int,
+    rng: np.random.Generator,
 ) -> list[Shown]:
-    """Return images of other features, one a feature, none of an image that is shown already."""
+    """Return images of other features, one a feature, none of a patient in the gallery or of an image that is taken."""
     found: list[Shown] = []
-    seen = set(taken)
+    seen, known = set(taken), {whose[shown.image] for shown in gallery}
     for other in rng.permutation([i for i in examples if i != index]).tolist():
-        free = [shown for shown in examples[other] if shown.image not in seen]
+        free = [shown for shown in examples[other] if shown.image not in seen and whose[shown.image] not in known]
         if free:
             found.append(free[int(rng.integers(len(free)))])
             seen.add(found[-1].image)

@@ -1,5 +1,6 @@
 """What raters see: galleries of one feature with one right candidate, controls without any, nothing that tells them apart."""
 
+import copy
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import synthetic_run
 from PIL import Image
 
-from experiments.dashboard.rating.items import RatingConfig, make_plan
+from experiments.dashboard.rating.items import RatingConfig, Shown, make_plan
 from experiments.dashboard.rating.pictures import OUTLINE, marked_picture
 from experiments.dashboard.rating.rating_page import rating_html, write_rating
 from experiments.dashboard.run_view import RunView
@@ -26,6 +27,10 @@ def plan(view):
     return make_plan(view, SMALL)
 
 
+def _strongest(view, feature):
+    return [Shown(entry["image"].integer()) for entry in feature["top"].entries()]
+
+
 def test_a_gallery_and_its_right_candidate_are_of_one_feature(plan, view):
     by_id = {f["id"].integer(): f for f in view.features}
     for item in plan.items:
@@ -39,6 +44,26 @@ def test_a_gallery_and_its_right_candidate_are_of_one_feature(plan, view):
             assert sum(shown.image in own for shown in item.candidates) == 1
         else:
             assert item.feature is None
+
+
+def test_no_candidate_is_of_a_patient_in_the_gallery(view):
+    groups = view["images"]["groups"].texts()
+    kinds = set()
+    for seed in range(4):
+        settings = RatingConfig(features=6, controls=3, gallery=3, candidates=3, seed=seed)
+        frozen = [_strongest(view, f) for f in view.features]
+        for item in make_plan(view, settings, frozen).items:
+            kinds.add(item.kind)
+            shown = {groups[one.image] for one in item.gallery}
+            assert not shown & {groups[one.image] for one in item.candidates}
+    assert kinds == {"feature", "random images", "frozen-random feature"}
+
+
+def test_a_feature_of_one_patients_images_cannot_be_asked_about(view, results):
+    one = copy.deepcopy(results)
+    one["images"]["groups"] = ["somebody"] * view.n_images
+    with pytest.raises(ConfigError, match="another patient than the gallery's"):
+        make_plan(RunView(one, view.run_dir), SMALL)
 
 
 def test_controls_are_planted_in_any_place_and_every_candidate_can_be_right(view):
@@ -73,8 +98,6 @@ def test_a_mark_lies_around_the_strongest_cell(view):
     feature = view.features[0]
     top = feature["top"][0]
     values = tuple(tuple(row) for row in top["map"].grid())
-    from experiments.dashboard.rating.items import Shown
-
     made = marked_picture(view, Shown(top["image"].integer(), values))
     import base64
     import io
