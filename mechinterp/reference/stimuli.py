@@ -1,4 +1,4 @@
-"""The reference model of stimuli: says whether a Gabor, a face or a scene is shown, and is asked at every cell.
+"""The reference models of stimuli: say whether a Gabor, a face, a scene or a scrambled one is shown, and are asked at every cell.
 
 Measured on 300 exemplars never seen: accuracy 1.0. Rendering and training take half a minute of one core.
 """
@@ -6,7 +6,7 @@ Measured on 300 exemplars never seen: accuracy 1.0. Rendering and training take 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,10 +17,12 @@ import numpy as np
 from mechinterp.errors import ConfigError, DamagedFileError
 from mechinterp.files import read_json, sha256_file, sha256_json, write_atomically, write_json
 from mechinterp.phantoms.datasets import stimulus_phantoms
-from mechinterp.phantoms.stimuli.parameters import CONTENTS
+from mechinterp.phantoms.stimuli.parameters import SHOWN
 from mechinterp.phantoms.stimuli.population import StimulusStudy
 from mechinterp.progress import SILENT, Progress
-from mechinterp.reference.stimulus_networks import GREY_MEAN, GREY_STD, SIZE_PX, stimulus_cnn
+from mechinterp.reference.networks import ReferenceCNN
+from mechinterp.reference.recipes import Kind, check_kind
+from mechinterp.reference.stimulus_networks import GREY_MEAN, GREY_STD, SIZE_PX, stimulus_cnn, stimulus_vit
 from mechinterp.reference.training import REPORT, WEIGHTS, cache_folder, code_version
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mechinterp.models.vision_model import VisionModel
 
 CELL_PX = 8
+SCRAMBLED_SHARE = 0.4
 _DECIDING_SOURCES = (
     *(
         f"mechinterp.phantoms.{name}"
@@ -41,7 +44,10 @@ _DECIDING_SOURCES = (
             "view",
         )
     ),
-    *(f"mechinterp.phantoms.stimuli.{name}" for name in ("parameters", "patterns", "population", "renderer")),
+    *(
+        f"mechinterp.phantoms.stimuli.{name}"
+        for name in ("parameters", "patterns", "population", "renderer", "scrambling")
+    ),
     "mechinterp.reference.networks",
     "mechinterp.reference.stimulus_networks",
     __name__,
@@ -61,21 +67,32 @@ class StimulusRecipe:
 
     study: Annotated[StimulusStudy, "which stimuli; the test split's exemplars are never trained on"] = field(
         default_factory=lambda: StimulusStudy(
-            patients=1500, images_per_patient=1, size_px=SIZE_PX, validation_share=0.0, test_share=0.2, seed=1
+            patients=1500,
+            images_per_patient=1,
+            size_px=SIZE_PX,
+            validation_share=0.0,
+            test_share=0.2,
+            scrambled_share=SCRAMBLED_SHARE,
+            seed=1,
         )
     )
-    epochs: Annotated[int, "passes over the training images"] = 6
+    epochs: Annotated[int, "passes over the training images"] = 8
     batch_size: Annotated[int, "images per step"] = 32
     learning_rate: Annotated[float, "peak of the one-cycle schedule (AdamW)"] = 2e-3
     cell_loss: Annotated[float, "weight of the loss that asks every cell what it shows"] = 1.0
     threads: Annotated[int, "threads of the arithmetic: bits depend on it, so it is part of the recipe"] = 1
 
     def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate:g}: it must be above 0")
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.study.size_px != SIZE_PX:
             raise ConfigError(f"size_px is {self.study.size_px}: the reference model takes stimuli of {SIZE_PX} pixels")
+
+
+RECIPES: dict[Kind, StimulusRecipe] = {"cnn": StimulusRecipe(), "vit": StimulusRecipe(learning_rate=1e-3)}
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,8 @@ class TrainedStimulusModel:
 
     Parameters
     ----------
+    kind
+        ``cnn`` or ``vit``.
     folder
         Holds ``weights.safetensors`` and ``reference.json``.
     report
@@ -91,6 +110,7 @@ class TrainedStimulusModel:
 
     """
 
+    kind: Kind
     folder: Path
     report: dict[str, Any]
 
@@ -102,7 +122,7 @@ class TrainedStimulusModel:
     @property
     def spec(self) -> str:
         """What :func:`mechinterp.models.loading.load_model` takes, together with :attr:`weights`."""
-        return f"py:{Path(__file__).with_name('stimulus_networks.py')}:stimulus_cnn"
+        return f"py:{Path(__file__).with_name('stimulus_networks.py')}:stimulus_{self.kind}"
 
     @property
     def accuracy(self) -> float:
@@ -117,18 +137,21 @@ class TrainedStimulusModel:
 
 
 def train_stimulus_reference(
+    kind: str = "cnn",
     *,
     recipe: StimulusRecipe | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> TrainedStimulusModel:
-    """Train the reference model on stimuli, unless the cache holds it.
+    """Train a reference model on stimuli, unless the cache holds it.
 
     Parameters
     ----------
+    kind
+        ``cnn`` or ``vit``.
     recipe
-        Data and schedule; the full one by default (a minute or two).
+        Data and schedule; the full one by default (a minute or two for the CNN, three for the ViT).
     seed
         Of initial weights and order of the images.
     cache_dir
@@ -138,6 +161,8 @@ def train_stimulus_reference(
 
     Raises
     ------
+    ConfigError
+        If there is no such kind.
     DamagedFileError
         If the cached weights are not those that were trained.
 
@@ -145,18 +170,19 @@ def train_stimulus_reference(
     import torch
     from safetensors.torch import save_file
 
-    chosen = recipe or StimulusRecipe()
+    known = check_kind(kind)
+    chosen = recipe or RECIPES[known]
     described: dict[str, Any] = {
-        "phantom": "stimuli", "recipe": asdict(chosen), "seed": seed, "code": code_version(_DECIDING_SOURCES)
+        "phantom": "stimuli", "kind": known, "recipe": asdict(chosen), "seed": seed, "code": code_version(_DECIDING_SOURCES)
     }  # fmt: skip
-    folder = cache_folder(cache_dir) / "reference" / f"stimuli-cnn-{sha256_json(described)[:16]}"
+    folder = cache_folder(cache_dir) / "reference" / f"stimuli-{known}-{sha256_json(described)[:16]}"
     if not (folder / REPORT).is_file():
-        progress.note(f"training the reference model of stimuli into {folder}")
+        progress.note(f"training the reference {known} of stimuli into {folder}")
         start = time.perf_counter()
         data = _rendered(chosen.study, progress)
         rendered = time.perf_counter()
         with _deterministic(seed, chosen.threads):
-            network = _fitted(chosen, data, seed, progress)
+            network = _fitted(known, chosen, data, seed, progress)
             test = data.where("test")
             right = torch.cat([network(data.inputs(part)).argmax(1) for part in test.split(128)]) == data.content[test]  # type: ignore[no-untyped-call]
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -172,7 +198,7 @@ def train_stimulus_reference(
         }
         write_json(folder / REPORT, report)
     report = read_json(folder / REPORT)
-    found = TrainedStimulusModel(folder, report)
+    found = TrainedStimulusModel(known, folder, report)
     if not found.weights.is_file() or sha256_file(found.weights) != report["weights_sha256"]:
         raise DamagedFileError(f"{found.weights} is not what was trained: remove {folder}, it will be trained again")
     return found
@@ -203,22 +229,35 @@ def _rendered(study: StimulusStudy, progress: Progress) -> _Data:
     phantoms = stimulus_phantoms(study)
     n, side = len(phantoms), study.size_px // CELL_PX
     pixels = np.zeros((n, study.size_px, study.size_px), dtype=np.uint8)
-    cells = np.zeros((n, len(CONTENTS), side, side), dtype=np.float32)
+    cells = np.zeros((n, len(SHOWN), side, side), dtype=np.float32)
     for i in progress.track(range(n), "rendering stimuli", total=n):
         image = phantoms.phantom(i)
         pixels[i] = np.round(image.pixels * 255)
-        for k, name in enumerate(CONTENTS):
+        for k, name in enumerate(SHOWN):
             cells[i, k] = image.coverage[name].reshape(side, CELL_PX, side, CELL_PX).mean((1, 3))
-    content = torch.tensor([CONTENTS.index(p.content) for p in phantoms.parameters])
+    content = torch.tensor([SHOWN.index(p.shown) for p in phantoms.parameters])
     return _Data(torch.from_numpy(pixels), content, torch.from_numpy(cells), phantoms.splits)
 
 
-def _fitted(recipe: StimulusRecipe, data: _Data, seed: int, progress: Progress) -> nn.Module:
+_NETWORKS: dict[Kind, Callable[[], nn.Module]] = {"cnn": stimulus_cnn, "vit": stimulus_vit}
+_CELL_WIDTH: dict[Kind, int] = {"cnn": 64, "vit": 96}
+
+
+def _answers(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits, and what is there at every cell of 8 pixels: image × cell × width."""
+    seen = network.forward_features(x)  # type: ignore[operator]  # of any nn.Module, torch says Tensor | Module
+    if isinstance(network, ReferenceCNN):
+        return network.forward_head(seen[-1]), seen[2].flatten(2).transpose(1, 2)
+    return network.forward_head(seen), seen[:, network.num_prefix_tokens :]  # type: ignore[operator]
+
+
+def _fitted(kind: Kind, recipe: StimulusRecipe, data: _Data, seed: int, progress: Progress) -> nn.Module:
     import torch
     from torch import nn
     from torch.nn import functional
 
-    network, readout = stimulus_cnn(), nn.Linear(64, len(CONTENTS))
+    network = _NETWORKS[kind]()
+    readout = nn.Linear(_CELL_WIDTH[kind], len(SHOWN))
     order = torch.Generator().manual_seed(seed)
     weights = [*network.parameters(), *readout.parameters()]
     optimiser = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.05)
@@ -234,9 +273,9 @@ def _fitted(recipe: StimulusRecipe, data: _Data, seed: int, progress: Progress) 
     )
     network.train()
     for images in progress.track(batches, "training on stimuli", total=len(batches)):
-        maps = network.forward_features(data.inputs(images))  # type: ignore[operator]  # of any nn.Module, torch says Tensor | Module
-        cells = readout(maps[2].movedim(1, -1)).movedim(-1, 1)
-        loss = functional.cross_entropy(network.forward_head(maps[-1]), data.content[images])  # type: ignore[operator]
+        logits, seen = _answers(network, data.inputs(images))
+        cells = readout(seen).transpose(1, 2).reshape(data.cells[images].shape)
+        loss = functional.cross_entropy(logits, data.content[images])
         loss = loss + recipe.cell_loss * functional.binary_cross_entropy_with_logits(cells, data.cells[images])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

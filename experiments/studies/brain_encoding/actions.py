@@ -51,7 +51,7 @@ def contents(bench: EncodingBench) -> NDArray[np.str_] | None:
     """Return the content of each stimulus, if it has a known one."""
     truth, labels = bench.experiment.truth, bench.experiment.images.labels
     if truth is not None:
-        return np.array([p.content for p in truth.phantoms.parameters])
+        return np.array([p.shown for p in truth.phantoms.parameters])
     return None if labels is None or any(label is None for label in labels) else np.array(labels)
 
 

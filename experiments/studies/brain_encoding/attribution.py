@@ -159,7 +159,7 @@ def _stimuli(bench: EncodingBench, truth: KnownVoxels, change: Change) -> NDArra
     allowed = quantities(truth.phantoms.parameters[0])[change.parameter]
     fitting = np.array([
         i for i in bench.experiment.confirm
-        if (p := truth.phantoms.parameters[i]).content == change.content
+        if (p := truth.phantoms.parameters[i]).shown == change.content
         and allowed.low <= getattr(p, change.parameter) + change.step <= allowed.high
     ], dtype=np.int64)  # fmt: skip
     _, first = np.unique(bench.experiment.groups[fitting].astype(str), return_index=True)

@@ -16,6 +16,7 @@ from experiments.analysis.sites import default_site
 from experiments.run_directory import Run
 from experiments.studies.brain_encoding.config import BrainEncodingConfig
 from experiments.studies.brain_encoding.experiment import Experiment
+from experiments.studies.phantom.config import Architecture
 from mechinterp.capturing import CaptureConfig, capture, run_with_cache
 from mechinterp.errors import SiteError
 from mechinterp.images.image_set import MedicalImage
@@ -30,8 +31,10 @@ from probes.receptive_fields import ReceptiveFields
 
 Maps = dict[str, Float[NDArray[np.float32], "image token width"]]
 Edit = Callable[[Tensor], Tensor]
-REFERENCE_SITES = ("stages.1", "stages.2")
-"""Cells of 0.7° and 1.4°; those of the last stage are 2.8° apart and place fields too coarsely."""
+REFERENCE_SITES: dict[Architecture, tuple[str, ...]] = {
+    "cnn": ("stages.1", "stages.2"), "vit": ("patch_embed.proj.1", "blocks.2.hook_resid_post"),
+}  # fmt: skip
+"""Cells of 0.7° and 1.4°; those of the CNN's last stage are 2.8° apart and place fields too coarsely."""
 UNTRAINED_SEED = 1000
 SIZES_DEG = (0.7, 1.2, 2.0, 3.0)
 STEP_DEG = 1.0
@@ -54,7 +57,7 @@ class EncodingBench:
     def sites(self) -> tuple[str, ...]:
         """Whose channels predict responses: two of the reference model, three of increasing depth of a user's own."""
         if self.config.model is None:
-            return REFERENCE_SITES
+            return REFERENCE_SITES[self.config.architecture]
         deep = [
             name for name, site in self.model.sites.items()
             if site.grid is not None and site.grid.cells > 3 and (name.startswith("stages.") or name.endswith("hook_resid_post"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
+from experiments.studies.phantom.config import Architecture
 from mechinterp.errors import ConfigError, nearest
 
 Condition = Literal["as-it-is", "random-network", "shuffled-responses", "noise-only", "frozen-random-sae"]
@@ -23,13 +24,14 @@ class BrainEncodingConfig:
         str | None, "timm:NAME, hf:NAME_OR_DIR, onnx:FILE or py:FILE.py:FUNCTION; default: the reference model"
     ] = None
     weights: Annotated[str | None, "safetensors file or state dict; `random` asks for an untrained model"] = None
+    architecture: Annotated[Architecture, "which reference model, where --model names none"] = "cnn"
     condition: Annotated[
         Condition,
         "plant something wrong, and see the report say so: a random network, responses to other stimuli, voxels of noise "
         "alone, or a sparse autoencoder that was never trained",
     ] = "as-it-is"
     extent_deg: Annotated[float | None, "side of --data's images in degrees of visual angle, as they were shown"] = None
-    exemplars: Annotated[int, "rendered persons, places and families of gratings, two stimuli of each"] = 600
+    exemplars: Annotated[int, "rendered persons, places and families of gratings, two stimuli of each"] = 800
     subjects: Annotated[int, "simulated subjects"] = 4
     voxels: Annotated[int, "simulated voxels of each subject and region"] = 60
     k: Annotated[int, "features active per cell"] = 8
@@ -42,6 +44,10 @@ class BrainEncodingConfig:
     def __post_init__(self) -> None:
         if self.condition not in get_args(Condition):
             raise ConfigError(f"condition is '{self.condition}': {nearest(self.condition, get_args(Condition))}")
+        if self.architecture not in get_args(Architecture):
+            raise ConfigError(
+                f"architecture is '{self.architecture}': {nearest(self.architecture, get_args(Architecture))}"
+            )
         for name, least in (("exemplars", 80), ("subjects", 1), ("voxels", 5), ("n_random", 20)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}: the study needs at least {least}")
@@ -61,7 +67,7 @@ class BrainEncodingConfig:
         if not self.quick:
             return Sizes(self.exemplars, self.subjects, self.voxels, self.epochs, self.n_random, 1000, 60, 60)
         return Sizes(
-            min(self.exemplars, 600), min(self.subjects, 2), min(self.voxels, 30), min(self.epochs, 10),
+            min(self.exemplars, 800), min(self.subjects, 2), min(self.voxels, 30), min(self.epochs, 10),
             min(self.n_random, 40), 500, 30, 30,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from probes.receptive_fields import ReceptiveFields
 
 NOISE_REGION = "noise"
 """Voxels that were planted to see nothing."""
-VALIDATION_SHARE, TEST_SHARE = 0.15, 0.25
+VALIDATION_SHARE, TEST_SHARE, SCRAMBLED_SHARE = 0.15, 0.25, 0.4
 _FRESH = 1000
 """Added to the seed: the reference model was trained on stimuli of small seeds."""
 
@@ -164,7 +164,7 @@ def simulated_experiment(config: BrainEncodingConfig, progress: Progress) -> Exp
     phantoms = stimulus_phantoms(
         StimulusStudy(
             patients=sizes.exemplars, images_per_patient=2, size_px=SIZE_PX, seed=_FRESH + config.seed,
-            validation_share=VALIDATION_SHARE, test_share=TEST_SHARE,
+            validation_share=VALIDATION_SHARE, test_share=TEST_SHARE, scrambled_share=SCRAMBLED_SHARE,
         )
     )  # fmt: skip
     study = VoxelStudy(subjects=sizes.subjects, voxels=sizes.voxels, seed=config.seed)

@@ -27,6 +27,8 @@ DISC_DEG = 1.5
 """Radius of what is blanked and distance of neighbouring discs, for images of 17 degrees; in proportion for others."""
 _FIELDS_BOUND, _BLANK_BOUND = Bound("at most", FARTHEST_DEG), Bound("at least", 0.0)
 _FALSE_CALLS = Bound("at most", 0.05)
+FEWEST_VOXELS = 5
+"""With fewer voxels whose fields leave fixation free, blanking fixation is no control."""
 
 
 def planned(*, truth_known: bool) -> tuple[PlannedTest, ...]:
@@ -34,7 +36,8 @@ def planned(*, truth_known: bool) -> tuple[PlannedTest, ...]:
     blank = PlannedTest(
         ELEMENT, BLANK,
         "on confirmation stimuli, the disc nearest to the middle of a voxel's receptive field is set to the stimulus' median "
-        "grey, and, for comparison, the disc on the other side of fixation; the network runs anew",
+        "grey, and, for comparison, the disc on the other side of fixation; the network runs anew. Blanking fixation is a control for "
+        "voxels whose receptive field, one standard deviation around its middle, leaves the disc at fixation free",
         "mean change of a voxel's prediction, beyond that on the other side [standard deviations]",
         "above 0 over its whole interval", (OTHERS, MIDDLE), _BLANK_BOUND,
     )  # fmt: skip
@@ -116,7 +119,6 @@ def _blanking(bench: EncodingBench, explored: Explored, voxels: NDArray[np.int64
     voxels, fields = voxels[apart], fields[apart]
     discs, moved = blanked_changes(bench, explored, chosen, voxels)
     own, opposite = nearest_disc(discs, fields, 1.0), nearest_disc(discs, fields, -1.0)
-    at_fixation = nearest_disc(discs, fields, 0.0)
     column = np.arange(len(voxels))
     beyond = (moved[own, :, column] - moved[opposite, :, column]).mean(0)
     value = float(beyond.mean()) if len(voxels) else float("nan")
@@ -127,7 +129,6 @@ def _blanking(bench: EncodingBench, explored: Explored, voxels: NDArray[np.int64
     for _ in range(bench.config.sizes.n_random):
         strange = random.permutation(len(voxels))
         others.append(float((moved[own[strange], :, column] - moved[opposite[strange], :, column]).mean()))
-    middle = float((moved[at_fixation, :, column] - moved[opposite, :, column]).mean())
     highest = float(np.quantile(others, 0.95))
     below = None if interval.low is None else Bound("at most", interval.low)
     return Claim.measured(
@@ -137,10 +138,32 @@ def _blanking(bench: EncodingBench, explored: Explored, voxels: NDArray[np.int64
         "above 0 over its whole interval",
         controls=(
             Control(OTHERS, highest, None, f"discs of other voxels: 95 % stay below {highest:.2f}", below),
-            Control(MIDDLE, middle, None, f"the disc at fixation: {middle:.2f}", below),
+            _at_fixation(bench, moved, discs, fields, groups, reach),
         ),
         test=BLANK, interval=interval.ends, interval_note=interval.reason or interval.warning, trained=bench.model.trained,
         numbers={"voxels": len(voxels), "stimuli": len(chosen), "discs": len(discs), "radius [°]": reach},
+    )  # fmt: skip
+
+
+def _at_fixation(
+    bench: EncodingBench, moved: Float[NDArray[np.float64], "disc image voxel"], discs: ReceptiveFields,
+    fields: ReceptiveFields, groups: NDArray[np.object_], reach: float,
+) -> Control:  # fmt: skip
+    """Return whether a voxel's own disc moves it more than that at fixation, where its field does not reach there.
+
+    Where it does, blanking fixation blanks the field: a voxel that truly answers so moves as much.
+    """
+    free = np.flatnonzero(fields.eccentricity_deg >= reach + fields.size_deg)
+    if len(free) < FEWEST_VOXELS:
+        return Control(MIDDLE, None, None, f"the fields of only {len(free)} voxels leave the disc at fixation free")
+    own, middle, opposite = (nearest_disc(discs, fields[free], side) for side in (1.0, 0.0, -1.0))
+    theirs, at = (moved[disc, :, free].T - moved[opposite, :, free].T for disc in (own, middle))
+    interval = bootstrap_groups(lambda i: float(theirs[i].mean()), groups, seed=bench.config.seed)
+    below = None if interval.low is None else Bound("at most", interval.low)
+    return Control(
+        MIDDLE, float(at.mean()), None,
+        f"of {len(free)} voxels whose fields leave it free, fixation moves the prediction by {at.mean():.2f}, the own disc by "
+        f"{theirs.mean():.2f}", below,
     )  # fmt: skip
 
 

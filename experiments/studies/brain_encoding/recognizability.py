@@ -16,6 +16,7 @@ from experiments.studies.naming_gain import precision_gain
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import FeatureEncoder
+from mechinterp.phantoms.stimuli.parameters import SHOWN
 from mechinterp.statistics.bootstrap import bootstrap_groups
 from mechinterp.store.reader import ActivationStore
 from sparse_autoencoders.concepts import concepts_of
@@ -123,8 +124,7 @@ def _said(names: FeatureNames, driven: NDArray[np.int64], feature: int) -> str:
 def _rendered_table(truth: KnownVoxels) -> AttributeTable:
     """Return content, and the orientation of gratings in four bands."""
     parameters = truth.phantoms.parameters
-    contents = ("gabor", "face", "scene")
-    content = np.array([contents.index(p.content) for p in parameters], dtype=np.float64)
+    content = np.array([SHOWN.index(p.shown) for p in parameters], dtype=np.float64)
     band = np.array([((p.orientation_deg + 22.5) % 180) // 45 for p in parameters])
     values: Float[NDArray[np.float64], "image attribute"] = np.stack(
         [content, np.where(content == 0, band, np.nan)], axis=1
@@ -135,5 +135,5 @@ def _rendered_table(truth: KnownVoxels) -> AttributeTable:
             Attribute("orientation", "1", kind="categorical", measured="bars of a grating, in bands of 45°"),
         ),
         values,
-        {"content": contents, "orientation": ORIENTATIONS},
+        {"content": SHOWN, "orientation": ORIENTATIONS},
     )

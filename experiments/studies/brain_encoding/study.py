@@ -87,7 +87,7 @@ def studied_model(config: BrainEncodingConfig, *, download: bool = False, progre
     if config.model is not None:
         weights = "random" if config.condition == "random-network" else config.weights
         return load_model(config.model, weights, download=download, seed=config.seed)
-    reference = train_stimulus_reference(progress=progress)
+    reference = train_stimulus_reference(config.architecture, progress=progress)
     if config.condition == "random-network":
         return load_model(reference.spec, "random", seed=config.seed)
     model = reference.model()

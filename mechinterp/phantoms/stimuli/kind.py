@@ -21,7 +21,7 @@ _OF_CONTENT = {
 
 
 def stimulus_attributes(parameters: Sequence[StimulusParameters]) -> AttributeTable:
-    """Return all parameters, area, eccentricity and the label, with units; what is of another content is missing."""
+    """Return all parameters, area, eccentricity and the label, with units; what is of another content, or scrambled, is missing."""
     table = known_table(
         parameters,
         [
@@ -34,7 +34,7 @@ def stimulus_attributes(parameters: Sequence[StimulusParameters]) -> AttributeTa
         ],
     )
     values = table.values.copy()
-    shown = np.array([p.content for p in parameters])
+    shown = np.array([p.shown for p in parameters])
     for content, names in _OF_CONTENT.items():
         for name in names:
             values[shown != content, table.names.index(name)] = np.nan
@@ -44,7 +44,7 @@ def stimulus_attributes(parameters: Sequence[StimulusParameters]) -> AttributeTa
 def _area_mm2(content: str) -> Callable[[StimulusParameters], float]:
     """Return the area on the screen at the usual viewing distance."""
     per_degree = StimulusRenderer().mm_per_degree
-    return lambda p: p.area_deg2 * per_degree**2 if p.content == content else 0.0
+    return lambda p: p.area_deg2 * per_degree**2 if p.shown == content else 0.0
 
 
 STIMULI: PhantomKind[StimulusParameters] = PhantomKind(

@@ -9,12 +9,16 @@ import numpy as np
 from mechinterp.phantoms.quantities import check_parameters, quantity
 
 CONTENTS = ("gabor", "face", "scene")
+ARRANGEMENTS = ("intact", "random-phases", "moved-tiles")
+SCRAMBLED = "scrambled"
+SHOWN = (*CONTENTS, SCRAMBLED)
+"""What a viewer sees: a scrambled face is no face."""
 DISPLAYS = ("projector", "screen", "goggles")
 FACE_WIDTH_OVER_HEIGHT = 0.76
 
 _GABOR, _FACE = ("gabor",), ("head", "face", "eyes", "mouth")
 _SCENE = ("scene", "ground", "buildings", "trees")
-_CONTENT = (*_GABOR, *_FACE, *_SCENE)
+_CONTENT = (*_GABOR, *_FACE, *_SCENE, SCRAMBLED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,10 @@ class StimulusParameters:
     """
 
     content: str = quantity("gabor", "what is shown", kind="categorical", choices=CONTENTS)
+    arrangement: str = quantity(
+        "intact", "whether a face or a scene is scrambled, and how; of a Gabor without influence", kind="categorical",
+        choices=ARRANGEMENTS, structures=(*_FACE, *_SCENE, SCRAMBLED),
+    )  # fmt: skip
     size_deg: float = quantity(
         5.0, "diameter of the Gabor, height of the face, side of the scene", unit="°", low=1.5, high=8.0,
         structures=_CONTENT,
@@ -52,16 +60,16 @@ class StimulusParameters:
     )
     face_smile: float = quantity(
         0.2, "how far the corners of the mouth are raised, -1 lowered, 1 raised", low=-1.0, high=1.0,
-        structures=("mouth",),
+        structures=("mouth", SCRAMBLED),
     )  # fmt: skip
     face_eye_distance: float = quantity(
-        0.34, "distance of the eyes over the face's height", low=0.26, high=0.42, structures=("eyes", "head")
+        0.34, "distance of the eyes over the face's height", low=0.26, high=0.42, structures=("eyes", "head", SCRAMBLED)
     )
     scene_horizon: float = quantity(
-        0.45, "height of the horizon over the scene's", low=0.2, high=0.75, structures=_SCENE
+        0.45, "height of the horizon over the scene's", low=0.2, high=0.75, structures=(*_SCENE, SCRAMBLED)
     )
-    scene_buildings: int = quantity(3, "number of buildings", low=0, high=8, structures=("buildings",))
-    scene_trees: int = quantity(4, "number of trees", low=0, high=12, structures=("trees", "buildings"))
+    scene_buildings: int = quantity(3, "number of buildings", low=0, high=8, structures=("buildings", SCRAMBLED))
+    scene_trees: int = quantity(4, "number of trees", low=0, high=12, structures=("trees", "buildings", SCRAMBLED))
     luminance: float = quantity(0.5, "grey of the screen, white being 1", low=0.2, high=0.8)
     blur_deg: float = quantity(0.03, "standard deviation of the display's blur", unit="°", low=0.0, high=0.4)
     noise: float = quantity(0.004, "standard deviation of the display's noise, white being 1", low=0.0, high=0.2)
@@ -80,11 +88,16 @@ class StimulusParameters:
     @property
     def is_face(self) -> bool:
         """Whether a face is shown."""
-        return self.content == "face"
+        return self.shown == "face"
+
+    @property
+    def shown(self) -> str:
+        """What a viewer sees: the content, or that a face or a scene is scrambled."""
+        return self.content if self.content == "gabor" or self.arrangement == "intact" else SCRAMBLED
 
     @property
     def area_deg2(self) -> float:
-        """Area of the Gabor's disc, of the face's oval, or of the scene's square."""
+        """Area of the Gabor's disc, of the face's oval, or of the scene's square, scrambled or not."""
         if self.content == "scene":
             return self.size_deg**2
         aspect = FACE_WIDTH_OVER_HEIGHT if self.content == "face" else 1.0

@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from mechinterp.errors import ConfigError
 from mechinterp.phantoms.random_streams import Identity
-from mechinterp.phantoms.stimuli.parameters import DISPLAYS, StimulusParameters
+from mechinterp.phantoms.stimuli.parameters import ARRANGEMENTS, DISPLAYS, StimulusParameters
 from mechinterp.phantoms.studies import PhantomStudy, draw_study
 
 FACES_FROM = 0.5
@@ -24,11 +25,19 @@ class StimulusStudy(PhantomStudy):
     images_per_patient: Annotated[int, "images of each exemplar, at other places and sizes"] = 2
     size_px: Annotated[int, "side of an image in pixels"] = 128
     extent_deg: Annotated[float, "side of an image [degrees of visual angle]"] = 17.0
+    scrambled_share: Annotated[float, "share of the images of faces and scenes that are scrambled"] = 0.0
     viewing_distance_mm: Annotated[float, "from the eye to the screen [mm]"] = 600.0
+
+    def __post_init__(self) -> None:
+        PhantomStudy.__post_init__(self)
+        if not 0 <= self.scrambled_share <= 1:
+            raise ConfigError(f"scrambled_share is {self.scrambled_share:g}: it lies between 0 and 1")
 
 
 def sample_stimuli(study: StimulusStudy) -> tuple[list[StimulusParameters], list[Identity], list[str]]:
     """Draw an experiment: half of the exemplars of every split are faces, a quarter scenes, a quarter gratings.
+
+    Of the scrambled images one half, by chance, has random phases, the other its tiles moved.
 
     Returns
     -------
@@ -39,10 +48,18 @@ def sample_stimuli(study: StimulusStudy) -> tuple[list[StimulusParameters], list
 
     def draw(who: Identity, rank: float) -> dict[str, Any]:
         content = "face" if rank >= FACES_FROM else "scene" if rank >= FACES_FROM / 2 else "gabor"
-        return {"content": content} | _placed(who, content) | _content(who) | _display(who)
+        return {"content": content} | _arranged(who, study) | _placed(who, content) | _content(who) | _display(who)
 
-    parameters, identities, of_image = draw_study(study, draw, lambda p: p["content"] == "face")
+    parameters, identities, of_image = draw_study(
+        study, draw, lambda p: p["content"] == "face" and p["arrangement"] == "intact"
+    )
     return [StimulusParameters(**p) for p in parameters], identities, of_image
+
+
+def _arranged(who: Identity, study: StimulusStudy) -> dict[str, Any]:
+    random = who.of_image("arrangement")
+    scrambled, how = random.random() < study.scrambled_share, ARRANGEMENTS[1 + int(random.integers(2))]
+    return {"arrangement": how if scrambled else "intact"}
 
 
 def _placed(who: Identity, content: str) -> dict[str, Any]:

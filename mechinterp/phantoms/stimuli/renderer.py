@@ -12,14 +12,16 @@ from mechinterp.phantoms.coverage import boxes, ellipse
 from mechinterp.phantoms.fundus_optics import blurred
 from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.phantoms.random_streams import Identity
-from mechinterp.phantoms.stimuli.parameters import FACE_WIDTH_OVER_HEIGHT, StimulusParameters
+from mechinterp.phantoms.stimuli.parameters import FACE_WIDTH_OVER_HEIGHT, SCRAMBLED, StimulusParameters
 from mechinterp.phantoms.stimuli.patterns import face, gabor, scene
+from mechinterp.phantoms.stimuli.scrambling import with_random_phases, with_tiles_moved
 from mechinterp.phantoms.view import View
 
 Image = NDArray[np.float64]
 
 STRUCTURES = (
-    "gabor", "head", "face", "eyes", "mouth", "scene", "ground", "buildings", "trees", "fixation_dot", "photodiode_patch",
+    "gabor", "head", "face", "eyes", "mouth", "scene", "ground", "buildings", "trees", SCRAMBLED, "fixation_dot",
+    "photodiode_patch",
 )  # fmt: skip
 DISPLAY_GAIN = {"projector": 0.94, "screen": 1.0, "goggles": 1.05}
 DISPLAY_CURVE = {"projector": 1.12, "screen": 1.0, "goggles": 0.9}
@@ -97,17 +99,10 @@ class StimulusRenderer:
         degrees = view.grid_mm / self.mm_per_degree
         v, u = (degrees[..., 0] + p.up_deg) / p.size_deg, (degrees[..., 1] - p.right_deg) / p.size_deg
         pixel = self.spacing_deg / p.size_deg
-        found: dict[str, Image]
-        if p.content == "gabor":
-            picture, found = gabor(v, u, pixel, p)
-            found["gabor"] = self._oval(view, p)
-        elif p.content == "face":
-            picture, found = face(v, u, pixel, p, who)
-            found["face"] = self._oval(view, p)
-            found["head"] = np.maximum(found["head"], found["face"])
-        else:
-            picture, found = scene(v, u, pixel, p, who)
+        picture, found = self._content(view, v, u, pixel, p, who)
         drawn = np.maximum.reduce([found[name] for name in ("gabor", "head", "scene") if name in found])
+        if p.shown == SCRAMBLED:
+            picture, found = self._scrambled(picture, drawn, view, v, u, pixel, p, who), {SCRAMBLED: drawn}
         light = p.luminance + p.contrast * picture * drawn
         light = np.clip(light * DISPLAY_GAIN[p.display], 0, None) ** DISPLAY_CURVE[p.display]
         sigma_px = float(np.hypot(p.blur_deg, DISPLAY_BLUR_DEG[p.display])) / self.spacing_deg
@@ -137,9 +132,34 @@ class StimulusRenderer:
             render=self,
         )
 
+    def _content(
+        self, view: View, v: Image, u: Image, pixel: float, p: StimulusParameters, who: Identity
+    ) -> tuple[Image, dict[str, Image]]:
+        """Draw what is shown, and what it covers."""
+        if p.content == "gabor":
+            picture, found = gabor(v, u, pixel, p)
+            found["gabor"] = self._oval(view, p)
+        elif p.content == "face":
+            picture, found = face(v, u, pixel, p, who)
+            found["face"] = self._oval(view, p)
+            found["head"] = np.maximum(found["head"], found["face"])
+        else:
+            picture, found = scene(v, u, pixel, p, who)
+        return picture, found
+
+    def _scrambled(
+        self, picture: Image, outline: Image, view: View, v: Image, u: Image, pixel: float, p: StimulusParameters,
+        who: Identity,
+    ) -> Image:  # fmt: skip
+        """Scramble a face or a scene within its outline."""
+        if p.arrangement == "random-phases":
+            return with_random_phases(picture, outline, who)
+        wide = FACE_WIDTH_OVER_HEIGHT if p.content == "face" else 1.0
+        return self._content(view, *with_tiles_moved(v, u, wide, who), pixel, p, who)[0]
+
     def _oval(self, view: View, p: StimulusParameters) -> Image:
         """Draw the Gabor's disc or the face's oval, of just their area."""
         centre = (-p.up_deg * self.mm_per_degree, p.right_deg * self.mm_per_degree)
-        aspect = 1 / FACE_WIDTH_OVER_HEIGHT if p.is_face else 1.0
+        aspect = 1 / FACE_WIDTH_OVER_HEIGHT if p.content == "face" else 1.0
         everywhere = np.ones((view.height, view.width))
         return ellipse(view, centre, p.area_deg2 * self.mm_per_degree**2, aspect, everywhere)

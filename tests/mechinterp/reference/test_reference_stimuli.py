@@ -25,7 +25,7 @@ def trained(cache):
 
 def test_it_is_loaded_as_every_model_is_and_names_its_classes(trained):
     model = trained.model()
-    assert tuple(model.class_names) == ("gabor", "face", "scene")
+    assert tuple(model.class_names) == ("gabor", "face", "scene", "scrambled")
     assert model.trained
     assert {"stages.1", "stages.2", "stages.3"} <= set(model.sites)
     assert 0 <= trained.accuracy <= 1
