@@ -167,6 +167,7 @@ class Exploration:
                 "trained": model.trained,
                 "class_names": [model.class_names[c] for c in range(len(model.class_names))],
                 "output": model.output,
+                "activation": model.activation,
                 "licence": model.licence,
                 "site": self.site,
                 "notes": list(model.notes),

@@ -116,6 +116,8 @@ def ask(
         Fewest images of a band.
 
     """
+    if len(class_names) == 1:
+        return _of_one_output(probabilities[:, 0], class_names[0], positions, target, threshold, least)
     answered = probabilities.argmax(1)
     by_count = [int(c) for c in np.argsort(-np.bincount(answered, minlength=len(class_names)), kind="stable")]
     target = target or class_names[by_count[0]]
@@ -127,6 +129,22 @@ def ask(
     reference_images = np.flatnonzero(answered == r)
     bands, note = _bands(positive, positions, least)
     return Question(target, reference, threshold, positive, reference_images, bands, note)
+
+
+def _of_one_output(
+    probability: Float[NDArray[np.float32], " image"],
+    name: str,
+    positions: Float[NDArray[np.float64], " image"] | None,
+    target: str | None,
+    threshold: float,
+    least: int,
+) -> Question:
+    """Ask about the only output there is, against its absence."""
+    if target not in {None, name}:
+        raise ConfigError(f"the model has no class '{target}': it has {name}")
+    positive = np.flatnonzero(probability > threshold)
+    bands, note = _bands(positive, positions, least)
+    return Question(name, f"not {name}", threshold, positive, np.flatnonzero(probability < 0.5), bands, note)
 
 
 def _bands(

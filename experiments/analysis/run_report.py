@@ -21,6 +21,7 @@ from experiments.report import (
     check_classifier,
 )
 from experiments.report.elements import ELEMENTS
+from experiments.report.label_checks import check_labels, words_of
 from mechinterp.claims import Claim
 
 Results: TypeAlias = Mapping[str, Any]
@@ -76,35 +77,57 @@ def exploration_report(results: Results) -> Report:
 def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:
     """Return whether the model does its task on the run's images, where these carry labels that it knows.
 
-    Where the images say which of them are the test's, those alone count: a model knows the images it was fitted to.
+    Where the images say which of them are the test's, those alone count: a model knows the images it was fitted to. Images
+    without a label are left out. Of a model whose outputs do not exclude one another each is a label of its own: a cell may
+    hold several between bars (``Effusion|Mass``), and a word that none is called, as ``No Finding``, means none of them.
     """
     images, names = results["images"], list(results["model"]["class_names"])
-    labels, trained = images["labels"], results["model"]["trained"]
+    trained = results["model"]["trained"]
+    several = results["model"].get("activation") == "sigmoid"
+    found_labels = [words_of(label, several=several) for label in images["labels"] or ()]
     groups = images["groups"] or [None] * images["n"]
     splits = images.get("splits") or ()
     held_out = [i for i, split in enumerate(splits) if split == "test"]
     asked = held_out or list(range(images["n"]))
-    task = f"its classes, per image{', on the test split' if held_out else ' (all images: no split is called test)'}"
-    if not labels or any(label not in names for label in labels):
-        note = "the images carry no labels that are classes of the model"
+    labelled = [i for i in asked if found_labels and found_labels[i]]
+    seen = {word for words in found_labels for word in words}
+    strangers = sorted(seen - set(names))
+    if not seen & set(names) or not labelled or (strangers and not several):
         n_groups = len(set(groups) - {None}) if images["units_are_patients"] else 1
-        found = ModelCheck(
-            "its classes, per image", "AUROC", None, None, 0.5, images["n"], n_groups, trained=trained, note=note
-        )
+        return ModelCheck(
+            "its classes, per image", "AUROC", None, None, 0.5, images["n"], n_groups, trained=trained, claims=claims,
+            note=_not_classes(strangers, names),
+        )  # fmt: skip
+    task = f"its {'labels' if several else 'classes'}, per image"
+    task += ", on the test split" if held_out else " (all images: no split is called test)"
+    if strangers:
+        task += f"; {_listed(strangers)} counts as none of them"
+    if len(labelled) < len(asked):
+        task += f"; {len(asked) - len(labelled)} without a label left out"
+    probabilities = np.asarray(images["probabilities"])[labelled]
+    whose = [groups[i] or f"image {i}" for i in labelled]
+    settings: dict[str, Any] = {"units_are_patients": images["units_are_patients"], "trained": trained}
+    if several:
+        present = np.array([[name in found_labels[i] for name in names] for i in labelled])
+        found = check_labels(probabilities, present, whose, task=task, **settings)
     else:
-        found = check_classifier(
-            np.asarray(images["probabilities"])[asked],
-            np.array([names.index(labels[i]) for i in asked]),
-            [groups[i] or f"image {i}" for i in asked],
-            task=task,
-            units_are_patients=images["units_are_patients"],
-            trained=trained,
-        )
-        unnamed = sum(not groups[i] for i in asked)
-        if unnamed and found.interval:
-            said = f"{unnamed} of {len(asked)} images name no patient: each counts as one"
-            found = replace(found, interval_note="; ".join(filter(None, (found.interval_note, said))))
+        truth = np.array([names.index(found_labels[i][0]) for i in labelled])
+        found = check_classifier(probabilities, truth, whose, task=task, **settings)
+    unnamed = sum(not groups[i] for i in labelled)
+    if unnamed and found.interval:
+        said = f"{unnamed} of {len(labelled)} images name no patient: each counts as one"
+        found = replace(found, interval_note="; ".join(filter(None, (found.interval_note, said))))
     return replace(found, claims=claims)
+
+
+def _not_classes(strangers: Sequence[str], names: Sequence[str]) -> str:
+    if not strangers:
+        return "the images carry no labels that are classes of the model"
+    return f"the images are labelled {_listed(strangers)}, which is no class of the model ({_listed(names)})"
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(f"'{name}'" for name in names[:most]) + (", …" if len(names) > most else "")
 
 
 def sorted_by_element(

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -15,7 +15,7 @@ from mechinterp.models.checking import check_model
 from mechinterp.models.discovery import sites_of
 from mechinterp.models.options import Option, split_spec
 from mechinterp.models.source import Loaded, Request
-from mechinterp.models.tracing import Trace, trace_module
+from mechinterp.models.tracing import Squash, Trace, trace_module
 from mechinterp.models.vision_model import InputContract, VisionModel
 from mechinterp.models.weights import first_line, some
 from mechinterp.sites import Site
@@ -65,8 +65,9 @@ def load_model(
     ----------
     spec
         ``SOURCE:NAME``, as in `EXAMPLES`; behind a ``?`` stand the keyword arguments to build the model with, as
-        ``timm:vit_large_patch16_224?init_values=1e-5&dynamic_img_size=true``. Any source takes ``input_size``, and ``mean`` and
-        ``std`` of the normalisation that a checkpoint was trained with, one number or one for each channel.
+        ``timm:vit_large_patch16_224?init_values=1e-5&dynamic_img_size=true``. Any source takes ``input_size``, ``mean`` and
+        ``std`` of the normalisation that a checkpoint was trained with, one number or one for each channel, and
+        ``activation``: ``sigmoid`` where every output is a finding of its own, ``softmax`` where one excludes the others.
     weights
         A ``.safetensors`` file or a checkpoint of tensors; ``"random"`` for an untrained network, which every result made
         from it will say; ``None`` for the source's own weights, if they are on this machine.
@@ -108,7 +109,7 @@ def load_model(
         raise ModelError(f"'{spec}' names no model: {example}")
     for option in options.keys() & RESERVED.keys():
         raise ConfigError(f"'{spec}': '{option}' is no option of a model, use {RESERVED[option]}")
-    stated, mean, std = (options.pop(name, None) for name in ("input_size", "mean", "std"))
+    stated, mean, std, said = (options.pop(name, None) for name in ("input_size", "mean", "std", "activation"))
     request = Request(
         spec=spec,
         name=name,
@@ -135,7 +136,7 @@ def load_model(
         trained=loaded.trained,
         weights=loaded.weights,
         logits_module=logits_module,
-        activation=trace.squash or loaded.activation or "softmax",
+        activation=_activation(said, loaded, trace, spec),
         licence=loaded.licence,
         notes=(*loaded.notes, *output_notes, *_repeated(trace), *_unplaced(sites)),
     )
@@ -172,6 +173,18 @@ def _normalised(contract: InputContract, stated: Mapping[str, Option], spec: str
     if min(found["std"]) <= 0:
         raise ConfigError(f"'{spec}': std must be above 0")
     return replace(contract, mean=found["mean"], std=found["std"])
+
+
+def _activation(said: Option, loaded: Loaded, trace: Trace, spec: str) -> Squash:
+    """Return what turns logits into probabilities: what is seen in the module, said, known, or usual, in this order."""
+    stated = said if said is not None else loaded.activation
+    if stated not in {None, *get_args(Squash)}:
+        raise ConfigError(f"'{spec}': activation is '{stated}': {nearest(str(stated), get_args(Squash))}")
+    if trace.squash is not None and said not in {None, trace.squash}:
+        raise ConfigError(f"'{spec}' ends in a {trace.squash}, but activation={said} is said: leave it out")
+    # the softmax of a single output is 1 whatever it says
+    usual: Squash = "sigmoid" if trace.output.shape[-1] == 1 else "softmax"
+    return trace.squash or cast("Squash | None", stated) or usual
 
 
 def _device(device: str | torch.device) -> torch.device:

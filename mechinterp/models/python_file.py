@@ -12,6 +12,9 @@ wants to be fed; all are optional:
 ``value_range``    a pixel's value for black and for white  ``(0, 1)``
 ``layout``         ``"NCHW"`` or ``"NHWC"``                 ``"NCHW"``
 ``class_names``    one name per output                      ``class 0``, ``class 1``, …
+``activation``     ``"softmax"``, or ``"sigmoid"`` where    seen in the module, else
+                   every output is a finding of its own     ``"softmax"`` (of one output
+                                                            ``"sigmoid"``)
 =================  =======================================  =========================
 
 The function usually loads its own weights, so the model counts as trained, unless ``--weights random`` is given.
@@ -73,6 +76,7 @@ def load(request: Request) -> Loaded:
         trained=not request.random,
         weights="random" if request.random else str(request.weights or "embedded"),
         notes=notes + found,
+        activation=declared.get("activation"),
     )
 
 

@@ -140,9 +140,11 @@ def _active(model: VisionModel | None, site: str) -> int:
 
 def _looked_at(model: VisionModel | None, images: ImageSet | None) -> list[str]:
     """Return what the images lack for a whole report, a sentence each."""
+    from experiments.report.label_checks import words_of
     from mechinterp.errors import MechinterpError
     from mechinterp.images.preparation import Preparation
     from mechinterp.images.proportions import note_of_proportions
+    from mechinterp.statistics.bootstrap import FEWEST_GROUPS
 
     if images is None:
         return []
@@ -161,10 +163,27 @@ def _looked_at(model: VisionModel | None, images: ImageSet | None) -> list[str]:
         found.append(
             "no column of a metadata.csv says which images the model was fitted to (`split`: train, test): all are judged alike"
         )
-    labels = sorted({label for label in images.labels or () if label is not None})
+    several = model is not None and model.activation == "sigmoid"
+    known = set(() if model is None else model.class_names)
+    patients = len(set(images.groups or ()) - {None})
+    if images.groups is not None and images.units_are_patients and patients < FEWEST_GROUPS:
+        found.append(
+            f"{patients} patient{'' if patients == 1 else 's'}: under {FEWEST_GROUPS}, no interval over patients is given"
+        )
+    if empty := _without_values(images):
+        found.append(f"no value in any row: {', '.join(empty)}")
+    labels = sorted({word for label in images.labels or () for word in words_of(label, several=several)})
+    if labels and (missing := sum(label is None for label in images.labels or ())):
+        found.append(
+            f"{missing} of {len(images)} images carry no label: whether the model does its task is asked of the others"
+        )
+    if len(labels) == 1 and not several:
+        found.append(
+            f"every image that has a label is '{labels[0]}': with one class, whether the model does its task cannot be checked"
+        )
     if not labels:
         found.append("no column `label` of a metadata.csv: whether the model does its task cannot be checked")
-    elif model is not None and not set(labels) <= set(model.class_names):
+    elif model is not None and not (known & set(labels) if several else set(labels) <= known):
         found.append(
             f"the labels ({', '.join(labels[:6])}) are not the model's classes ({', '.join(list(model.class_names)[:6])}): whether "
             "it does its task cannot be checked; name them alike, as `build.class_names` of a file of yours"
@@ -194,11 +213,19 @@ def _line(sites: list[str], others: list[str]) -> str:
     return f"site = {json.dumps(sites)}  # {said}\n"
 
 
+def _without_values(images: ImageSet) -> list[str]:
+    """Return the attributes that are missing on every image."""
+    from numpy import isnan
+
+    return [a.name for a in images.attributes if isnan(images.attributes.column(a.name)).all()]
+
+
 def _probes(images: ImageSet | None, run: str, attribute: str | None) -> str:
-    given = [] if images is None else [(a.name, False) for a in images.attributes]
+    empty = [] if images is None else _without_values(images)
+    given = [] if images is None else [(a.name, False) for a in images.attributes if a.name not in empty]
     measured = [] if images is None else [(name, True) for name in _measurable(images) if (name, False) not in given]
     # what a person wrote down or outlined is asked for sooner than what a reader found in headers
-    own = [] if images is None else [(a.name, False) for a in images.attributes if a.measured.startswith("given in")]
+    own = [(name, False) for name, _ in given if images and images.attributes[name].measured.startswith("given in")]
     known = dict([*own, *measured, *given])
     if attribute is not None and images is not None:
         if attribute not in known:

@@ -78,6 +78,8 @@ def open_desk(view: RunView) -> Desk:
     store = ActivationStore.open(view.run_dir / "activations")
     model, images = model_of_run(store), images_of(store)
     reference = view["target"]["reference"].text() or None
+    if reference not in model.class_names:  # a single output is asked about against its absence
+        reference = None
     return Desk(
         model, images, Preparation(**store.manifest.preparation), encoder_of_run(view),
         target=view["target"]["class"].text() or model.class_names[0], reference=reference,

@@ -58,3 +58,13 @@ def test_classes_default_to_the_most_answered():
 def test_an_unknown_class_is_refused():
     with pytest.raises(ConfigError, match="no class 'x'"):
         ask(probabilities([0.6]), NAMES, None, target="x")
+
+
+def test_a_single_output_is_asked_about_against_its_absence():
+    p = np.array([[0.95], [0.2], [0.6], [0.1]], np.float32)
+    question = ask(p, ["tumour"], None)
+    assert (question.target, question.reference) == ("tumour", "not tumour")
+    assert question.positive.tolist() == [0]
+    assert question.reference_images.tolist() == [1, 3]
+    with pytest.raises(ConfigError, match="no class 'mass': it has tumour"):
+        ask(p, ["tumour"], None, target="mass")

@@ -162,3 +162,26 @@ def test_features_that_follow_nothing_or_cannot_be_tested(results):
     assert follows(results).verdict == "not met"
     results["matrix"]["tests"]["best"]["p_corrected"] = None
     assert follows(results).verdict == "inconclusive"
+
+
+def test_images_without_a_label_are_left_out_and_strange_labels_are_named(results):
+    labels = results["images"]["labels"]
+    labels[:6] = [None] * 6
+    check = task_check(results)
+    assert (check.state, check.n_images) == ("does its task", 34)
+    assert "6 without a label left out" in check.task
+    labels[7] = "perhaps"
+    assert "labelled 'perhaps', which is no class of the model ('yes', 'no')" in task_check(results).reasons[0]
+
+
+def test_labels_of_a_model_of_several_findings_are_asked_one_by_one(results):
+    results["model"]["activation"] = "sigmoid"
+    images = results["images"]
+    images["labels"] = ["yes|no", "yes", "no", "No Finding"] * 10
+    images["probabilities"] = [[0.9, 0.8], [0.7, 0.2], [0.1, 0.9], [0.2, 0.3]] * 10
+    check = task_check(results)
+    assert (check.value, check.n_images) == (1.0, 40)
+    assert "'No Finding' counts as none of them" in check.task
+    assert check.brier == pytest.approx((0.01 + 0.04 + 0.09 + 0.04 + 0.01 + 0.01 + 0.04 + 0.09) / 8)
+    images["labels"] = ["No Finding"] * 40
+    assert "labelled 'No Finding', which is no class" in task_check(results).reasons[0]

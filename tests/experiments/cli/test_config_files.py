@@ -163,3 +163,41 @@ def test_init_says_how_images_are_fitted_and_goes_on_where_one_cannot_be_read(sc
     first.write_bytes(first.read_bytes()[:80])
     assert run("init", "b.toml", *asked) == 0
     assert (tmp_path / "b.toml").exists()
+
+
+def relabelled(scans, change):
+    """Rewrite the table's rows: a list of cells by column name in, the same out."""
+    table = scans / "metadata.csv"
+    header, *rows = [line.split(",") for line in table.read_text().splitlines()]
+    cells = change([dict(zip(header, row, strict=True)) for row in rows])
+    table.write_text("\n".join([",".join(header), *(",".join(row[c] for c in header) for row in cells)]) + "\n")
+
+
+def test_init_says_that_labels_are_missing_of_one_class_or_of_few_patients(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ("--model", MODEL, "--images", "scans", "--weights", "random")
+    relabelled(
+        scans,
+        lambda rows: [
+            {**r, "label": "" if i < 2 else "healthy", "group": f"p{i % 3}", "area": ""} for i, r in enumerate(rows)
+        ],
+    )
+    assert run("init", "a.toml", *asked) == 0
+    said = capsys.readouterr().err
+    assert "2 of 24 images carry no label" in said
+    assert "every image that has a label is 'healthy': with one class" in said
+    assert "3 patients: under 10, no interval over patients is given" in said
+    assert "no value in any row: area" in said
+    assert [p["attribute"] for p in tomllib.loads((tmp_path / "a.toml").read_text())["probe"]] == ["depth"]
+
+
+def test_labels_between_bars_are_findings_of_a_model_of_several(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relabelled(
+        scans, lambda rows: [{**r, "label": "healthy|other" if i % 2 else "No Finding"} for i, r in enumerate(rows)]
+    )
+    asked = ("--images", "scans", "--weights", "random", "--model")
+    assert run("init", "a.toml", *asked, f"{MODEL}?activation=sigmoid") == 0
+    assert "are not the model's classes" not in capsys.readouterr().err
+    assert run("init", "b.toml", *asked, MODEL) == 0
+    assert "the labels (No Finding, healthy|other) are not the model's classes" in capsys.readouterr().err

@@ -137,3 +137,31 @@ def test_no_hook_is_left_behind(spec):
     for module in model.module.modules():
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
+
+
+def test_what_turns_logits_into_probabilities_is_said_where_the_module_does_not_show_it(spec):
+    x = torch.rand(4, 1, 8, 8)
+    model = load_model(spec("def net(): return BASE") + "?activation=sigmoid")
+    assert model.activation == "sigmoid"
+    logits = model.logits(x)
+    assert torch.equal(model.probabilities(logits), logits.sigmoid())
+    said = load_model(spec("def net(): return BASE\nnet.activation = 'sigmoid'"))
+    assert said.activation == "sigmoid"
+    single = load_model(spec("def net(): return nn.Sequential(BASE, nn.Linear(3, 1))"))
+    assert single.activation == "sigmoid"  # a softmax of one output would always be 1
+
+
+@pytest.mark.parametrize(
+    ("body", "option", "message"),
+    [
+        ("def net(): return BASE", "?activation=sigmiod", "activation is 'sigmiod': did you mean 'sigmoid'"),
+        (
+            "def net(): return nn.Sequential(BASE, nn.Softmax(-1))",
+            "?activation=sigmoid",
+            "ends in a softmax, but activation=sig",
+        ),
+    ],
+)
+def test_an_activation_that_cannot_be_meant_is_refused(spec, body, option, message):
+    with pytest.raises(ConfigError, match=message):
+        load_model(spec(body) + option)
