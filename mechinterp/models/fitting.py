@@ -184,4 +184,8 @@ def _differences(found: Fit, own: StateDict) -> str:
 def _usual_remedy(found: Fit, state: Mapping[str, Tensor]) -> str:
     if not found.matched:
         return f"it holds another kind of model (its first name is {next(iter(state))}), name the one it was trained as"
+    # a head is what people change: all else fits, and what does not lies together
+    places = {name.partition(".")[0] for name in (*found.missing, *found.unexpected)}
+    if len(places) == 1 and found.missing and found.unexpected and not found.reshaped:
+        return f"all but '{places.pop()}' fits: build the network with your own in its place by py:FILE.py:FUNCTION"
     return "name the model, and its options behind a ?, as it was trained"

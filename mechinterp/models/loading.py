@@ -106,6 +106,11 @@ def load_model(
     kind, name, options = split_spec(spec)
     if kind not in SOURCES or not name:
         example = f"write {EXAMPLES[kind]}" if kind in EXAMPLES else nearest(kind, EXAMPLES.values())
+        if Path(spec).is_file():
+            example = (
+                "it is a file; weights are given by --weights, beside a --model that says which network they are of, a Python "
+                f"file as py:{spec}:FUNCTION, a graph as onnx:{spec}"
+            )
         raise ModelError(f"'{spec}' names no model: {example}")
     for option in options.keys() & RESERVED.keys():
         raise ConfigError(f"'{spec}': '{option}' is no option of a model, use {RESERVED[option]}")

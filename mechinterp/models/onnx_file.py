@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mechinterp.errors import MissingDependencyError, ModelError, WeightsError
+from mechinterp.models.onnx_graphs import NEWEST, readable
 from mechinterp.models.source import Loaded, Request
 from mechinterp.models.vision_model import InputContract
 from mechinterp.models.weights import first_line
@@ -143,7 +144,13 @@ def _convert(graph: Any, spec: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module: nn.Module = onnx2torch.convert(graph)
-    except Exception as error:  # noqa: BLE001 - the converter raises what it likes on operators it does not know
-        raise ModelError(f"'{spec}' cannot be converted by onnx2torch: {first_line(error)}") from None
+            try:
+                module: nn.Module = onnx2torch.convert(graph)
+            except Exception:  # noqa: BLE001 - the converter raises what it likes on graphs it does not know
+                module = onnx2torch.convert(readable(graph))
+    except Exception as error:  # noqa: BLE001 - and so on what could not be made readable for it
+        raise ModelError(
+            f"'{spec}' cannot be converted by onnx2torch ({first_line(error)}): export it with opset_version={NEWEST}, or load "
+            "the model it was exported from by py:FILE.py:FUNCTION"
+        ) from None
     return module.eval()

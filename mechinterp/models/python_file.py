@@ -150,6 +150,11 @@ def _build(function: Callable[..., object], request: Request) -> nn.Module:
             ) from None
         if not isinstance(module, nn.Module):
             raise ModelError(f"'{request.spec}' returned a {type(module).__name__}: it must return a torch.nn.Module")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"'{request.spec}' returned a compiled (TorchScript) module, which cannot be hooked: build the network from its "
+                "source and load the weights (torch.jit.load(FILE).state_dict() has them)"
+            )
         if request.random:
             for part in module.modules():
                 reset = getattr(part, "reset_parameters", None)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import mechinterp
-from mechinterp.errors import ConfigError, ModelError
+from mechinterp.errors import ConfigError, ModelError, WeightsError
 from mechinterp.models import load_model
 
 
@@ -165,3 +165,22 @@ def test_what_turns_logits_into_probabilities_is_said_where_the_module_does_not_
 def test_an_activation_that_cannot_be_meant_is_refused(spec, body, option, message):
     with pytest.raises(ConfigError, match=message):
         load_model(spec(body) + option)
+
+
+def test_a_file_that_is_given_as_a_model_is_said_to_be_one(tmp_path):
+    file = tmp_path / "net.pt"
+    file.write_bytes(b"")
+    with pytest.raises(ModelError, match="it is a file; weights are given by --weights, beside a --model"):
+        load_model(str(file))
+
+
+def test_weights_with_a_head_of_their_own_are_told_how_to_be_loaded(spec, tmp_path):
+    model = load_model(spec("def net(): return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))"))
+    state = model.module.state_dict()
+    mine = {k: v for k, v in state.items() if k.startswith("0")} | {
+        "2.0.weight": state["2.weight"],
+        "2.0.bias": state["2.bias"],
+    }
+    torch.save(mine, tmp_path / "mine.pt")
+    with pytest.raises(WeightsError, match="all but '2' fits: build the network with your own in its place by py:FILE"):
+        load_model(model.spec, weights=tmp_path / "mine.pt")

@@ -283,3 +283,14 @@ def test_packages_of_an_environment_in_the_users_folder_stay_imported(tmp_path, 
     assert "installed_in_venv" in sys.modules
     assert "layers_beside" not in sys.modules
     monkeypatch.delitem(sys.modules, "installed_in_venv")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_module_is_refused_in_one_line(write):
+    spec = write(
+        "import torch\nfrom torch import nn\n\n\ndef net():\n    return torch.jit.script(nn.Sequential(nn.Conv2d(1, 2, 3)))\n"
+    )
+    with pytest.raises(
+        ModelError, match=r"compiled .TorchScript. module, which cannot be hooked: build the network from its"
+    ):
+        load_model(spec)
