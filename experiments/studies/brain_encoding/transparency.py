@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experiments.report import ElementEvidence, PlannedTest
 from experiments.studies.brain_encoding.bench import EncodingBench
 from experiments.studies.brain_encoding.experiment import Experiment
-from experiments.studies.brain_encoding.features import N_FEATURES, Driving, matched_sets, moved_by, taken_away
+from experiments.studies.brain_encoding.features import N_FEATURES, Driving, as_far, matched_sets, moved_by, taken_away
 from experiments.studies.brain_encoding.fits import Confirmed, Explored, called_in
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import FeatureEncoder
@@ -22,7 +22,7 @@ from probes.encoding_scores import correlations
 ELEMENT = "model transparency"
 LEAST = Bound("at least", 0.25)
 RANDOM, FROZEN, OTHER = (
-    "random features of the same norm", "features of a frozen-random autoencoder, moved as far", "features of the other regions",
+    "random features of the same norm", "features of a frozen-random autoencoder that move as far", "features of the other regions",
 )  # fmt: skip
 HOW = ("mean", "resample")
 FEWEST_VOXELS = 3
@@ -44,7 +44,8 @@ def planned(regions: tuple[str, ...]) -> tuple[PlannedTest, ...]:
             ELEMENT, _name(region, how),
             f"the {N_FEATURES} features of the middle site through which most of the region's predicted variance goes on stimuli "
             f"explored are replaced by {'their mean' if how == 'mean' else 'those of another stimulus'} on confirmation stimuli; the "
-            "rest of the network runs anew, what the autoencoder missed is kept",
+            "rest of the network runs anew, what the autoencoder missed is kept. Of a frozen-random autoencoder as many of the best are "
+            "replaced as it takes to move the activation as far",
             "share of the correlation with measured responses that is lost", _CRITERION, (RANDOM, FROZEN, OTHER), LEAST,
         )
         for region in regions for how in HOW
@@ -62,45 +63,43 @@ def confirm(
     everywhere = (
         np.unique(np.concatenate([called_in(bench, explored, r) for r in regions])) if regions else np.zeros(0, int)
     )
-    predicting, n = explored.encoding.of(everywhere), len(bench.experiment.region)
+    n = len(bench.experiment.region)
 
     def without(
-        by: FeatureEncoder, driven: Driving, features: NDArray[np.int64], how: str, part: float = 1.0
-    ) -> NDArray[np.float64]:
+        by: FeatureEncoder, driven: Driving, features: NDArray[np.int64], how: str, voxels: NDArray[np.int64],
+        part: float = 1.0,
+    ) -> NDArray[np.float64]:  # fmt: skip
         edit = taken_away(by, features, driven.codes if how == "mean" else None, part)
         predicted = np.full((len(x), n), np.nan)
-        predicted[:, everywhere] = predicting.predict(bench.maps(x, edit=edit))
+        predicted[:, voxels] = explored.encoding.of(voxels).predict(bench.maps(x, edit=edit))
         return predicted
 
     claims = []
     random = np.random.default_rng(bench.config.seed)
     n_sets = max(20, bench.config.sizes.n_random // 4)
     for how in HOW:
-        ablated = {r: without(encoder, found[r], found[r].features, how) for r in regions}
-        by_frozen = {}
-        for r in regions:
-            # what is compared moves the activation as far as the features do, neither farther nor less far
-            far, theirs = (
-                moved_by(bench, by, d.features, d.codes if how == "mean" else None)
-                for by, d in ((encoder, found[r]), (frozen, of_frozen[r]))
-            )
-            part = far / theirs if theirs > 0 else 1.0
-            by_frozen[r] = without(frozen, of_frozen[r], of_frozen[r].features, how, part)
+        ablated = {r: without(encoder, found[r], found[r].features, how, everywhere) for r in regions}
         for region in regions:
+            voxels = called_in(bench, explored, region)
+            far = moved_by(bench, encoder, found[region].features, found[region].codes if how == "mean" else None)
+            theirs, part = as_far(
+                bench, frozen, of_frozen[region], far, of_frozen[region].codes if how == "mean" else None
+            )
+            by_frozen = without(frozen, of_frozen[region], theirs, how, voxels, part)
             sets = matched_sets(found[region], n_sets, random)
             rivals = [
-                without(encoder, found[region], s, how)
+                without(encoder, found[region], s, how, voxels)
                 for s in bench.progress.track(sets, f"random features beside those of {region}", total=len(sets))
             ]
             claims.append(
                 _claim(
                     bench,
                     confirmed,
-                    called_in(bench, explored, region),
+                    voxels,
                     region,
                     how,
                     ablated,
-                    by_frozen[region],
+                    (by_frozen, len(theirs)),
                     rivals,
                 )
             )
@@ -123,7 +122,7 @@ def lost(
 
 def _claim(
     bench: EncodingBench, confirmed: Confirmed, voxels: NDArray[np.int64], region: str, how: str,
-    ablated: Mapping[str, NDArray[np.float64]], frozen: NDArray[np.float64], rivals: list[NDArray[np.float64]],
+    ablated: Mapping[str, NDArray[np.float64]], frozen: tuple[NDArray[np.float64], int], rivals: list[NDArray[np.float64]],
 ) -> Claim:  # fmt: skip
     measured, predicted, without = (v[:, voxels] for v in (confirmed.measured, confirmed.predicted, ablated[region]))
     value = lost(predicted, without, measured)
@@ -133,7 +132,7 @@ def _claim(
     )  # fmt: skip
     random = [lost(predicted, r[:, voxels], measured) for r in rivals]
     usual = float(np.quantile(random, 0.95)) if random else None
-    of_frozen = lost(predicted, frozen[:, voxels], measured)
+    of_frozen = lost(predicted, frozen[0][:, voxels], measured)
     elsewhere = {r: lost(predicted, a[:, voxels], measured) for r, a in ablated.items() if r != region}
     other = max(elsewhere, key=lambda r: elsewhere[r]) if elsewhere else None
     below = None if interval.low is None else Bound("at most", interval.low)
@@ -145,7 +144,7 @@ def _claim(
             Control(RANDOM, usual, None,
                     "too few other features are ever active" if usual is None
                     else f"95 % of {len(random)} random sets lose less than {usual:.2f}", below),
-            Control(FROZEN, of_frozen, None, f"theirs, moved as far, lose {of_frozen:.2f}", below),
+            Control(FROZEN, of_frozen, None, f"{frozen[1]} of them lose {of_frozen:.2f}", below),
             Control(OTHER, None if other is None else elsewhere[other], None,
                     "no other region" if other is None else f"those of {other} lose {elsewhere[other]:.2f}", below),
         ),
