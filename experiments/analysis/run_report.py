@@ -23,6 +23,7 @@ from experiments.report import (
 from experiments.report.elements import ELEMENTS
 from experiments.report.label_checks import check_labels, words_of
 from mechinterp.claims import Claim
+from mechinterp.images.image_set import own_patient
 
 Results: TypeAlias = Mapping[str, Any]
 
@@ -105,7 +106,8 @@ def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:
     if len(labelled) < len(asked):
         task += f"; {len(asked) - len(labelled)} without a label left out"
     probabilities = np.asarray(images["probabilities"])[labelled]
-    whose = [groups[i] or f"image {i}" for i in labelled]
+    own = [own_patient(name) for name in images.get("ids") or map(str, range(images["n"]))]
+    whose = [groups[i] or own[i] for i in labelled]
     settings: dict[str, Any] = {"units_are_patients": images["units_are_patients"], "trained": trained}
     if several:
         present = np.array([[name in found_labels[i] for name in names] for i in labelled])
@@ -113,7 +115,7 @@ def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:
     else:
         truth = np.array([names.index(found_labels[i][0]) for i in labelled])
         found = check_classifier(probabilities, truth, whose, task=task, **settings)
-    unnamed = sum(not groups[i] for i in labelled)
+    unnamed = sum(groups[i] in {None, own[i]} for i in labelled)
     if unnamed and found.interval:
         said = f"{unnamed} of {len(labelled)} images name no patient: each counts as one"
         found = replace(found, interval_note="; ".join(filter(None, (found.interval_note, said))))

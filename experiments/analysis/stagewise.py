@@ -14,7 +14,7 @@ from experiments.run_directory import Run
 from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import ConfigError, HashMismatchError, ImagesError
 from mechinterp.files import read_json, sha256_file, sha256_json, write_json
-from mechinterp.images.image_set import ImageSet
+from mechinterp.images.image_set import ImageSet, own_patient
 from mechinterp.images.metadata_table import TABLES
 from mechinterp.progress import SILENT, Progress
 from mechinterp.store.reader import ActivationStore
@@ -65,7 +65,7 @@ def _require_as_captured(store: ActivationStore, images: ImageSet) -> None:
     """Compare what is known of the images with what was when they were captured; what was not known then may be now."""
     for what, now in (("group", images.groups), ("split", images.splits)):
         for name, before, after in zip(images.ids, store.images[what], now or (None,) * len(images), strict=True):
-            if before is not None and after != before:
+            if before not in {None, own_patient(name)} and after != before:
                 shown = f" ('{after}', was '{before}')" if what == "split" else ""  # a group may be a patient's name
                 raise HashMismatchError(
                     f"image '{name}' has another {what} than when {store.folder} was captured{shown}: capture again, or put "

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from mechinterp.errors import ConfigError, ShapeError, nearest
-from mechinterp.images.image_set import ImageSet
+from mechinterp.images.image_set import ImageSet, own_patient
 
 How = Literal["mean", "max"]
 _HOWS: dict[str, Callable[..., NDArray[np.float64]]] = {"mean": np.nanmean, "max": np.nanmax}
@@ -135,14 +135,17 @@ def per_patient(
     if images.groups is None:
         raise ConfigError(f"'{images.name}' names no patients: give a column 'group'")
     cases = _cases(images)
+    groups = [
+        None if group == own_patient(name) else group for name, group in zip(images.ids, images.groups, strict=True)
+    ]
     patient_of: dict[str, str | None] = {}
-    for case, group in zip(cases, images.groups, strict=True):
+    for case, group in zip(cases, groups, strict=True):
         if patient_of.setdefault(case, group) != group:
             raise ConfigError(f"case '{case}' of '{images.name}' belongs to two patients: correct its column 'group'")
     by_case = aggregate(values, cases, within_cases or how)
     combined = aggregate(by_case.values, [patient_of[case] for case in by_case.keys], how)
     parts = dict.fromkeys(combined.keys, 0)
-    for group in images.groups:
+    for group in groups:
         if group is not None:
             parts[group] += 1
     return Aggregate(combined.keys, combined.values, np.array(list(parts.values()), dtype=np.int64))

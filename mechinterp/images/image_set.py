@@ -66,6 +66,18 @@ class MedicalImage:
         return scaled
 
 
+def own_patient(image: str) -> str:
+    """Return what an image counts as a patient by that names none, among images that do."""
+    return f"image {image}"
+
+
+def each_of_somebody(ids: Sequence[str], groups: Sequence[str | None] | None) -> tuple[str, ...] | None:
+    """Return the patient of each image, one that names none being its own; ``None`` where nobody names any."""
+    if groups is None or all(group is None for group in groups):
+        return None
+    return tuple(own_patient(name) if group is None else group for name, group in zip(ids, groups, strict=True))
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images in a fixed order, read one by one.
@@ -81,7 +93,9 @@ class ImageSet:
     spacing_mm
         Per image, (row, column), or (z, y, x) of volumes, or ``None``.
     labels, groups, splits
-        Per image, or ``None``. Groups are patients (or blocks of a volume): none may straddle two splits.
+        Per image, or ``None``. Groups are patients (or blocks of a volume): none may straddle two splits. Where some images
+        name theirs, one that does not is a patient of its own (:func:`own_patient`), so that the others stay together; where
+        none does, there are no groups.
     attributes
         Physical quantities of the images.
     source
@@ -140,6 +154,7 @@ class ImageSet:
             values = getattr(self, what)
             if values is not None and len(values) != n:
                 raise ImagesError(f"'{self.name}' has {n} images but {len(values)} {what}")
+        object.__setattr__(self, "groups", each_of_somebody(self.ids, self.groups))
         if len(self.attributes) == 0 and not self.attributes.attributes:
             object.__setattr__(self, "attributes", AttributeTable.empty(n))
         if len(self.attributes) != n:

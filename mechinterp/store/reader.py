@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp.errors import ConfigError, DamagedFileError, ImagesError, SiteError, nearest
+from mechinterp.images.image_set import each_of_somebody
 from mechinterp.sites import Site
 from mechinterp.store.checked_files import CheckedFiles
 from mechinterp.store.image_list import COLUMNS, read_list, rows_column
@@ -44,7 +45,8 @@ class ActivationStore:
     manifest
         What it says of itself.
     images : pandas.DataFrame
-        One row per image, in order: id, label, group, split; ``None`` where unknown.
+        One row per image, in order: id, label, group, split; ``None`` where unknown. As in an image set, where some images
+        name a patient, one that does not is its own.
 
     """
 
@@ -55,7 +57,8 @@ class ActivationStore:
         expected |= {s["file"]["name"]: s["file"] for s in manifest.segments}
         self._files = CheckedFiles(storage, expected, cache_mib << 20)
         listed = read_list(storage, manifest.segments)
-        self.images = listed[list(COLUMNS)]
+        groups = each_of_somebody(listed["id"].tolist(), listed["group"].tolist()) or [None] * len(listed)
+        self.images = listed[list(COLUMNS)].assign(group=np.array(groups, dtype=object))
         self._first_images = np.array([s["first_image"] for s in manifest.shards], dtype=np.int64)
         self._rows_of = {
             site: np.full(len(listed), described.tokens, dtype=np.int64)

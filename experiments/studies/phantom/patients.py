@@ -14,7 +14,7 @@ from experiments.studies.phantom.case import StudyCase
 from experiments.studies.phantom.config import PhantomStudyConfig
 from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import ImagesError, nearest
-from mechinterp.images.image_set import ImageSet
+from mechinterp.images.image_set import ImageSet, own_patient
 from mechinterp.phantoms.datasets import draw_phantoms, phantom_kind, study_of
 from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.phantoms.phantom_set import PhantomSet
@@ -134,9 +134,11 @@ def _opened(case: StudyCase, config: PhantomStudyConfig, progress: Progress) -> 
         )
     notes = ["The images are a user's own: nothing about them is known but what their files say."]
     groups = images.groups
-    if groups is None or any(g is None for g in groups):
+    if groups is None:
         notes.append("The folder names no patients (column `group`): every image was counted as a patient.")
         groups = images.ids
+    elif unnamed := sum(g == own_patient(i) for g, i in zip(groups, images.ids, strict=True)):
+        notes.append(f"{unnamed} of {len(images)} images name no patient: each was counted as one of its own.")
     images = replace(images, groups=tuple(str(g) for g in groups))
     if config.condition == "shuffled-labels":
         images = _shuffled(images, config.seed)

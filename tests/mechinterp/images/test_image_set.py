@@ -99,6 +99,17 @@ def test_a_patient_in_two_splits_is_an_error_not_a_warning(images):
     ImageSet(("a", "b"), lambda i: np.zeros((2, 2)), groups=("p", "p"), splits=("train", None))
 
 
+def test_an_image_that_names_no_patient_is_its_own_where_others_name_theirs():
+    def read(i):
+        return np.zeros((2, 2))
+
+    some = ImageSet(("a", "b", "c", "d"), read, groups=("p", None, "p", None))
+    assert some.groups == ("p", "image b", "p", "image d")
+    assert some.subset([3, 0]).groups == ("image d", "p")
+    assert some[1].group == "image b"
+    assert ImageSet(("a", "b"), read, groups=(None, None)).groups is None
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -34,7 +34,7 @@ def copy(store, tmp_path):
     return Path(shutil.copytree(store.folder, tmp_path / "copy"))
 
 
-def numbered_store(folder, n_images, tokens, width, shard_images):
+def numbered_store(folder, n_images, tokens, width, shard_images, groups=None):
     """Write a store whose rows say where they come from: row r holds r, r + 1/2, r + 1/3, …"""
     from mechinterp.store.shard import CapturedBatch
     from mechinterp.store.storage import storage_at
@@ -56,12 +56,18 @@ def numbered_store(folder, n_images, tokens, width, shard_images):
     monkeypatch.setattr("os.fsync", lambda _: None)  # thirty stores a test need not reach the disk
     for shard in writer.shards:
         at = writer.images_of(shard)
-        images = tuple(MedicalImage(f"i{i}", np.zeros((1, 1), np.float32)) for i in at)
+        images = tuple(MedicalImage(f"i{i}", np.zeros((1, 1), np.float32), group=groups and groups[i]) for i in at)
         batch = CapturedBatch(images, {"s": acts[at.start : at.stop].flatten(0, 1)}, {"s": None})
         writer.write(shard, [batch])
     writer.finish()
     monkeypatch.undo()
     return ActivationStore.open(folder), rows
+
+
+def test_an_image_stored_without_a_patient_is_its_own_where_others_have_theirs(tmp_path):
+    store, _ = numbered_store(tmp_path / "some", 4, 1, 1, 2, groups=["p", None, "p", "q"])
+    assert store.images["group"].tolist() == ["p", "image i1", "p", "q"]
+    assert numbered_store(tmp_path / "none", 3, 1, 1, 2)[0].images["group"].tolist() == [None] * 3
 
 
 def rows_of(batch):

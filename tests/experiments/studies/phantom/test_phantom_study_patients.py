@@ -61,6 +61,17 @@ def test_a_folder_is_divided_by_its_patients(tmp_path: Path) -> None:
     assert not found.truth_known
 
 
+def test_one_image_without_a_patient_does_not_put_the_others_patients_on_both_sides(tmp_path: Path) -> None:
+    path = folder(tmp_path / "eyes", 100)
+    table = path / "metadata.csv"
+    table.write_text(table.read_text().replace("eye3,", ",", 1))
+    found = study_patients(DR_SCREENING, PhantomStudyConfig(data=str(path)), SILENT)
+    sides = set(found.discovery.patients), set(found.confirmation.patients)
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == 51
+    assert "1 of 100 images name no patient: each was counted as one of its own." in found.notes
+
+
 def test_a_folder_with_too_few_patients_is_refused(tmp_path: Path) -> None:
     config = PhantomStudyConfig(data=str(folder(tmp_path / "eyes", 10)))
     with pytest.raises(ImagesError, match="5 patients: a study needs 40"):
