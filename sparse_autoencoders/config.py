@@ -61,7 +61,8 @@ class TrainSAEConfig:
     ] = 4
     wake: Annotated[
         float,
-        "epochs of silence after which a feature's encoder grows until a token takes it in (topk, batchtopk, matryoshka); 0: never",
+        "epochs of silence after which a feature gets a new place at alike tokens that leave something over (topk, batchtopk, matryoshka); "
+        "0: never",
     ] = 0.0
     sparsity: Annotated[float, "weight of the L1 penalty (standard, gated) or of the distance to k (jumprelu)"] = 1.0
     archetypes: Annotated[

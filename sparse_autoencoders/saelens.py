@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
 from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
-from sae_lens.saes.sae import TrainingSAE, TrainStepInput
+from sae_lens.saes.sae import TrainingSAE, TrainStepInput, TrainStepOutput
 from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
 from sae_lens.saes.topk_sae import TopKTrainingSAEConfig
 from torch import Tensor
@@ -19,7 +19,7 @@ from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
 from sparse_autoencoders.processes import ALONE, Processes
 from sparse_autoencoders.sparse_learner import prefixes_of
-from sparse_autoencoders.waking import growth
+from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, places
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -92,11 +92,11 @@ class SAELensLearner:
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_in"]:
         """Reconstruct rows as training does."""
-        output = self.sae.training_forward_pass(
-            TrainStepInput(x.to(self.sae.device), {"l1": 0.0, "l0": 0.0}, None, self._steps, False)
-        )
-        reconstruction: Tensor = output.sae_out.cpu()
+        reconstruction: Tensor = self._forward(x.to(self.sae.device)).sae_out.cpu()
         return reconstruction
+
+    def _forward(self, x: Tensor) -> TrainStepOutput:
+        return self.sae.training_forward_pass(TrainStepInput(x, {"l1": 0.0, "l0": 0.0}, None, self._steps, False))
 
     @torch.no_grad()
     def restart(self, silent: Bool[Tensor, " feature"], directions: Float[Tensor, "silent d_in"], quiet: float) -> None:
@@ -116,18 +116,35 @@ class SAELensLearner:
         self.silent_for[silent] = 0
 
     @torch.no_grad()
-    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row d_in"]) -> None:
-        """Let silent features grow to the bar of the row that suits each best; outside the TopK family there is none."""
+    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row d_in"], generator: torch.Generator) -> int:
+        """Give silent features new places among some rows; outside the TopK family there is none."""
         if self.config.arch not in {"topk", "batchtopk", "matryoshka"}:
-            return
-        sae, at = self.sae, silent.to(self.sae.device)
-        hidden = torch.addmm(sae.b_enc, x.to(at.device) - sae.b_dec, sae.W_enc)
-        grown = growth(hidden, sae.W_enc.norm(dim=0), at, sae.cfg.k, whole_batch=self.config.arch != "topk")
-        sae.W_enc.data[:, at] *= grown
-        sae.b_enc.data[at] *= grown
-        for parameter in (sae.W_enc, sae.b_enc, sae.W_dec):
-            first = self._optimiser.state[parameter]["exp_avg"]
-            (first.T if parameter is sae.W_enc else first)[at] = 0
+            return 0
+        sae, x, living = self.sae, x.to(self.sae.device), ~silent.to(self.sae.device)
+        output = self._forward(x)
+        codes, left_over = output.feature_acts, x - output.sae_out
+        if self.config.arch == "topk":
+            values, columns = codes.topk(sae.cfg.k, dim=1, sorted=False)
+            bar = bar_of_rows(values)
+            left_over += displaced(values, columns, sae.W_dec)
+        else:
+            bar = bar_of_batch(codes[codes > 0], len(x))
+        norm = float(sae.W_enc[:, living].norm(dim=0).mean())
+        candidates = longest(self.silent_for, silent).to(x.device)
+        found = places(candidates, x - sae.b_dec, left_over, bar, norm, generator)
+        at = found.features
+        for parameter, values in ((sae.W_enc, found.encoder), (sae.b_enc, found.bias), (sae.W_dec, found.decoder)):
+            moments = self._optimiser.state[parameter]
+            rows, first, second = (
+                t.T if parameter is sae.W_enc else t
+                for t in (parameter.data, moments["exp_avg"], moments["exp_avg_sq"])
+            )
+            rows[at] = values
+            # next to nothing is known of a silent row's gradients: a first step by that would be far too long
+            first[at] = 0
+            second[at] = second[living].mean(0)
+        self.silent_for[at.cpu()] = 0
+        return len(at)
 
     def trained(self) -> dict[str, Tensor]:
         """Return the tensors that training changes."""

@@ -23,7 +23,7 @@ from sparse_autoencoders.processes import ALONE, Processes
 from sparse_autoencoders.resampling import restart_silent
 from sparse_autoencoders.schedules import active_features, learning_rate
 from sparse_autoencoders.stream import TrainingStream
-from sparse_autoencoders.waking import Waking, due
+from sparse_autoencoders.waking import ROWS, Waking, due, rows_for
 
 _CURVE_POINTS = 200
 _RESTART_ROWS = 1 << 12
@@ -115,6 +115,8 @@ class Standing:
     ----------
     restarted
         Features that were started anew so far.
+    woken
+        Features that were woken so far, each as often as it was.
     best_variance, best_step
         Best explained variance of held-out tokens, and the step it was seen at; none before the first look.
     stopped
@@ -123,6 +125,7 @@ class Standing:
     """
 
     restarted: int = 0
+    woken: int = 0
     best_variance: float | None = None
     best_step: int = 0
     stopped: bool = False
@@ -184,7 +187,7 @@ class SingleTraining:
         )
         average = {n: t.clone() for n, t in learner.trained().items()} if config.ema else {}
         curve: dict[str, list[float]] = {n: [] for n in ("step", "loss", "explained_variance", "l0", "dead")}
-        kept = sample[:_RESTART_ROWS]
+        kept = sample[: ROWS if config.wake else _RESTART_ROWS]
         return cls(name, config, seed, learner, (begin.name, begin.explained_variance), generator, kept, curve, average)
 
     def step(self, x: Float[Tensor, "row width"], step: int, stream: TrainingStream) -> None:
@@ -213,13 +216,14 @@ class SingleTraining:
         if within == 0 and epoch <= config.restarts and 2 * (step + 1) <= steps:
             silent = self.learner.silent_for >= stream.steps_per_epoch
             self.standing.restarted += restart_silent(
-                self.learner, silent, self.sample, self.generator, read_width=stream.read_width
+                self.learner, silent, self.sample[:_RESTART_ROWS], self.generator, read_width=stream.read_width
             )
-        patience = due(step, steps, stream.steps_per_epoch, config.wake)
+        patience = due(step, steps, stream.steps_per_epoch, stream.batch_size, config.wake)
         if patience is not None and isinstance(self.learner, Waking):
             silent = self.learner.silent_for >= patience
             if bool(silent.any()) and not bool(silent.all()):
-                self.learner.wake(silent, x)
+                rows = self.sample[: rows_for(width)]
+                self.standing.woken += self.learner.wake(silent, rows, self.generator)
         if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
             # the scaled activations have a mean squared norm of their width about their mean
             dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())
@@ -286,6 +290,7 @@ class SingleTraining:
             "start": {"name": self.begin[0], "explained_variance": self.begin[1]},
             "steps": self.standing.best_step if self.best else stream.steps,
             "restarted": self.standing.restarted,
+            "woken": self.standing.woken,
             "curve": self.curve,
             "versions": versions(),
         }

@@ -10,7 +10,7 @@ from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.fused.step import SparseStep, Weights
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
-from sparse_autoencoders.waking import growth
+from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, places
 
 ARCHITECTURES = frozenset({"topk", "batchtopk", "matryoshka"})
 
@@ -84,18 +84,33 @@ class SparseLearner:
         self.refresh()
 
     @torch.no_grad()
-    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row width"]) -> None:
-        """Let silent features grow to the bar of the row that suits each best."""
+    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row width"], generator: torch.Generator) -> int:
+        """Give silent features new places among some rows, and return how many there was room for."""
         step, w = self._step, self._step.weights
-        read = x[:, : w.encoder.shape[1]]
-        hidden = torch.addmm(w.bias, read - w.out_bias if w.tied_bias else read, w.encoder.t())
-        grown = growth(hidden, w.encoder.norm(dim=1), silent, step.select.k, whole_batch=step.select.whole_batch)
-        w.encoder[silent] *= grown[:, None]
-        w.bias[silent] *= grown
-        for first in (step.first["encoder"], step.first["decoder"], step.first["bias"]):
-            # where it was going when it was last heard
-            first[silent] = 0
-        step.coarse.refresh()
+        d_in = w.encoder.shape[1]
+        read = x[:, :d_in].contiguous()
+        codes, written = step.heard(read)
+        left_over = (read if w.tied_bias else x[:, d_in:]) - written
+        values, columns = torch.from_numpy(codes.values), torch.from_numpy(codes.columns).long()
+        if step.select.whole_batch:
+            bar = bar_of_batch(values, len(x))
+        else:
+            values, columns = values.view(len(x), -1), columns.view(len(x), -1)
+            bar = bar_of_rows(values)
+            left_over += displaced(values, columns, w.decoder)
+        if w.tied_bias:
+            read = read - w.out_bias
+        norm = float(w.encoder[~silent].norm(dim=1).mean())
+        found = places(longest(step.silent_for, silent), read, left_over, bar, norm, generator)
+        at = found.features
+        w.encoder[at], w.bias[at], w.decoder[at] = found.encoder, found.bias, found.decoder
+        for name in ("encoder", "decoder", "bias"):
+            # next to nothing is known of a silent row's gradients: a first step by that would be far too long
+            step.first[name][at] = 0
+            step.second[name][at] = step.second[name][~silent].mean(0)
+        step.silent_for[at] = 0
+        self.refresh()
+        return len(at)
 
     def trained(self) -> dict[str, Tensor]:
         """Return the tensors that training changes."""

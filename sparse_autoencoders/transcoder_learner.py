@@ -65,9 +65,10 @@ class SkipStep(SparseStep):
         return super().__call__(x, wanted - x @ self.weights.skip.t(), lr=lr)
 
     @torch.no_grad()
-    def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_out"]:
-        """Return what the features and the linear path write together."""
-        return super().reconstruct(x) + x @ self.weights.skip.t()
+    def heard(self, x: Float[Tensor, "row d_in"]) -> tuple[Codes, Float[Tensor, "row d_out"]]:
+        """Return the codes, and what the features and the linear path write together."""
+        codes, written = super().heard(x)
+        return codes, written + x @ self.weights.skip.t()
 
     def _update(
         self, codes: Codes, slopes: NDArray[np.float32], error: NDArray[np.float32], read: NDArray[np.float32],

@@ -1,36 +1,63 @@
-"""Let features that fell silent be heard again: their encoder grows until it reaches the bar of a token.
+"""Let features that fell silent be heard again, where they have something to say: on a cluster of tokens that share what is left over.
 
-Of the TopK family a feature that is never among the k largest has no gradient and stays as it is, while the encoders of those that are
-heard grow past it. A loss on what the others left over (AuxK) cannot help it where that is far smaller than the k-th code: what the
-feature then says of it is too quiet. An encoder that just reaches the bar on the token that suits it best costs that token its
-weakest code, and the feature gets a gradient by which it finds its place, or falls silent again. None grows far beyond those that
-are heard: it would speak up everywhere.
+Of the TopK family a feature that is never among the k largest has no gradient. A loss on what the others left over (AuxK) cannot
+help it where that is far smaller than the k-th code: what the feature then says of it is too quiet. Nor does it help to make it
+louder where it points: most silent features are near-duplicates of others, what they write adds nothing, and the gradient silences
+them again. So a silent feature gets a new place: its decoder is what some alike tokens have left over, the weakest code that it
+displaces included; its encoder tells these tokens from all others (Fisher's discriminant) and just reaches the bar on as many. It
+is useful from its first step, and on so many tokens that it keeps a gradient.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-UNTIL = 0.9  # share of the steps: a feature that is heard last needs some to learn
-LOUDEST = 2.0  # largest norm that an encoder grows to, as a multiple of the mean of those that are heard
+UNTIL = 0.97  # share of the steps: what is heard last needs some to settle
+ROWS = 1 << 13  # that places are looked for on
+LOUDEST, QUIETEST = 2.0, 0.3  # norm of a new encoder, as a multiple of the mean of those that are heard
+_VALUES = 1 << 25  # pre-activations at once
+_CLUSTER = 0.002  # share of the rows that a new feature is to be heard on
+_HEARD = 4  # times that such a feature is to be heard, on average, before its silence means anything
+_TAKEN = 0.5  # share of the rows that new features may take together
+_RIDGE = 0.1  # of the discriminant, as a share of the mean variance of a unit
 _OVER = 1e-4  # how far over the bar, as a share of it
-_FAR = 0.1  # nearest to the bar, as a share of it: what lies lower, or below zero, is not brought there at once
 
 
 @runtime_checkable
 class Waking(Protocol):
     """A learner whose features can be woken."""
 
-    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row width"]) -> None:
-        """Let silent features grow to the bar of the row that suits each best."""
+    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row width"], generator: torch.Generator) -> int:
+        """Give silent features new places among some rows, and return how many there was room for."""
         ...
 
 
-def due(step: int, steps: int, steps_per_epoch: int, wake: float) -> int | None:
+@dataclass(frozen=True)
+class Places:
+    """Where some features start again.
+
+    Parameters
+    ----------
+    features
+        Which, by their positions.
+    encoder, bias, decoder
+        Their weights; decoder rows of unit norm.
+
+    """
+
+    features: Int[Tensor, " place"]
+    encoder: Float[Tensor, "place d_in"]
+    bias: Float[Tensor, " place"]
+    decoder: Float[Tensor, "place d_out"]
+
+
+def due(step: int, steps: int, steps_per_epoch: int, batch_size: int, wake: float) -> int | None:
     """Return for how many steps a feature must have been silent to be woken after a step, counted from 0; none: none is now.
 
     It is looked for once in as many steps as the silence lasts.
@@ -39,54 +66,118 @@ def due(step: int, steps: int, steps_per_epoch: int, wake: float) -> int | None:
     ----------
     step, steps
         Of the training.
-    steps_per_epoch
-        In one pass.
+    steps_per_epoch, batch_size
+        Steps in one pass, and rows in a step.
     wake
-        Epochs of silence; 0: features are never woken.
+        Epochs of silence; 0: features are never woken. On small sets it takes longer: in so few steps a feature that is heard on
+        as many rows as a woken one may be silent by chance.
 
     """
-    patience = max(1, round(wake * steps_per_epoch))
+    patience = max(1, round(wake * steps_per_epoch), math.ceil(_HEARD / (_CLUSTER * batch_size)))
     if wake == 0 or step >= UNTIL * steps or (step + 1) % patience:
         return None
     return patience
 
 
-def growth(
-    hidden: Float[Tensor, "row feature"],
-    norms: Float[Tensor, " feature"],
-    silent: Bool[Tensor, " feature"],
-    k: int,
-    *,
-    whole_batch: bool,
-) -> Float[Tensor, " silent"]:
-    """Return the factor by which the encoder and the bias of each silent feature must grow to reach the bar, at least one.
+def rows_for(width: int) -> int:
+    """Return on how many rows places for a dictionary of some width are looked for: fewer where it is very wide."""
+    return max(1, min(ROWS, _VALUES // width))
 
-    Of several whom the same row suits best, that row may take one in. A whole batch's bar is set so high that there is room for all,
-    up to a tenth of its places.
+
+def longest(silent_for: Int[Tensor, " feature"], silent: Bool[Tensor, " feature"]) -> Int[Tensor, " silent"]:
+    """Return the positions of the silent features, those that have been silent longest first."""
+    at = silent.nonzero().flatten()
+    return at[silent_for[at].argsort(descending=True, stable=True)]
+
+
+def bar_of_rows(values: Float[Tensor, "row k"]) -> Float[Tensor, " row"]:
+    """Return what a pre-activation must reach in each row to be one of its k codes."""
+    # what is not positive is no code
+    return values.amin(1).clamp_min(torch.finfo(values.dtype).eps)
+
+
+def bar_of_batch(values: Float[Tensor, " code"], rows: int) -> Float[Tensor, " row"]:
+    """Return the same for codes that were chosen over a whole batch (BatchTopK), whose rows have one bar.
+
+    It is so high that new features have room: as many codes as they may take, up to a tenth of all.
+    """
+    kept = len(values) - min(len(values) // 10, int(_TAKEN * rows))
+    bar = values.topk(kept, sorted=False).values.min() if kept else values.new_zeros(())
+    return bar.clamp_min(torch.finfo(values.dtype).eps).expand(rows)
+
+
+def displaced(
+    values: Float[Tensor, "row k"], columns: Int[Tensor, "row k"], decoder: Float[Tensor, "feature d_out"]
+) -> Float[Tensor, "row d_out"]:
+    """Return what each row's weakest code writes: a feature that is heard there too takes its place."""
+    weakest, at = values.min(1, keepdim=True)
+    return weakest * decoder[columns.gather(1, at).flatten()]
+
+
+def places(
+    candidates: Int[Tensor, " candidate"],
+    read: Float[Tensor, "row d_in"],
+    left_over: Float[Tensor, "row d_out"],
+    bar: Float[Tensor, " row"],
+    norm: float,
+    generator: torch.Generator,
+) -> Places:
+    """Find a place for each candidate, the first ones where there is no room for all.
+
+    A place begins at a row, drawn with probability proportional to what is left over of it, squared; its cluster are the rows of
+    which most alike is left over.
 
     Parameters
     ----------
-    hidden
-        Pre-activations of all features.
-    norms
-        Of their encoders.
-    silent
-        Which are to be heard; not all.
-    k
-        Active features of a row.
-    whole_batch
-        Whether the `k` of a row are an average over the rows (BatchTopK).
+    candidates
+        Features, by their positions.
+    read
+        Rows as the encoder reads them, its own bias taken off.
+    left_over
+        What a new feature is to write.
+    bar
+        What a pre-activation must reach in each row.
+    norm
+        Mean norm of the encoders of features that are heard.
+    generator
+        Draws the rows.
+
+    References
+    ----------
+    Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7, 1936.
 
     """
-    k = min(k, hidden.shape[1])
-    if whole_batch:
-        places = k * len(hidden)
-        room = min(int(silent.sum()) - 1, places // 10)
-        bar = hidden.flatten().topk(places - max(room, 0), sorted=False).values.min().expand(len(hidden))
-    else:
-        bar = hidden.topk(k, dim=1, sorted=False).values.amin(1)
-    # what is not positive is no code
-    bar = bar.clamp_min(torch.finfo(hidden.dtype).eps)
-    reached = (hidden[:, silent] / bar[:, None]).amax(0)
-    most = LOUDEST * norms[~silent].mean() / norms[silent].clamp_min(torch.finfo(hidden.dtype).tiny)
-    return torch.minimum((1 + _OVER) / reached.clamp_min(_FAR), most).clamp_min(1)
+    size = max(1, round(_CLUSTER * len(read)))
+    squared = left_over.square().sum(1)
+    room = min(int(_TAKEN * len(read) / size), int((squared > 0).sum()))
+    features = candidates[:room]
+    if not len(features):
+        return Places(features, read[:0], bar[:0], left_over[:0])
+    anchors = torch.multinomial(squared.cpu(), len(features), generator=generator).to(read.device)
+    directions = torch.nn.functional.normalize(left_over, dim=1)
+    clusters = (directions[anchors] @ directions.T).topk(size, dim=1, sorted=False).indices
+    meant = left_over[clusters].mean(1)
+    decoder = torch.nn.functional.normalize(meant, dim=1)
+    encoder = _discriminants(read, clusters)
+    # a row's code is to be as large as what it is to say, where the encoder's norm allows that
+    score = encoder @ read.T
+    best = score.topk(size, dim=1, sorted=False).values
+    typical = bar.mean()
+    wanted = (meant.norm(dim=1) - typical).clamp_min(_RIDGE * typical)
+    spread = (best.mean(1) - best.amin(1)).clamp_min(torch.finfo(read.dtype).eps)
+    gain = (wanted / spread).clamp(QUIETEST * norm, LOUDEST * norm)
+    missing = (1 + _OVER) * bar - gain[:, None] * score
+    bias = missing.topk(size, dim=1, largest=False, sorted=False).values.amax(1)
+    return Places(features, gain[:, None] * encoder, bias, decoder)
+
+
+def _discriminants(
+    read: Float[Tensor, "row d_in"], clusters: Int[Tensor, "place member"]
+) -> Float[Tensor, "place d_in"]:
+    """Return the unit direction along which each cluster stands farthest from all rows, measured by their spread."""
+    mean = read.mean(0)
+    centred = read - mean
+    covariance = centred.T @ centred / len(read)
+    covariance.diagonal().add_(_RIDGE * covariance.diagonal().mean().clamp_min(torch.finfo(read.dtype).eps))
+    apart = torch.cholesky_solve((read[clusters].mean(1) - mean).T, torch.linalg.cholesky(covariance)).T
+    return torch.nn.functional.normalize(apart, dim=1)

@@ -154,6 +154,11 @@ class SparseStep:
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_out"]:
         """Reconstruct rows with the latents that a step would keep; what is remembered for the next step stays."""
+        return self.heard(x)[1]
+
+    @torch.no_grad()
+    def heard(self, x: Float[Tensor, "row d_in"]) -> tuple[Codes, Float[Tensor, "row d_out"]]:
+        """Return the codes that a step would keep, and what they reconstruct."""
         w = self.weights
         rows = Rows.of(x, w.out_bias if w.tied_bias else None)
         codes = Selector(self.select.k, self.select.whole_batch)(rows, CoarseEncoder(w.encoder, w.bias))
@@ -161,7 +166,7 @@ class SparseStep:
         every = np.array([len(w.encoder)], np.int64)
         decoded(codes, w.decoder.numpy(), every, np.zeros(error.shape[1:], np.float32), error)
         # with nothing to reconstruct the error is the reconstruction, scaled by 2 / rows
-        return torch.from_numpy(error[0]) * (len(x) / 2) + w.out_bias
+        return codes, torch.from_numpy(error[0]) * (len(x) / 2) + w.out_bias
 
     def _update(
         self, codes: Codes, slopes: NDArray[np.float32], error: NDArray[np.float32], read: NDArray[np.float32],
