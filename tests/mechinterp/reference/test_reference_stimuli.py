@@ -50,6 +50,14 @@ def test_training_leaves_the_callers_randomness_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_there_is_a_vit_as_well_which_is_asked_at_its_patches(cache):
+    trained = train_stimulus_reference("vit", recipe=TINY, cache_dir=cache)
+    model = trained.model()
+    assert (trained.kind, model.trained) == ("vit", True)
+    assert tuple(model.class_names) == ("gabor", "face", "scene", "scrambled")
+    assert model.sites["blocks.2.hook_resid_post"].grid.cells == 144
+
+
 def test_damaged_weights_are_named(tmp_path):
     trained = train_stimulus_reference(recipe=TINY, cache_dir=tmp_path)
     trained.weights.write_bytes(b"cut short")
@@ -60,5 +68,9 @@ def test_damaged_weights_are_named(tmp_path):
 def test_numbers_that_cannot_be_meant_are_refused():
     with pytest.raises(ConfigError, match="epochs is 0"):
         StimulusRecipe(epochs=0)
+    with pytest.raises(ConfigError, match="learning_rate is 0"):
+        StimulusRecipe(learning_rate=0.0)
+    with pytest.raises(ConfigError, match="there is no reference model 'resnet'"):
+        train_stimulus_reference("resnet")
     with pytest.raises(ConfigError, match="96 pixels"):
         StimulusRecipe(study=StimulusStudy(size_px=64))

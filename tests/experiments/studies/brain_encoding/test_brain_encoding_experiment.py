@@ -12,7 +12,7 @@ from experiments.run_directory import Run
 from experiments.studies.brain_encoding.bench import EncodingBench
 from experiments.studies.brain_encoding.config import BrainEncodingConfig
 from experiments.studies.brain_encoding.experiment import NOISE_REGION, simulated_experiment
-from experiments.studies.brain_encoding.features import driving, moved_by, taken_away
+from experiments.studies.brain_encoding.features import N_FEATURES, Driving, as_far, driving, moved_by, taken_away
 from experiments.studies.brain_encoding.fits import Explored
 from mechinterp.feature_encoder import Neurons
 from mechinterp.models.loading import load_model
@@ -119,3 +119,33 @@ def test_taking_features_away_moves_the_activation_as_far_as_it_says(bench, expe
     slow = (taken_away(neurons, chosen, mean)(seen.clone()) - seen).square().sum(-1).mean().sqrt()
     assert moved_by(bench, neurons, chosen, mean) == pytest.approx(float(slow), rel=1e-5)
     assert float(slow) == pytest.approx(float(seen[..., [1, 2]].square().sum(-1).mean().sqrt()), rel=1e-5)
+
+
+def test_as_many_features_as_it_takes_move_as_far_and_none_goes_beyond_what_replaces_it(bench):
+    neurons, mean, random = Neurons("stages.2", 64), torch.zeros(64), np.random.default_rng(0)
+    seen = bench.maps(bench.inputs(bench.experiment.fit[:64]))["stages.2"]
+    driven = Driving(np.arange(N_FEATURES), random.uniform(size=64), mean, np.sqrt(np.square(seen).mean((0, 1))))
+    order = [j for j in np.argsort(-driven.share) if driven.norm[j] > 0]
+    whole = moved_by(bench, neurons, np.array(order), mean)
+    for far in (0.2 * whole, 0.9 * whole):
+        features, part = as_far(bench, neurons, driven, far, mean)
+        assert features.tolist() == order[: len(features)]
+        # as far to the digit, and never by going beyond the mean
+        assert part * moved_by(bench, neurons, features, mean) == pytest.approx(far, rel=1e-6)
+        assert 0 < part <= 1
+    features, part = as_far(bench, neurons, driven, 2 * whole, mean)
+    assert (len(features), part) == (len(order), 1.0)
+    silent = dataclasses.replace(driven, norm=np.zeros(64))
+    assert as_far(bench, neurons, silent, 1.0, mean)[0].size == 0
+
+
+@pytest.mark.parametrize("kind", ["cnn", "vit"])
+def test_both_reference_models_are_read_at_a_fine_and_a_coarse_site(experiment, tmp_path, kind):
+    model = load_model(f"py:{stimulus_networks.__file__}:stimulus_{kind}", "random", seed=0)
+    config = dataclasses.replace(CONFIG, architecture=kind)
+    found = EncodingBench(config, Run.create(tmp_path / "run"), model, experiment, SILENT)
+    assert [len(at) for at in found.places.values()] == [24 * 24, 12 * 12]
+    maps = found.maps(found.inputs(experiment.fit[:2]))
+    assert [maps[site].shape[:2] for site in found.sites] == [(2, 24 * 24), (2, 12 * 12)]
+    # the same cell lies at the same place, prefix tokens left out
+    assert found.places[found.feature_site][0] == pytest.approx([44 * 17 / 96, -44 * 17 / 96])

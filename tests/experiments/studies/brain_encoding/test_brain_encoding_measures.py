@@ -9,7 +9,7 @@ import torch
 from experiments.studies.brain_encoding.actions import _trusted, response_to_chosen
 from experiments.studies.brain_encoding.attribution import slope
 from experiments.studies.brain_encoding.features import Driving, matched_sets, taken_away
-from experiments.studies.brain_encoding.localization import nearest_disc
+from experiments.studies.brain_encoding.localization import _at_fixation, nearest_disc
 from experiments.studies.brain_encoding.transparency import lost
 from mechinterp.feature_encoder import Neurons
 from probes.receptive_fields import ReceptiveFields
@@ -97,3 +97,25 @@ def test_leaving_out_no_voxel_is_no_gain_that_holds():
     half = _trusted(bench, SimpleNamespace(called=np.arange(6) < 3), confirmed)
     assert half.value > 0
     assert half.statement.startswith("Leaving out 3 of 6 voxels changes the mean correlation from")
+
+
+@pytest.mark.parametrize(("own", "passes"), [(1.0, True), (0.4, False)])
+def test_fixation_is_a_control_for_voxels_whose_field_leaves_it_free(own, passes):
+    discs = ReceptiveFields.candidates(6.0, 1.5, (1.5,))
+    near, far = np.full(6, 2.0), np.full(6, 4.5)
+    fields = ReceptiveFields(np.concatenate([near, far]), np.zeros(12), np.ones(12))
+    at = {side: nearest_disc(discs, fields, side) for side in (1.0, 0.0, -1.0)}
+    random = np.random.default_rng(0)
+    moved = 0.01 * random.uniform(size=(len(discs), 20, 12))
+    moved[at[0.0][0]] += 0.5
+    # what fixation does to the fields that reach there is not asked
+    moved[at[0.0][0], :, :6] += 9.0
+    moved[at[1.0], :, np.arange(12)] += own
+    groups, bench = np.arange(20).astype(object), SimpleNamespace(config=SimpleNamespace(seed=0))
+    control = _at_fixation(bench, moved, discs, fields, groups, 1.5)
+    assert control.passed is passes
+    assert control.value == pytest.approx(0.5, abs=0.01)
+    assert "of 6 voxels" in control.detail
+    few = _at_fixation(bench, moved[:, :, :6], discs, fields[np.arange(6)], groups, 1.5)
+    assert few.value is None
+    assert few.passed is None
