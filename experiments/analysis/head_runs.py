@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.analysis.store_cautions import cautions_of
 from experiments.dashboard.markup import Element
 from experiments.dashboard.single_page import Shown, write_single_page
 from mechinterp.attributes.table import AttributeTable
@@ -128,6 +129,7 @@ def head_run(
     ids = tuple(str(i) for i in store.images["id"].to_numpy()[kept])
     data = HeadData(x, values, names, tuple(table[name].unit for name in names), y[kept], groups[kept], ids)
     notes.append(f"{len(chosen)} of {len(patients)} patients, drawn by seed {seed}, are held out")
+    notes += [said.removesuffix(".") for said in cautions_of(store)]
     return HeadRun(
         data.take(np.flatnonzero(~is_held)), data.take(np.flatnonzero(is_held)), kept[~is_held], kept[is_held], named, classes,
         tuple(notes), are_patients,

@@ -70,6 +70,7 @@ def write_probe_page(
     trained: bool = True,
     curve: LearningCurve | None = None,
     more: Sequence[Shown] = (),
+    cautions: Sequence[str] = (),
 ) -> Path:
     """Write one attribute's page, which opens from disk without a network.
 
@@ -88,6 +89,8 @@ def write_probe_page(
         Learning curve at the best site.
     more
         What else was asked for: at the end.
+    cautions
+        What the scores cannot know, above them.
 
     """
     results = sweep.of(attribute)
@@ -100,6 +103,7 @@ def write_probe_page(
     ]
     if not trained:
         parts.append('<p class="banner">Untrained model (random weights): no claim about it is met.</p>')
+    parts += [f'<p class="banner">{escape(said)}</p>' for said in cautions]
     parts += [_figure("profile", layer_profile_figure(results)), _table(results, trained)]
     parts += [
         f"<h2>At {escape(best.site)}</h2>",

@@ -60,6 +60,7 @@ def run(
     )
     from experiments.analysis.measurements import held_out, middle_of_volume
     from experiments.analysis.stagewise import images_of
+    from experiments.analysis.store_cautions import unnamed_patients
     from mechinterp.attributes.from_masks import attributes_from_masks
     from mechinterp.errors import ConfigError
     from mechinterp.files import jsonable, write_json
@@ -101,7 +102,7 @@ def run(
             "curves": [c.to_json() for c in curves],
         },
     )
-    lines = lines_of(matrix, whole, store.manifest.trained)
+    lines = [*unnamed_patients(store), *lines_of(matrix, whole, store.manifest.trained)]
     write_attribute_page(page, f"Attributes of {loaded.site}", lines, matrix, curves)
     found = jsonable(
         {

@@ -103,6 +103,7 @@ def run(
     from experiments.analysis.probe_extras import check_confounders, confounders_of, few_features_of
     from experiments.analysis.probe_page import write_probe_page
     from experiments.analysis.stagewise import images_of
+    from experiments.analysis.store_cautions import cautions_of
     from experiments.run_directory import Run
     from mechinterp.errors import ConfigError, nearest
     from mechinterp.files import write_json
@@ -114,6 +115,9 @@ def run(
     progress = ConsoleProgress()
     store = ActivationStore.open(activations)
     opened = images_of(store, images)
+    cautions = cautions_of(store)
+    for said in cautions:
+        progress.note(said)
     if measure:
         from mechinterp.attributes.from_masks import attributes_from_masks
 
@@ -151,7 +155,7 @@ def run(
         write_json(target, found)
         page = write_probe_page(
             sweep, attribute, target.with_suffix(".html"), level=level, trained=store.manifest.trained, curve=curve,
-            more=[shown for _, shown in extras.values()],
+            more=[shown for _, shown in extras.values()], cautions=cautions,
         )  # fmt: skip
         record.update(
             result=run_folder.relative(target), page=run_folder.relative(page), asked=_position(run_folder, attribute)
@@ -160,7 +164,7 @@ def run(
         emit(
             {
                 "attribute": attribute, "level": level, "result": str(target), "page": str(page), "sites": found,
-                "learning_curve": None if curve is None else vars(curve), "trained": store.manifest.trained,
+                "learning_curve": None if curve is None else vars(curve), "trained": store.manifest.trained, "cautions": cautions,
                 **{name: record for name, (record, _) in extras.items()},
             },
             "", as_json=True,

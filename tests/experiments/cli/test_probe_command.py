@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,27 @@ def test_a_probe_writes_numbers_and_a_page_that_opens_without_a_network(made, ca
     assert "https://" not in page
     assert Path(found["page"]).with_name("plotly.min.js").exists()
     assert json.loads(Path(found["result"]).read_text())["stages.2"]["calibration"]["count"]
+
+
+def test_what_scores_cannot_know_of_whom_they_are_over_is_said(made, tmp_path, capsys):
+    argv = ("--attribute", "area", "--site", "stages.2", "--shuffles", 0, "--json")
+    assert run("probe", "--activations", made / "a" / "activations", *argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    (said,) = found["cautions"]
+    assert said.startswith("28 of 40 images are of the split train. If the model was trained on them")
+    assert said in html.unescape(Path(found["page"]).read_text(encoding="utf-8"))
+    assert run("probe", "--activations", made / "b" / "activations", *argv) == 0
+    assert json.loads(capsys.readouterr().out)["cautions"] == []  # nobody trained it
+
+    scans = Path(shutil.copytree(made / "scans", tmp_path / "scans"))
+    rows = [line.split(",") for line in (scans / "metadata.csv").read_text().split()]
+    (scans / "metadata.csv").write_text("\n".join(",".join(r[:2] + r[4:]) for r in rows) + "\n")
+    store = tmp_path / "c" / "activations"
+    assert run("capture", "--model", MODEL, "--images", scans, "--site", "stages.2", "--out", store) == 0
+    capsys.readouterr()
+    assert run("probe", "--activations", store, *argv) == 0
+    (said,) = json.loads(capsys.readouterr().out)["cautions"]
+    assert said.startswith("Nobody said whose images these are: each counts as a patient of its own.")
 
 
 def test_of_an_untrained_network_nothing_is_claimed(made, capsys):
