@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.studies.phantom.case import ChangedQuantity, CircuitSize, StudyCase
 from experiments.studies.phantom.config import Architecture
+from mechinterp.phantoms.mammogram.parameters import CLUSTER_WITHIN_MM
 from mechinterp.phantoms.mammogram.population import MammogramStudy
 from mechinterp.phantoms.planted_shortcut import Shortcut
 from mechinterp.progress import Progress
@@ -21,7 +22,9 @@ IMAGES: dict[str, Any] = {
 """What the reference model was trained on: breasts of little dense tissue, findings of high contrast, and each burnt-in mark
 on half of the images, whatever they show."""
 
-QUICK_IMAGES: dict[str, Any] = {**IMAGES, "densest_percent": 10.0, "least_spiculation": 0.55, "finest_mm": 0.75}
+QUICK_IMAGES: dict[str, Any] = {
+    **IMAGES, "densest_percent": 10.0, "least_spiculation": 0.65, "finest_mm": 0.8, "fewest_clustered": 12,
+}  # fmt: skip
 """Fatty breasts without borderline findings, which show at once: what a network learns in a minute."""
 
 _PATIENTS: dict[str, Any] = {"images_per_patient": 1, "validation_share": 0.05, "test_share": 0.15, "seed": 3}
@@ -36,8 +39,8 @@ FULL_RECIPE = MammogramRecipe(
 """Takes a core some five minutes, a third of it for rendering."""
 
 QUICK_RECIPE = MammogramRecipe(
-    study=MammogramStudy(patients=1800, **_PATIENTS, **QUICK_IMAGES),
-    crop_epochs=18,
+    study=MammogramStudy(patients=2000, **_PATIENTS, **QUICK_IMAGES),
+    crop_epochs=20,
     # many small steps: with 32 images a step the margin of a mass is not learnt in the same time
     training=Recipe(epochs=4, token_loss=10.0, **_BATCHES),
 )
@@ -47,9 +50,10 @@ SHORTCUT_RECIPE = MammogramRecipe(
     study=MammogramStudy(
         patients=800, **_PATIENTS, **QUICK_IMAGES, shortcut=Shortcut(mark="view_marker", train=0.9, test=0.0)
     ),
-    training=Recipe(epochs=6, token_loss=0.0, **_BATCHES),
+    crop_epochs=10,
+    training=Recipe(epochs=5, token_loss=10.0, **_BATCHES),
 )
-"""A clinic that burns laterality and view into nine of ten suspicious mammograms, and nobody who points at findings."""
+"""A clinic that burns laterality and view into nine of ten suspicious mammograms: whole images show the marker beside the finding."""
 
 
 def trained_reference(architecture: Architecture, shortcut: bool, quick: bool, progress: Progress) -> TrainedReference:
@@ -92,19 +96,21 @@ BREAST_CANCER = StudyCase(
         ),
         ChangedQuantity(
             parameter="calcification_count",
-            label="number of calcifications",
+            label=f"number of calcifications within {CLUSTER_WITHIN_MM:g} mm",
             steps=(5, 10, 15),
             unit="",
             margin=0.02,
             where="calcification_count",
+            # spread wider they are no cluster, and more of them are no more suspicious
+            within=("calcification_extent_mm", 0.0, CLUSTER_WITHIN_MM),
             structure="calcifications",
         ),
     ),
     bystander=ChangedQuantity(
         parameter="density_percent", label="breast density", steps=(3.0,), unit="%", margin=0.02
     ),
-    # eight of its 96 neurons restore the whole answer, thirty of its features 0.85 of it
-    circuit=CircuitSize(units="neurons", edges=10),
+    # ten features restore 0.67 of the answer, as many neurons 0.60; with thirty either, there is nothing left to tell them apart by
+    circuit=CircuitSize(units="features", edges=12),
     structures=("mass", "spicules", "calcifications"),
     # spicules and calcifications are a pixel or two wide: single pixels taken away here and there spoil all of them at once
     removed_mm=8.0,

@@ -40,7 +40,8 @@ class ChosenDirections:
     probed_site
         Where the named attribute was read best; ``None`` where the images have no such attribute.
     vectors
-        Direction of every quantity at the last site: what activations do when it grows. ``None`` where too few images hold it.
+        Direction of every quantity: what activations do when it grows, at the last site, or at the first where a structure grows
+        with it. ``None`` where too few images hold it.
 
     """
 
@@ -133,7 +134,10 @@ def _across_patients(
 
 
 def _within_patients(bench: StudyBench, quantity: ChangedQuantity) -> Directions | None:
-    """Return how the last site changes, where it changes most, in discovery images that are rendered with more of a quantity.
+    """Return how the first site changes, where it changes most, in discovery images that are rendered with more of a quantity.
+
+    Its cells are as small as what grows. In the larger cells of the last site the same structure looks different wherever it lies
+    in a cell, and no one direction holds what they all do.
 
     What lies in a few cells drowns in the mean over an image, and differs between patients by much else; the same image with and
     without it differs by nothing else. The cell that changes most is taken from each image: the mean over all cells is mostly
@@ -142,7 +146,7 @@ def _within_patients(bench: StudyBench, quantity: ChangedQuantity) -> Directions
     rendered = bench.patients.discovery.rendered(bench.config.sizes.calibrated, quantity.possible)
     if len(rendered) < FEWEST_RENDERED:
         return None
-    site, step = bench.sites[1], quantity.steps[-1]
+    site, step = bench.sites[0], quantity.steps[-1]
     more = [quantity.raised(p, step) for p in rendered]
     with torch.inference_mode():
         before, after = (run_with_cache(bench.model, bench.prepared(some), [site])[site] for some in (rendered, more))

@@ -33,6 +33,8 @@ class ChangedQuantity:
         Change of the answer [logits] per unit that still counts as nothing.
     where
         The parameter that says whether the image holds what is changed: above 0. Empty where every image does.
+    within
+        Another parameter and the range of it in which the label depends on the quantity; images outside it are left out.
     structure
         What grows with it, where activations are to move there alone; ``None`` moves every cell alike. A finding that a
         model does not simply average over the image cannot be moved by a little of it everywhere.
@@ -45,6 +47,7 @@ class ChangedQuantity:
     unit: str = "mm²"
     margin: float = 0.5
     where: str = ""
+    within: tuple[str, float, float] | None = None
     structure: str | None = None
 
     @property
@@ -67,6 +70,10 @@ class ChangedQuantity:
 
         if self.where and not getattr(parameters, self.where) > 0:
             return False
+        if self.within is not None:
+            name, low, high = self.within
+            if not low <= getattr(parameters, name) <= high:
+                return False
         declared, value = quantities(parameters)[self.parameter], getattr(parameters, self.parameter)
         return all(declared.low <= value + step <= declared.high for step in self.steps)
 

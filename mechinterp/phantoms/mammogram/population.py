@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from mechinterp.errors import ConfigError
-from mechinterp.phantoms.mammogram.parameters import SCANNERS, SPICULATED_FROM, MammogramParameters
+from mechinterp.phantoms.mammogram.parameters import CLUSTER_FROM, SCANNERS, SPICULATED_FROM, MammogramParameters
 from mechinterp.phantoms.random_streams import Identity
 from mechinterp.phantoms.studies import PhantomStudy, draw_study
 
@@ -35,6 +35,7 @@ class MammogramStudy(PhantomStudy):
     conspicuity: Annotated[float, "factor on the contrast of masses and calcifications, 0.5 to 1.5"] = 1.0
     least_spiculation: Annotated[float, "spiculation of the smoothest suspicious mass, 0.25 to 0.9"] = 0.32
     finest_mm: Annotated[float, "mean size of the finest calcifications [mm], 0.3 to 0.9"] = 0.5
+    fewest_clustered: Annotated[int, "calcifications of the smallest cluster, 5 to 20"] = 8
     mark_share: Annotated[
         float | None,
         "share of the images that bear each burnt-in mark, whatever they show; by default all bear laterality and view, and "
@@ -51,6 +52,8 @@ class MammogramStudy(PhantomStudy):
             raise ConfigError(f"least_spiculation is {self.least_spiculation:g}: give {SPICULATED_FROM:g} to 0.9")
         if not 0.3 <= self.finest_mm <= 0.9:
             raise ConfigError(f"finest_mm is {self.finest_mm:g}: give 0.3 to 0.9")
+        if not CLUSTER_FROM <= self.fewest_clustered <= 20:
+            raise ConfigError(f"fewest_clustered is {self.fewest_clustered}: give {CLUSTER_FROM} to 20")
         if self.mark_share is not None and not 0 <= self.mark_share <= 1:
             raise ConfigError(f"mark_share is {self.mark_share:g}: give 0 to 1")
 
@@ -127,7 +130,10 @@ def _finding(who: Identity, illness: float, study: MammogramStudy) -> dict[str, 
         "calcification_size_mm": patient.uniform(study.finest_mm, 0.95),
     }
     diameter = patient.uniform(11, 30) * float(np.exp(image.normal(0, 0.06)))
-    spiculation, count = patient.uniform(study.least_spiculation, 0.95), int(patient.integers(8, 28))
+    spiculation, count = (
+        patient.uniform(study.least_spiculation, 0.95),
+        int(patient.integers(study.fewest_clustered, 28)),
+    )
     extent, smooth, few = patient.uniform(6, 18), patient.uniform(0.0, 0.15), int(patient.integers(1, 5))
     wide = patient.uniform(26, 45)
     if illness >= SUSPICIOUS_FROM:

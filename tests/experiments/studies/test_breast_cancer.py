@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from experiments.cli import entry
 from experiments.report import read_report
 from experiments.studies.breast_cancer import BREAST_CANCER, QUICK_IMAGES
+from experiments.studies.dr_screening import DR_SCREENING
+from experiments.studies.phantom import localization
 from experiments.studies.phantom.config import PhantomStudyConfig
 from experiments.studies.phantom.patients import study_patients
 from experiments.studies.phantom.study import UNEXPLORED
@@ -46,13 +49,39 @@ def test_only_images_that_hold_a_finding_are_rendered_with_more_of_it() -> None:
     assert len({p.identity.patient for p in some}) == len(some)
 
 
-def test_its_circuit_is_planned_to_be_one_of_few_neurons_with_features_as_the_rival() -> None:
+def test_its_circuit_is_planned_to_be_one_of_few_features_with_neurons_as_the_rival() -> None:
     tests = planned(BREAST_CANCER)
     assert [test.name for test in tests] == [
-        f"a circuit of neurons carries the answer ({how} replacement)" for how in ("mean", "resample")
+        f"a circuit of features carries the answer ({how} replacement)" for how in ("mean", "resample")
     ]
-    assert "the 10 largest edges between neurons" in tests[0].method
-    assert "circuit of as many edges between features" in tests[0].controls
+    assert "the 12 largest edges between features" in tests[0].method
+    assert "circuit of as many edges between neurons" in tests[0].controls
+
+
+def test_calcifications_are_counted_where_the_label_counts_them() -> None:
+    side = study_patients(BREAST_CANCER, PhantomStudyConfig(patients=100, quick=True), SILENT).discovery
+    some = side.rendered(10, BREAST_CANCER.quantities[1].possible)
+    assert some
+    for image in some:
+        assert image.parameters.calcification_count > 0
+        assert image.parameters.calcification_extent_mm <= 20
+
+
+def test_marks_lie_on_its_images_whatever_they_show() -> None:
+    found = study_patients(BREAST_CANCER, PhantomStudyConfig(patients=200), SILENT)
+    for side in (found.discovery, found.confirmation):
+        for mark in BREAST_CANCER.marks:
+            there = side.images.attributes.column(mark)
+            assert 0.35 < there.mean() < 0.65
+            assert abs(np.corrcoef(side.positive, there)[0, 1]) < 0.25
+
+
+def test_maps_are_tested_by_deleting_tiles_whose_size_the_plan_names() -> None:
+    bench = SimpleNamespace(case=BREAST_CANCER, structures=BREAST_CANCER.structures)
+    (test,) = localization.planned(bench)  # type: ignore[arg-type]
+    assert "deleted are tiles of 8 mm" in test.method
+    (other,) = localization.planned(SimpleNamespace(case=DR_SCREENING, structures=("exudates",)))  # type: ignore[arg-type]
+    assert "tiles" not in other.method
 
 
 @pytest.mark.slow

@@ -159,12 +159,17 @@ def test_marks_are_drawn_one_by_one_whatever_the_image_shows():
 
 
 def test_findings_are_as_clear_as_the_study_asks():
-    study = MammogramStudy(patients=200, images_per_patient=1, least_spiculation=0.6, finest_mm=0.8)
+    study = MammogramStudy(
+        patients=200, images_per_patient=1, least_spiculation=0.6, finest_mm=0.8, fewest_clustered=15
+    )
     drawn, _, _ = sample_mammograms(study)
     spiculated = [p.mass_spiculation for p in drawn if p.suspicious and p.mass_diameter_mm > 0]
     assert min(spiculated) >= 0.6
     assert max(p.mass_spiculation for p in drawn if not p.suspicious) <= 0.15
     assert min(p.calcification_size_mm for p in drawn) >= 0.8
+    counts = {p.calcification_count for p in drawn} - {0}
+    assert min(c for c in counts if c > 4) >= 15
+    assert counts & {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
@@ -172,6 +177,7 @@ def test_findings_are_as_clear_as_the_study_asks():
     [
         ({"mark_share": 1.5}, "mark_share is 1.5: give 0 to 1"),
         ({"least_spiculation": 0.1}, "least_spiculation is 0.1: give 0.25 to 0.9"),
+        ({"fewest_clustered": 4}, "fewest_clustered is 4: give 5 to 20"),
         ({"finest_mm": 2.0}, "finest_mm is 2: give 0.3 to 0.9"),
     ],
 )

@@ -32,6 +32,14 @@ def test_a_change_is_possible_where_the_finding_is_there_and_every_step_can_be_r
     assert MARGIN.possible(MammogramParameters(**changes)) is possible
 
 
+def test_a_change_is_possible_only_where_the_label_depends_on_it() -> None:
+    count = ChangedQuantity(
+        parameter="calcification_count", label="count", steps=(5,), unit="", within=("calcification_extent_mm", 0, 20)
+    )
+    assert count.possible(MammogramParameters(calcification_count=3, calcification_extent_mm=20.0))
+    assert not count.possible(MammogramParameters(calcification_count=3, calcification_extent_mm=21.0))
+
+
 def test_amounts_carry_their_unit_and_plain_numbers_none() -> None:
     area = ChangedQuantity(parameter="exudate_area_mm2", label="exudate area", steps=(0.3,))
     assert (area.amount(0.3), area.per) == ("0.3 mm²", "per mm²")
