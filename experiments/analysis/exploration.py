@@ -145,7 +145,7 @@ class Exploration:
             "n_findings": len(confirmed),
             "n_tested": len(known),
             "findings": [vars(f) for f in confirmed],
-            "text": self.matrix.text,
+            "text": self.matrix.text.replace(f"{self.matrix.kind} follow", "features follow", 1),
             "controls": [
                 {"name": c.name, "n_findings": c.value, "passed": c.passed, "detail": c.detail}
                 for c in self.matrix.as_controls()

@@ -15,6 +15,7 @@ EXPORT = "mechinterp-pages.json"
 """Stands in a folder that is an export of pages; its own pages are none of a stage's."""
 
 DEEPEST = 4
+SCRIPT = "plotly.min.js"  # beside pages that do not hold it themselves
 _TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
@@ -85,9 +86,18 @@ def pages_of_stages(run_dir: Path) -> list[RunPage]:
 
 
 def files_of_run(run_dir: Path) -> frozenset[str]:
-    """Return the files beside the pictures that the pages may show, relative to the run: stages' pages and the notes."""
+    """Return the files beside the pictures that the pages may show, relative to the run.
+
+    Those are stages' pages, the drawing script that some of them have beside them, and the notes.
+    """
+    pages = {page.path for page in pages_of_stages(run_dir)}
+    scripts = {PurePosixPath(page).with_name(SCRIPT).as_posix() for page in pages}
     notes = {NOTES} if (run_dir / NOTES).is_file() else set()
-    return frozenset({page.path for page in pages_of_stages(run_dir)} | notes)
+    return frozenset(pages | {script for script in scripts if _is_own_file(run_dir / script)} | notes)
+
+
+def _is_own_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _html_files(run_dir: Path) -> Iterator[PurePosixPath]:

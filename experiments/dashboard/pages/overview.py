@@ -127,7 +127,9 @@ def _probabilities(view: RunView) -> list[Block]:
     rows = [row.numbers() for row in view["images"]["probabilities"].entries()]
     if not rows:
         return [not_run("The model's answers")]
-    ordered = any(p is not None for p in view.positions)
+    known = [p for p in view.positions if p is not None]
+    # of several volumes several images lie at one place, and a line would run to and fro between patients
+    ordered = bool(known) and len(set(known)) == len(known)
     drawn = drawn_classes(view, rows)
     # images without a place are sorted, since a line through any other order is a scribble
     sorting = view.target_index if view.target_index is not None else drawn[0][0] if drawn else 0

@@ -56,6 +56,16 @@ def test_exports_hidden_folders_and_links_out_of_the_run_are_left_alone(run):
     assert not {"page/index.html", ".hidden/secret.html", "leads-out.html", "results.json"} & allowed
 
 
+def test_the_drawing_script_beside_a_page_comes_with_it_and_no_other_file(run, results, tmp_path):
+    """A probe's page names it: without it an exported or served page would draw nothing."""
+    (run / "probes" / "plotly.min.js").write_text("// drawing")
+    (run / "probes" / "other.js").write_text("// not ours")
+    (run / "circuit" / "plotly.min.js").symlink_to(tmp_path / "elsewhere.html")
+    assert {name for name in files_of_run(run) if name.endswith(".js")} == {"probes/plotly.min.js"}
+    export_static(run, tmp_path / "export")
+    assert (tmp_path / "export" / "files" / "probes" / "plotly.min.js").read_text() == "// drawing"
+
+
 def test_what_was_not_run_is_named_with_its_command(run, results):
     blocks = list(walk(build_pages(results, run)["stages"].blocks))
     said = dict(pair for block in blocks if isinstance(block, Facts) for pair in block.items)

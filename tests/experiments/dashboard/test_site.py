@@ -404,3 +404,10 @@ def test_the_packages_public_names_load_when_they_are_used():
     assert set(dashboard.__all__) == {"build_pages", "export_static", "make_app", "serve"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dashboard.nothing
+
+
+def test_images_of_several_volumes_are_sorted_since_a_line_would_run_between_patients(run_dir):
+    made = copy.deepcopy(SMALL)
+    made["images"]["position"] = [3.0 * (i % 2) for i in range(len(made["images"]["ids"]))]
+    assert "sorted by the answer" in build_pages(made, run_dir)["overview"].figures()[0].alt
+    assert "sorted by the answer" not in build_pages(SMALL, run_dir)["overview"].figures()[0].alt
