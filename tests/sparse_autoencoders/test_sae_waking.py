@@ -9,7 +9,7 @@ from memory_store import MemoryStore
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mechinterp.errors import ConfigError
-from sparse_autoencoders import evaluate_sae, train_saes, waking
+from sparse_autoencoders import checkpoint, evaluate_sae, train_saes, waking
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.initialisation import paired_start, start
 from sparse_autoencoders.saelens import SAELensLearner
@@ -193,12 +193,14 @@ def test_features_outside_the_topk_family_are_left_alone(sample):
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.trained().items())
 
 
-def clustered(seed=0):
+def clustered(seed=0, tokens=120):
     """Return tokens of few kinds, of very different strength: most features of a wide dictionary are never the strongest."""
     random = generator(seed)
     kinds = torch.randn(12, 16, generator=random) * torch.logspace(0.5, -1, 12)[:, None]
-    x = kinds[torch.randint(12, (80 * 120,), generator=random)] + 0.1 * torch.randn(80 * 120, 16, generator=random)
-    return MemoryStore(x.view(80, 120, 16), splits=["train"] * 50 + ["test"] * 30)
+    x = kinds[torch.randint(12, (80 * tokens,), generator=random)] + 0.1 * torch.randn(
+        80 * tokens, 16, generator=random
+    )
+    return MemoryStore(x.view(80, tokens, 16), splits=["train"] * 50 + ["test"] * 30)
 
 
 @pytest.mark.parametrize("arch", ["topk", "batchtopk", "matryoshka"])
@@ -211,6 +213,26 @@ def test_waking_leaves_far_fewer_features_dead_and_explains_no_less(arch):
     assert own.dead < 0.5 * bare.dead
     assert own.explained_variance > bare.explained_variance - 0.002
     assert without.provenance["woken"] == 0 < woken.provenance["woken"]
+
+
+def test_a_training_killed_between_two_wakings_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    store, settings = clustered(tokens=40), {"k": 4, "expansion": 8, "steps": 60, "batch_size": 256, "wake": 0.2}
+    whole = train_saes(store, **settings)[0]
+    save = checkpoint.save_checkpoint
+
+    def dying(folder, made_from, record, tensors):
+        save(folder, made_from, record, tensors)
+        if record["step"] == 20:
+            assert 0 < record["trainings"][0]["standing"]["woken"] < whole.provenance["woken"]
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sparse_autoencoders.training.save_checkpoint", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train_saes(store, **settings, checkpoint_minutes=1e-9, out=tmp_path)
+    resumed = train_saes(store, **settings, out=tmp_path)[0]
+    assert resumed.weights_hash == whole.weights_hash
+    assert resumed.provenance["woken"] == whole.provenance["woken"]
 
 
 def test_a_negative_wait_is_refused():
