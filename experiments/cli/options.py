@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -29,6 +29,14 @@ ImagesFlag = Annotated[
         "--images",
         help="folder of pictures (with metadata.csv, or class sub-folders), of DICOM or of NIfTI; a .nii.gz, .dcm, .npy or "
         "MedMNIST .npz file; a saved Hugging Face data set; phantom; dicom:PATH, volumes:PATH … say which",
+    ),
+]
+FitFlag = Annotated[
+    Literal["pad", "stretch", "crop", "model"],
+    typer.Option(
+        "--fit",
+        help="how images are brought to the model's input, as it was trained: pad keeps proportions, stretch gives them up, "
+        "crop cuts, model does as the model's own processor",
     ),
 ]
 WindowFlag = Annotated[

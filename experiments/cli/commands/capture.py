@@ -15,6 +15,7 @@ from experiments.cli.options import (
     CheckFlag,
     DeviceFlag,
     DownloadFlag,
+    FitFlag,
     ImagesFlag,
     JsonFlag,
     KeyFlag,
@@ -45,14 +46,7 @@ def run(
     key: KeyFlag = None,
     max_bad: MaxBadFlag = "10%",
     check: CheckFlag = True,
-    fit: Annotated[
-        Literal["pad", "stretch", "crop", "model"],
-        typer.Option(
-            "--fit",
-            help="how images are brought to the model's input, as it was trained: pad keeps proportions, stretch gives them "
-            "up, crop cuts, model does as the model's own processor",
-        ),
-    ] = "pad",
+    fit: FitFlag = "pad",
     append: Annotated[bool, typer.Option("--append", help="add these images to a finished store")] = False,
     engine: Annotated[
         Literal["local", "ray"], typer.Option("--engine", help="make shards in this process, or as Ray tasks")

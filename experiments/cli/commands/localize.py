@@ -9,7 +9,17 @@ import typer
 
 from circuits.localization.config import LocalizationConfig
 from experiments.cli.console import ConsoleProgress, emit_table
-from experiments.cli.options import DeviceFlag, DownloadFlag, ImagesFlag, JsonFlag, ModelFlag, WeightsFlag, with_config
+from experiments.cli.options import (
+    DeviceFlag,
+    DownloadFlag,
+    FitFlag,
+    ImagesFlag,
+    JsonFlag,
+    ModelFlag,
+    WeightsFlag,
+    WindowFlag,
+    with_config,
+)
 
 if TYPE_CHECKING:
     from circuits.localization import LocalizationTable
@@ -33,11 +43,16 @@ def run(
             "--method", help="integrated-gradients, grad-cam, occlusion, lrp, rollout, gradient; default: all"
         ),
     ] = None,
-    discovery: Annotated[str, typer.Option("--discovery", help="split on which thresholds are chosen")] = "validation",
+    discovery: Annotated[
+        str | None,
+        typer.Option("--discovery", help="split on which thresholds are chosen; default: validation, else train"),
+    ] = None,
     confirmation: Annotated[str, typer.Option("--confirmation", help="split that is scored")] = "test",
     ground_truth: Annotated[
         bool, typer.Option("--ground-truth", help="masks are known by construction: a phantom, never a real image")
     ] = False,
+    window: WindowFlag = None,
+    fit: FitFlag = "pad",
     download: DownloadFlag = False,
     device: DeviceFlag = "cpu",
     as_json: JsonFlag = False,
@@ -61,11 +76,18 @@ def run(
     from experiments.analysis.circuit_runs import parsed_metric
     from mechinterp.files import write_json
     from mechinterp.images.opening import open_images
+    from mechinterp.images.preparation import Preparation
+    from mechinterp.images.proportions import note_of_proportions
     from mechinterp.models.loading import load_model
 
     progress = ConsoleProgress()
-    opened = open_images(images, progress=progress)
+    opened = open_images(images, window=window, progress=progress)
     loaded = load_model(model, weights, download=download, device=device)
+    preparation = Preparation(fit=fit)
+    if said := note_of_proportions(opened, loaded.contract, preparation):
+        progress.note(said)
+    if discovery is None:  # many keep two splits: what was trained on chooses the thresholds then
+        discovery = "validation" if "validation" in (opened.splits or ()) else "train"
     table = localization_table(
         loaded,
         opened.subset(opened.where(discovery)),
@@ -75,6 +97,7 @@ def run(
         methods=tuple(method) if method else None,
         ground_truth=ground_truth,
         config=LocalizationConfig(**settings),
+        preparation=preparation,
         progress=progress,
     )
     write_json(out / "localization.json", table.to_json())

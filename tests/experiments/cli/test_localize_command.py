@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 from experiments.cli import entry
 from experiments.cli.commands.localize import _whose
+from mechinterp.errors import ConfigError
 
 MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
 QUICK = (
@@ -48,6 +50,28 @@ def test_mistakes_are_one_line(eyes, tmp_path, capsys):
     assert "there is no method 'cam'" in capsys.readouterr().err
     assert run("localize", *given, "--mask", "exudates", "--discovery", "dev") == 2
     assert "has no split 'dev'" in capsys.readouterr().err
+
+
+def test_a_folder_of_two_splits_needs_no_flag_and_images_are_fitted_as_the_model_was_trained(
+    eyes, tmp_path, capsys, monkeypatch
+):
+    from circuits import localization
+
+    scans = tmp_path / "scans"
+    shutil.copytree(eyes, scans)
+    table = scans / "metadata.csv"
+    table.write_text(table.read_text().replace("validation", "train"))
+    asked = {}
+
+    def table_of(model, discovery, confirmation, metric, **given):
+        asked.update(given, splits=(set(discovery.splits), set(confirmation.splits)))
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(localization, "localization_table", table_of)
+    given = ("--metric", "0", "--mask", "exudates", "--out", tmp_path, "--fit", "stretch")
+    assert run("localize", "--model", MODEL, "--images", scans, *given) == 2
+    assert asked["splits"] == ({"train"}, {"test"})
+    assert asked["preparation"].fit == "stretch"
 
 
 def test_the_shell_does_not_count_patients_that_nobody_named():
