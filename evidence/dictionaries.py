@@ -33,7 +33,8 @@ from sparse_autoencoders.training import train_saes
 
 TITLE = "Known dictionaries"
 SOURCES = ("sparse_autoencoders/ground_truth.py", "sparse_autoencoders/initialisation.py", "sparse_autoencoders/resampling.py",
-           "sparse_autoencoders/architectures/matching_pursuit.py", "sparse_autoencoders/schedules.py")  # fmt: skip
+           "sparse_autoencoders/architectures/matching_pursuit.py", "sparse_autoencoders/architectures/coherence.py",
+           "sparse_autoencoders/schedules.py")  # fmt: skip
 SITE, K, BATCH = "synthetic", 20, 512
 ROWS, HELD_OUT = 100_000, 3_000
 # each side has the one that is better for its own TopK on another dictionary of the kind

@@ -21,12 +21,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sparse_autoencoders.architectures.coherence import apart, duplicates, shared
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.fused.threads import SharedLoop
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
 
 _ROWS = 2048  # rows whose residuals are held at once on the way back
+_LEFT_OVER = 4096  # rows whose left-overs are kept
+_STEPS = 25  # between two looks at the directions, at least: what starts anew needs some to learn
+_LOOKS = 6  # of which one takes merged features apart
+_DUPLICATE, _MERGED = 0.8, 0.5  # cosines above which two directions are one, or one holds the other
+_ALIKE = 16  # rows that a direction which starts anew is the mean of
+_HIGH = 0.5  # share of the highest learning rate below which the directions are left alone
 
 
 def pursue(
@@ -97,7 +104,10 @@ class MatchingPursuitLearner:
     """A matching-pursuit autoencoder between two steps; see :class:`~sparse_autoencoders.learner.Learner`.
 
     There is no auxiliary loss: what a dead feature would be told, a round of pursuit tells the features already. Silent ones start anew at
-    the worst reconstructed tokens, as elsewhere.
+    the worst reconstructed tokens, as elsewhere. While the learning rate is high, directions are kept apart
+    (:mod:`~sparse_autoencoders.architectures.coherence`): a near-duplicate of a more frequent one starts anew at what several rows leave
+    over, and one that holds much of a more frequent one becomes what it is beside that. It takes a table of features by features, as
+    the rounds do.
 
     Parameters
     ----------
@@ -115,6 +125,9 @@ class MatchingPursuitLearner:
         self.decoder = torch.nn.functional.normalize(begin.W_dec, dim=1).to(config.device).contiguous()
         self.bias = torch.zeros(self.decoder.shape[1], device=config.device)
         self.silent_for = torch.zeros(len(self.decoder), dtype=torch.long)
+        self.frequency = torch.zeros(len(self.decoder), device=config.device)
+        self.left_over = torch.zeros(_LEFT_OVER, self.decoder.shape[1], device=config.device)
+        self.taken = torch.zeros((), dtype=torch.long)
         self._k = config.k
         self._optimiser = torch.optim.Adam([self.decoder, self.bias], betas=(0.9, 0.999), fused=True)
 
@@ -130,7 +143,7 @@ class MatchingPursuitLearner:
         centred = x - self.bias
         columns = self._chosen(centred, k)
         gradient, of_bias = torch.zeros_like(decoder), torch.zeros_like(self.bias)
-        active = torch.zeros(len(decoder), dtype=torch.bool)
+        counts = torch.zeros(len(decoder), device=decoder.device)
         squared, fired = 0.0, 0
         for first in range(0, len(x), _ROWS):
             part, chosen = centred[first : first + _ROWS], columns[first : first + _ROWS]
@@ -138,11 +151,12 @@ class MatchingPursuitLearner:
             _add_up(chosen, parts, gradient)
             of_bias -= to_rows.sum(0)
             squared += float(left.double().square().sum())
-            at = chosen[values > 0]
-            active[at.cpu()] = True
+            self.left_over = torch.cat([self.left_over[len(left) :], left])[-_LEFT_OVER:]
             # a feature that a row chose twice is one active feature
             row = torch.arange(len(chosen), device=chosen.device)[:, None].expand_as(chosen)[values > 0]
-            fired += len(torch.unique(row * len(decoder) + at))
+            once = torch.unique(row * len(decoder) + chosen[values > 0])
+            counts += torch.bincount(once % len(decoder), minlength=len(decoder))
+            fired += len(once)
         decoder.grad, self.bias.grad = gradient, of_bias
         for group in self._optimiser.param_groups:
             group["lr"] = lr
@@ -150,9 +164,28 @@ class MatchingPursuitLearner:
             torch.nn.utils.clip_grad_norm_([decoder, self.bias], self.config.clip)
         self._optimiser.step()
         self.silent_for += 1
-        self.silent_for[active] = 0
+        self.silent_for[counts.cpu() > 0] = 0
+        self.frequency.lerp_(counts / len(x), 1 / max(_STEPS, self.dead_after))
+        self.taken += 1
+        if lr >= _HIGH * self.config.lr:
+            self._keep_apart()
         loss = squared / len(x)
         return StepResult(loss, loss, fired / len(x))
+
+    def _keep_apart(self) -> None:
+        """From time to time, give up duplicates for what several rows leave over, and take merged features apart."""
+        looks, within = divmod(int(self.taken), max(_STEPS, self.dead_after // 2))
+        if within:
+            return
+        unit = torch.nn.functional.normalize(self.decoder, dim=1)
+        if looks % _LOOKS == 0:
+            merged, rest = apart(unit, self.frequency, _MERGED, _DUPLICATE)
+            self.restart(_mask(merged, len(unit)), rest, 1.0)
+            unit[merged] = rest
+        double = duplicates(unit, self.frequency, _DUPLICATE).cpu()
+        if (n := int(double.sum())) and bool(self.left_over.any()):
+            generator = torch.Generator().manual_seed(int(self.taken))
+            self.restart(double, shared(self.left_over, n, _ALIKE, generator), 1.0)
 
     def _chosen(self, centred: Tensor, k: int) -> Tensor:
         if centred.device.type != "cpu":
@@ -199,9 +232,12 @@ class MatchingPursuitLearner:
             self.config.k,
         )
 
+    def _seen(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in ("silent_for", "frequency", "left_over", "taken")}
+
     def state(self) -> dict[str, Tensor]:
         """Return everything that the next step depends on."""
-        state = {**self.trained(), "silent_for": self.silent_for}
+        state = {**self.trained(), **self._seen()}
         for name, tensor in self.trained().items():
             for key, moment in self._optimiser.state.get(tensor, {}).items():
                 state[f"{key}.{name}"] = moment
@@ -210,13 +246,19 @@ class MatchingPursuitLearner:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go back to a state."""
         copy_into(self.trained(), state)
-        self.silent_for.copy_(state["silent_for"])
+        copy_into(self._seen(), state)
         for name, tensor in self.trained().items():
             self._optimiser.state[tensor] = {
                 key: state[f"{key}.{name}"].to(tensor.device).clone()
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in state
             }
+
+
+def _mask(at: Int[Tensor, " some"], width: int) -> Bool[Tensor, " feature"]:
+    mask = torch.zeros(width, dtype=torch.bool)
+    mask[at.cpu()] = True
+    return mask
 
 
 def _through(
