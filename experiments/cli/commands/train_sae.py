@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders.training import TrainingStatus
 
+_MANY_DEAD = 0.2  # share of the features that is worth a line
+_WAKEABLE = frozenset({"topk", "batchtopk", "matryoshka"})
+
 
 @with_config(TrainSAEConfig)
 def run(
@@ -100,8 +103,10 @@ def run(
         Run.create(out.parent).stage("train-sae", activations=str(activations), config=settings, sweep=sweep) as record,
         nullcontext() if trackers is None else trackers,
     ):
+        dead: dict[str, float] = {}
 
         def watch(status: TrainingStatus) -> None:
+            dead.update({name: curve["dead"][-1] for name, curve in status.curves.items() if curve["dead"]})
             page.write(status)
             if trackers is not None:
                 trackers.write(status)
@@ -112,6 +117,8 @@ def run(
         folders = [str(out / name) for name in names]
         record.update(saes=[Run(out.parent).relative(f) for f in folders])
     progress.note(f"training curves: {page.path}")
+    if (advice := said_of_silence(dead, configs)) is not None:
+        progress.note(advice)
     emit({"saes": folders, "width": width, "site": read}, "\n".join(folders), as_json=as_json)
 
 
@@ -136,6 +143,32 @@ def _trained(
     if read is None:
         raise ConfigError(f"--to-site {to_site} says what is written: name what is read with --site")
     return transcoder_sweep(store, configs, site=read, to_site=to_site, **common)[0].width, f"{read} to {to_site}"
+
+
+def said_of_silence(dead: dict[str, float], configs: dict[str, TrainSAEConfig]) -> str | None:
+    """Say what helps where many features fell silent and were not woken; nothing where few did.
+
+    Parameters
+    ----------
+    dead
+        Share of the features that were silent at the end of each training, by its name.
+    configs
+        What was trained, by the name that the trainings' names begin with.
+
+    """
+    wakeable = {
+        name: share
+        for name, share in dead.items()
+        for sweep, config in configs.items()
+        if name.rpartition("/")[0] == sweep and config.arch in _WAKEABLE and config.wake == 0
+    }
+    if not wakeable or max(wakeable.values()) <= _MANY_DEAD:
+        return None
+    worst = max(wakeable, key=lambda name: wakeable[name])
+    return (
+        f"{wakeable[worst]:.0%} of the features of {worst} are dead: --wake 0.1 --aux 0 --restarts 0 gives silent features a new place; "
+        "train so into another folder and compare-saes"
+    )
 
 
 def swept(config: TrainSAEConfig, sweeps: list[str]) -> dict[str, TrainSAEConfig]:

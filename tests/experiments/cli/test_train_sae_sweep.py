@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.cli.commands.train_sae import swept
+from experiments.cli.commands.train_sae import said_of_silence, swept
 from mechinterp.errors import ConfigError
 from sparse_autoencoders.config import TrainSAEConfig
 
@@ -39,3 +39,22 @@ def test_what_cannot_be_swept_is_one_line(sweep, message):
 def test_a_setting_that_may_be_left_out_is_a_number_too():
     assert swept(TrainSAEConfig(), ["clip=0.5"])["clip-0.5"].clip == 0.5
     assert swept(TrainSAEConfig(), ["steps=7"])["steps-7"].steps == 7
+
+
+def test_many_dead_features_are_said_with_what_helps_and_few_are_not():
+    configs = {"": TrainSAEConfig(arch="batchtopk")}
+    said = said_of_silence({"seed-0": 0.5, "seed-1": 0.93}, configs)
+    assert said.startswith("93% of the features of seed-1 are dead: --wake 0.1 --aux 0 --restarts 0 ")
+    assert said_of_silence({"seed-0": 0.1, "seed-1": 0.2}, configs) is None
+
+
+def test_nothing_is_advised_to_who_woke_them_or_cannot():
+    configs = {
+        "wake-0.0": TrainSAEConfig(),
+        "wake-0.1": TrainSAEConfig(wake=0.1),
+        "arch": TrainSAEConfig(arch="matching-pursuit"),
+    }
+    silent = {f"{name}/seed-0": 0.9 for name in configs}
+    assert "of wake-0.0/seed-0 are dead" in said_of_silence(silent, configs)
+    del silent["wake-0.0/seed-0"]
+    assert said_of_silence(silent, configs) is None
