@@ -36,7 +36,7 @@ FULL_RECIPE = MammogramRecipe(
     crop_epochs=20,
     training=Recipe(epochs=6, token_loss=10.0, **_BATCHES),
 )
-"""Takes a core some five minutes, a third of it for rendering."""
+"""Should take a core five to eight minutes, by what the quick recipe takes."""
 
 QUICK_RECIPE = MammogramRecipe(
     study=MammogramStudy(patients=2000, **_PATIENTS, **QUICK_IMAGES),
@@ -44,7 +44,7 @@ QUICK_RECIPE = MammogramRecipe(
     # many small steps: with 32 images a step the margin of a mass is not learnt in the same time
     training=Recipe(epochs=4, token_loss=10.0, **_BATCHES),
 )
-"""Takes a core less than two minutes, half of it for rendering."""
+"""Takes a core two to three minutes, a third of it for rendering."""
 
 SHORTCUT_RECIPE = MammogramRecipe(
     study=MammogramStudy(
