@@ -21,6 +21,8 @@ SHOWN_EFFECTS = 24
 """Nodes in the waterfall: those with the largest effect of their own."""
 LEAST_SHARE = 0.01
 """And only where that is no smaller a share of the largest: means over images may cancel to nothing."""
+SIDED = 0.2
+"""Share of its size that a mean effect must reach to have a sign; the script draws nodes by the same share."""
 
 _SIGNS = {1: "drives it up", -1: "drives it down", 0: "without a sign"}
 
@@ -116,6 +118,7 @@ def page_data(
                 "kind": n.kind,
                 "name": n.name,
                 "label": node_label(n),
+                "what": own_name(n),
                 "site": n.site,
                 "follows": follows(n),
                 "effect": None if n.effect is None else n.effect.mean,
@@ -143,7 +146,12 @@ def page_data(
 
 def node_label(node: GraphNode) -> str:
     """Return the short name on a node: what it follows, with its unit, or what it is."""
-    return follows(node) or node.name.removeprefix(f"{node.site} ")
+    return follows(node) or own_name(node)
+
+
+def own_name(node: GraphNode) -> str:
+    """Return what a node is called within its column."""
+    return node.name.removeprefix(f"{node.site} ")
 
 
 def follows(node: GraphNode) -> str:
@@ -171,7 +179,10 @@ def _own_figures(graph: FeatureGraph, tested: Faithfulness | None) -> list[Shown
     from circuits.graph_figures import waterfall_figure
 
     figures = []
-    known = [(n.name, n.effect.mean) for n in graph.nodes if n.effect is not None]
+    effects = [(n.name, n.effect) for n in graph.nodes if n.effect is not None]
+    known = [(name, effect.mean) for name, effect in effects if abs(effect.mean) >= SIDED * effect.size]
+    if effects and not known:
+        figures.append(_sizes(effects, graph.metric))
     most = max((abs(v) for _, v in known), default=0.0)
     spoken = [pair for pair in known if abs(pair[1]) >= LEAST_SHARE * most > 0]
     largest = sorted(spoken, key=lambda pair: -abs(pair[1]))[:SHOWN_EFFECTS]
@@ -181,7 +192,7 @@ def _own_figures(graph: FeatureGraph, tested: Faithfulness | None) -> list[Shown
                 "Effects of the nodes, one by one",
                 waterfall_figure([n for n, _ in largest], [v for _, v in largest], metric=graph.metric),
                 "Each bar starts where the one before it ended; blue raises the metric when the node is replaced, orange lowers it. "
-                "Nodes with less than a hundredth of the largest, over images, are in the table only.",
+                "Nodes with less than a hundredth of the largest, and those whose effects cancel over images, are in the table only.",
             )
         )
     if tested is not None and tested.under:
@@ -193,6 +204,29 @@ def _own_figures(graph: FeatureGraph, tested: Faithfulness | None) -> list[Shown
             )
         )
     return figures
+
+
+def _sizes(effects: Sequence[tuple[str, Effect]], metric: str) -> Shown:
+    """Draw how much each node moves the metric where no mean has a sign, as where images stand in for one another."""
+    import plotly.graph_objects as go
+
+    from mechinterp.figures import COLOURS, apply_theme, as_text
+
+    largest = sorted(effects, key=lambda pair: -pair[1].size)[:SHOWN_EFFECTS]
+    figure = go.Figure(
+        go.Bar(
+            x=[effect.size for _, effect in largest], y=[as_text(name) for name, _ in largest], orientation="h",
+            marker={"color": COLOURS["muted"]}, hovertemplate="%{y}: %{x:.3g}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title=f"size of the effect on {as_text(metric)}, mean over images", rangemode="tozero")
+    return Shown(
+        "Effects of the nodes, one by one",
+        apply_theme(figure).update_layout(height=120 + 24 * len(largest), showlegend=False),
+        "How far the metric moves when the node alone is replaced, up in some images and down in others: the mean of them all "
+        "has no sign.",
+    )
 
 
 def _explorer(data: Mapping[str, Any]) -> list[Element]:

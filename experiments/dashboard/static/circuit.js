@@ -3,7 +3,7 @@
   "use strict";
 
   var data = window.mechinterpCircuit;
-  var CARD = { width: 196, height: 54, row: 66, gap: 56, head: 34, edge: 14 };
+  var CARD = { width: 196, narrowest: 174, widest: 300, height: 62, row: 74, gap: 56, head: 34, edge: 14 };
   var COLOURS = { feature: "#0072B2", neuron: "#0072B2", channel: "#0072B2", head: "#CC79A7", layer: "#E69F00",
                   error: "#8a949e", metric: "#1c2733" };
   var frame = document.getElementById("circuit-frame");
@@ -42,6 +42,12 @@
     });
     (children || []).forEach(function (child) { node.append(child); });
     return node;
+  }
+
+  // One line, or two that break between words.
+  function wrapped(text, most) {
+    var end = text.length > most ? text.lastIndexOf(" ", most) : -1;
+    return end > 0 ? [text.slice(0, end), text.slice(end + 1)] : [text];
   }
 
   function clipped(text, most) { return text.length > most ? text.slice(0, most - 1) + "…" : text; }
@@ -89,7 +95,9 @@
       spread(nodes);
     });
     var most = Math.max.apply(null, columns.map(function (c) { return c.length; }).concat([1]));
-    CARD.width = used.length > 4 ? 174 : 196;   // five layers fit a narrow screen
+    // names are whole where there is room; five layers fit a narrow screen
+    var share = (frame.clientWidth - 2 * CARD.edge - (used.length - 1) * CARD.gap) / Math.max(used.length, 1);
+    CARD.width = Math.round(Math.min(CARD.widest, Math.max(CARD.narrowest, share)));
     var room = frame.clientWidth - 2 * CARD.edge - used.length * CARD.width;
     var gap = used.length > 1 ? Math.max(CARD.gap, Math.min(240, room / (used.length - 1))) : 0;
     places = {};
@@ -108,7 +116,8 @@
     var at = places[node.id], picture = node.pictures[0], left = picture ? CARD.height + 2 : 12;
     // effects of either sign cancel in a mean: then their size is all there is to say
     var sided = node.effect !== null && Math.abs(node.effect) >= 0.2 * node.size;
-    var note = node.effect === null ? node.kind : node.kind + " · " +
+    var what = node.follows ? node.what : node.kind;   // several features may follow one quantity
+    var note = node.effect === null ? what : what + " · " +
       (sided ? (node.effect > 0 ? "▲ " : "▼ ") + Number(node.effect.toPrecision(3)) : "± " + Number(node.size.toPrecision(3)));
     var most = Math.floor((CARD.width - left - 10) / 6.9);
     var children = [
@@ -124,9 +133,12 @@
       if (picture[2]) children.push(svg("rect", { "class": "box", x: 8 + picture[2][1] * side, y: 4 + picture[2][0] * side,
         width: Math.max(3, (picture[2][3] - picture[2][1]) * side), height: Math.max(3, (picture[2][2] - picture[2][0]) * side) }));
     }
-    children.push(svg("text", { "class": "name", x: left + 4, y: 20, text: clipped(node.label, most) }));
-    children.push(svg("text", { "class": "note", x: left + 4, y: 36, text: clipped(note, most + 2) }));
-    if (node.size) children.push(svg("rect", { x: left + 4, y: 43, height: 4, rx: 2,
+    var names = wrapped(node.label, most), first = names.length > 1 ? 16 : 22;
+    names.forEach(function (line, k) {
+      children.push(svg("text", { "class": "name", x: left + 4, y: first + 14 * k, text: clipped(line, most) }));
+    });
+    children.push(svg("text", { "class": "note", x: left + 4, y: first + 14 * names.length + 1, text: clipped(note, most + 2) }));
+    if (node.size) children.push(svg("rect", { x: left + 4, y: 51, height: 4, rx: 2,
       width: Math.max(1, node.size / largestEffect * (CARD.width - left - 14)), fill: !sided ? "#8a949e" : node.effect > 0 ? "#0072B2" : "#D55E00" }));
     var group = svg("g", { "class": "node" + (faded ? " context" : "") + (node.repair ? " repair" : ""), tabindex: -1, role: "button",
       transform: "translate(" + at.x + "," + at.y + ")", "data-id": node.id,
@@ -152,7 +164,7 @@
     var picture = svg("svg", { width: plan.width, height: plan.height, role: "group", "aria-label": "Nodes in columns, one a layer" });
     plan.used.forEach(function (c, k) {
       var words = data.columns[c];
-      picture.append(svg("text", { "class": "head", x: CARD.edge + k * (CARD.width + plan.gap), y: 20, text: clipped(words, 34) },
+      picture.append(svg("text", { "class": "head", x: CARD.edge + k * (CARD.width + plan.gap), y: 20, text: clipped(words, Math.floor((CARD.width + Math.min(plan.gap, CARD.gap)) / 6.6)) },
         [svg("title", { text: words })]));
     });
     drawn = {};

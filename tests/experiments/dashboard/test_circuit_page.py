@@ -80,6 +80,40 @@ def test_every_picture_is_held_once(graph):
     assert [e["share"] for e in data["edges"]][:2] == [1.0, 0.9]
 
 
+def test_names_are_whole_and_features_that_follow_one_quantity_told_apart(tab, tmp_path):
+    long = "logit malignant − logit benign"
+    follow = {"attribute": "area of all haemorrhages and exudates", "unit": "mm²"}
+    nodes = (node("early", 3, **follow), node("early", 14, **follow), GraphNode("metric", "metric", 0, "metric", long))
+    found = FeatureGraph(nodes, (edge("early:3", "metric", 1.0), edge("early:14", "metric", 0.5)), long, 2.0, {})
+    tab.page.set_viewport_size({"width": 1280, "height": 900})
+    tab.page.goto(write_circuit_page(tmp_path / "circuit.html", "A circuit", ["x"], found).as_uri())
+    tab.page.wait_for_selector("g.node")
+    cards = tab.page.eval_on_selector_all(
+        "g.node", "all => all.map(g => [...g.querySelectorAll('text')].map(t => t.textContent).join(' '))"
+    )
+    assert any(long in card for card in cards)
+    assert all("…" not in card for card in cards)
+    assert [sum(f"feature {i} ·" in card and "exudates [mm²]" in card for card in cards) for i in (3, 14)] == [1, 1]
+    # no text leaves its card
+    assert tab.page.eval_on_selector_all(
+        "g.node", "all => all.every(g => { const box = g.querySelector('.card').getBoundingClientRect();"
+        " return [...g.querySelectorAll('text')].every(t => { const b = t.getBoundingClientRect();"
+        " return b.right <= box.right && b.bottom <= box.bottom && b.top >= box.top; }); })"
+    )  # fmt: skip
+
+
+def test_effects_that_cancel_over_images_are_drawn_by_their_size(tmp_path):
+    cancelled = tuple(
+        GraphNode(f"a:{i}", "a", i, "feature", f"a feature {i}", effect=Effect(1e-9, 1.0 + i)) for i in range(2)
+    )
+    metric = GraphNode("metric", "metric", 0, "metric", "logit of x")
+    found = FeatureGraph((*cancelled, metric), (edge("a:0", "metric", 1.0),), "logit of x", 2.0, {})
+    page = write_circuit_page(tmp_path / "circuit.html", "A circuit", ["x"], found).read_text()
+    assert "size of the effect on logit of x, mean over images" in page
+    assert "the mean of them all has no sign" in page
+    assert "waterfall" not in page[page.rindex("<script>") :].lower()
+
+
 @pytest.fixture
 def open_page(tab, path):
     tab.page.goto(path.as_uri())
