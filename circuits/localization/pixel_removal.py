@@ -57,8 +57,8 @@ def remove_pixels(explained: Explained, maps: RelevanceMaps, *, progress: Progre
     """Take pixels away and put them in, in a map's order, in bounded memory.
 
     With ``explained.config.tile_mm`` whole square tiles go, in the order of their mean relevance [1]_. Single pixels that
-    are taken away here and there spoil every fine texture of an image at once, so that no map of fine structures does
-    better than a random order; a tile spoils what lies in it.
+    are taken away here and there leave a speckle that no image has, and may move an answer by that, either way; a tile
+    takes away what lies in it.
 
     Parameters
     ----------

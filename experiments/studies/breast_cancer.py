@@ -112,7 +112,7 @@ BREAST_CANCER = StudyCase(
     # ten features restore 0.67 of the answer, as many neurons 0.60; with thirty either, there is nothing left to tell them apart by
     circuit=CircuitSize(units="features", edges=12),
     structures=("mass", "spicules", "calcifications"),
-    # spicules and calcifications are a pixel or two wide: single pixels taken away here and there spoil all of them at once
+    # single pixels taken away here and there leave a speckle, and calcifications are specks: in random order it raised the answer
     removed_mm=8.0,
     marks=("view_marker", "site_tag", "skin_marker"),
     sites={"cnn": ("stages.2", "stages.3"), "vit": ("blocks.2.hook_resid_post", "blocks.3.hook_resid_post")},

@@ -126,7 +126,7 @@ class StudyCase:
         Masks on which the answer should rest.
     removed_mm
         Side of the square tiles that are deleted, by relevance and at random, to test a map [mm]; ``None`` deletes single
-        pixels, which spoils fine structures wherever they lie.
+        pixels, whose speckle may itself move the answer where findings are fine.
     marks
         Burnt-in marks on which it must not rest.
     sites
