@@ -87,7 +87,9 @@ def true_labels(
     Raises
     ------
     ImagesError
-        If nobody said, or all say the same.
+        If nobody said, or not of every image, or all say the same.
+    ConfigError
+        If they are numbers other than 0 and 1.
     ShapeError
         If there is not one for each image.
 
@@ -100,6 +102,12 @@ def true_labels(
     found = np.asarray(known)
     if found.shape != (len(images),):
         raise ShapeError(f"labels have shape {found.shape} for {len(images)} images: give one each")
+    if unlabelled := sum(label is None for label in found.tolist()):
+        raise ImagesError(
+            f"{unlabelled} of {len(found)} images have no label: leave them out, since nobody knows whether they show '{decision.name}'"
+        )
+    if found.dtype.kind in "iuf" and not np.isin(found, (0, 1)).all():
+        raise ConfigError(f"labels are numbers besides 0 and 1: say of each image whether it shows '{decision.name}'")
     truth: NDArray[np.bool_] = found.astype(bool) if found.dtype.kind in "biuf" else found == decision.name
     if truth.all() or not truth.any():
         raise ImagesError(

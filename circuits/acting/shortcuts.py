@@ -156,12 +156,15 @@ class ShortcutSearch:
         """Return the interval of one feature's difference in use, over patients."""
         values = self.effects.per_image[:, feature].astype(np.float64)
         cells = [(self.labels == c) & (self.second == e) for e in (False, True) for c in (False, True)]
+        # a patient counts once in each class, as in the difference itself, however many images there are
+        whose = np.unique(np.asarray(self.groups).astype(str), return_inverse=True)[1] * 2 + self.labels
+        share = 1 / np.bincount(whose)[whose]
 
         def difference(images: NDArray[np.int64]) -> float:
-            chosen = [values[images[cell[images]]] for cell in cells]
-            if any(len(v) == 0 for v in chosen):
+            chosen = [images[cell[images]] for cell in cells]
+            if any(len(rows) == 0 for rows in chosen):
                 return float("nan")
-            means = [float(v.mean()) for v in chosen]
+            means = [float(np.average(values[rows], weights=share[rows])) for rows in chosen]
             return (means[0] + means[1] - means[2] - means[3]) / 2
 
         patients = self.effects.batch is None or self.effects.batch.units_are_patients

@@ -10,6 +10,7 @@ from shortcut_model import LESION, MARK, pictures, shortcut_model
 
 from circuits import find_shortcuts, neurons
 from circuits.acting.figures import use_figure
+from circuits.acting.use_differences import PatientMeans
 from mechinterp.errors import ConfigError, ImagesError, LeakageError, ShapeError
 
 
@@ -45,6 +46,21 @@ def test_the_mark_is_ranked_first_and_the_lesion_is_not_found(method):
     assert top.p <= 0.05
     low, high = search.claim.interval
     assert low < top.difference < high < 0
+
+
+def test_an_interval_is_of_patients_however_many_images_each_has():
+    search = searched()
+    # patients on whom the feature does more have nine images, the others one
+    busy = np.random.default_rng(0).random(160) < 0.5
+    patient = np.repeat(np.arange(160), np.where(busy, 9, 1))
+    values = np.where(busy & ~search.second, 1.0, 0.0)[patient, None]
+    labels, second = search.labels[patient], search.second[patient]
+    differences = PatientMeans.of(values, second, labels, patient).test(19)
+    effects = replace(search.effects, nodes=search.effects.nodes[:1], values=values[..., None])
+    many = replace(search, effects=effects, differences=differences, second=second, labels=labels, groups=patient)
+    interval = many.interval(0)
+    assert differences.difference[0] == pytest.approx(busy[~search.second].mean(), abs=0.05)
+    assert interval.low < differences.difference[0] < interval.high
 
 
 def test_without_a_difference_there_is_no_alarm_and_the_claim_is_not_met():
@@ -88,6 +104,10 @@ def test_what_cannot_be_searched_is_refused():
         search(labels=np.ones(20, dtype=bool))
     with pytest.raises(ShapeError, match="labels have shape"):
         search(labels=labels[:-1])
+    with pytest.raises(ImagesError, match="1 of 20 images have no label: leave them out"):
+        search(labels=[None, *("ill" if label else "well" for label in labels[1:])])
+    with pytest.raises(ConfigError, match="numbers besides 0 and 1"):
+        search(labels=labels * 2)
     with pytest.raises(ShapeError, match="groups have shape"):
         search(groups=[1])
     with pytest.raises(LeakageError, match="both environments"):
