@@ -68,7 +68,7 @@ class BrainEncodingConfig:
             return Sizes(self.exemplars, self.subjects, self.voxels, self.epochs, self.n_random, 1000, 60, 60)
         return Sizes(
             min(self.exemplars, 800), min(self.subjects, 2), min(self.voxels, 30), min(self.epochs, 10),
-            min(self.n_random, 40), 500, 30, 30,
+            min(self.n_random, 40), 500, 30, 60,
         )  # fmt: skip
 
 

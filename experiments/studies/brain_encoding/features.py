@@ -151,19 +151,20 @@ def moved_by(
 
 def as_far(
     bench: EncodingBench, encoder: FeatureEncoder, driven: Driving, far: float, codes: Float[Tensor, " feature"] | None
-) -> tuple[Int[NDArray[np.int64], " chosen"], float]:
-    """Return as many driving features as it takes to move the activation so far, and which part of the way they go.
+) -> list[tuple[Int[NDArray[np.int64], " chosen"], float]]:
+    """Return more and more of the best features, until they move the activation so far, and which part of the way they go.
 
-    Their number doubles until they reach; the last then go only part of the way. They never go beyond what is put in their place:
-    codes on the other side of their mean would turn the prediction round, which is more than taking them away. Where all
+    Their number doubles; the last go only part of the way, so that they move it just as far. None goes beyond what is put in its
+    place: codes on the other side of their mean would turn the prediction round, which is more than taking them away. Where all
     features that are ever active do not reach, all of them go the whole way.
     """
     order = np.argsort(-driven.share, kind="stable")
     order = order[driven.norm[order] > 0]
-    count = min(N_FEATURES, len(order))
+    count, tried = min(N_FEATURES, len(order)), []
     while (reached := moved_by(bench, encoder, order[:count], codes)) < far and count < len(order):
+        tried.append((order[:count], 1.0))
         count = min(2 * count, len(order))
-    return order[:count], min(1.0, far / reached) if reached > 0 else 1.0
+    return [*tried, (order[:count], min(1.0, far / reached) if reached > 0 else 1.0)]
 
 
 def matched_sets(driven: Driving, sets: int, random: np.random.Generator) -> list[Int[NDArray[np.int64], " chosen"]]:

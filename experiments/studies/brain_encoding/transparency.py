@@ -44,8 +44,8 @@ def planned(regions: tuple[str, ...]) -> tuple[PlannedTest, ...]:
             ELEMENT, _name(region, how),
             f"the {N_FEATURES} features of the middle site through which most of the region's predicted variance goes on stimuli "
             f"explored are replaced by {'their mean' if how == 'mean' else 'those of another stimulus'} on confirmation stimuli; the "
-            "rest of the network runs anew, what the autoencoder missed is kept. Of a frozen-random autoencoder as many of the best are "
-            "replaced as it takes to move the activation as far",
+            "rest of the network runs anew, what the autoencoder missed is kept. Of a frozen-random autoencoder the best, twice as many, "
+            "and so on are replaced until they move the activation as far; what loses most counts",
             "share of the correlation with measured responses that is lost", _CRITERION, (RANDOM, FROZEN, OTHER), LEAST,
         )
         for region in regions for how in HOW
@@ -82,10 +82,13 @@ def confirm(
         for region in regions:
             voxels = called_in(bench, explored, region)
             far = moved_by(bench, encoder, found[region].features, found[region].codes if how == "mean" else None)
-            theirs, part = as_far(
-                bench, frozen, of_frozen[region], far, of_frozen[region].codes if how == "mean" else None
-            )
-            by_frozen = without(frozen, of_frozen[region], theirs, how, voxels, part)
+            codes = of_frozen[region].codes if how == "mean" else None
+            # more of them need not lose more: some make up for others
+            by_frozen = [
+                (lost(confirmed.predicted[:, voxels], without(frozen, of_frozen[region], theirs, how, voxels, part)[:, voxels],
+                      confirmed.measured[:, voxels]), len(theirs))
+                for theirs, part in as_far(bench, frozen, of_frozen[region], far, codes)
+            ]  # fmt: skip
             sets = matched_sets(found[region], n_sets, random)
             rivals = [
                 without(encoder, found[region], s, how, voxels)
@@ -99,7 +102,7 @@ def confirm(
                     region,
                     how,
                     ablated,
-                    (by_frozen, len(theirs)),
+                    max(by_frozen),
                     rivals,
                 )
             )
@@ -122,7 +125,7 @@ def lost(
 
 def _claim(
     bench: EncodingBench, confirmed: Confirmed, voxels: NDArray[np.int64], region: str, how: str,
-    ablated: Mapping[str, NDArray[np.float64]], frozen: tuple[NDArray[np.float64], int], rivals: list[NDArray[np.float64]],
+    ablated: Mapping[str, NDArray[np.float64]], frozen: tuple[float, int], rivals: list[NDArray[np.float64]],
 ) -> Claim:  # fmt: skip
     measured, predicted, without = (v[:, voxels] for v in (confirmed.measured, confirmed.predicted, ablated[region]))
     value = lost(predicted, without, measured)
@@ -132,7 +135,7 @@ def _claim(
     )  # fmt: skip
     random = [lost(predicted, r[:, voxels], measured) for r in rivals]
     usual = float(np.quantile(random, 0.95)) if random else None
-    of_frozen = lost(predicted, frozen[0][:, voxels], measured)
+    of_frozen = frozen[0]
     elsewhere = {r: lost(predicted, a[:, voxels], measured) for r, a in ablated.items() if r != region}
     other = max(elsewhere, key=lambda r: elsewhere[r]) if elsewhere else None
     below = None if interval.low is None else Bound("at most", interval.low)

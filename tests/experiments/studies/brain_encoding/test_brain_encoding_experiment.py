@@ -126,17 +126,18 @@ def test_as_many_features_as_it_takes_move_as_far_and_none_goes_beyond_what_repl
     seen = bench.maps(bench.inputs(bench.experiment.fit[:64]))["stages.2"]
     driven = Driving(np.arange(N_FEATURES), random.uniform(size=64), mean, np.sqrt(np.square(seen).mean((0, 1))))
     order = [j for j in np.argsort(-driven.share) if driven.norm[j] > 0]
-    whole = moved_by(bench, neurons, np.array(order), mean)
-    for far in (0.2 * whole, 0.9 * whole):
-        features, part = as_far(bench, neurons, driven, far, mean)
+    all_of_them = moved_by(bench, neurons, np.array(order), mean)
+    for far in (0.2 * all_of_them, 0.9 * all_of_them):
+        *fewer, (features, part) = as_far(bench, neurons, driven, far, mean)
+        assert all(moved_by(bench, neurons, some, mean) < far and whole == 1 for some, whole in fewer)
         assert features.tolist() == order[: len(features)]
         # as far to the digit, and never by going beyond the mean
         assert part * moved_by(bench, neurons, features, mean) == pytest.approx(far, rel=1e-6)
         assert 0 < part <= 1
-    features, part = as_far(bench, neurons, driven, 2 * whole, mean)
+    *_, (features, part) = as_far(bench, neurons, driven, 2 * all_of_them, mean)
     assert (len(features), part) == (len(order), 1.0)
     silent = dataclasses.replace(driven, norm=np.zeros(64))
-    assert as_far(bench, neurons, silent, 1.0, mean)[0].size == 0
+    assert as_far(bench, neurons, silent, 1.0, mean)[0][0].size == 0
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
