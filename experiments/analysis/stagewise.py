@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from experiments.run_directory import Run
 from mechinterp.attributes.table import AttributeTable
@@ -179,12 +181,25 @@ def _tables(source: Mapping[str, Any]) -> str | None:
     return sha256_json({file.name: sha256_file(file) for file in files if file.is_file()})
 
 
+def answer_counts(
+    probabilities: Float[NDArray[np.float32], "image class"], *, several: bool
+) -> Int[NDArray[np.int64], " class"]:
+    """Return of how many images each class is the answer: the likeliest, or of several findings all above a half."""
+    if several:
+        counts: NDArray[np.int64] = (probabilities > 0.5).sum(0)
+        return counts
+    return np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
+
+
 def _page_texts(found: Exploration, results: Mapping[str, Any]) -> dict[str, Any]:
     from experiments.analysis.claims import exploration_claims
 
     question, n = found.question, len(found.images)
-    answers = np.bincount(found.probabilities.argmax(1), minlength=len(found.model.class_names))
-    said = ", ".join(f"{answers[c]} “{found.model.class_names[c]}”" for c in np.argsort(-answers)[:4] if answers[c])
+    answers = answer_counts(found.probabilities, several=found.model.activation == "sigmoid")
+    said = (
+        ", ".join(f"{answers[c]} “{found.model.class_names[c]}”" for c in np.argsort(-answers)[:4] if answers[c])
+        or "none of its classes"
+    )
     claims = exploration_claims(results, found.primary_attribute)
     untrained = "" if found.model.trained else "UNTRAINED MODEL – "
     return {

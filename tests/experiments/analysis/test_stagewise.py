@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments.analysis import stagewise
+from experiments.analysis.stagewise import answer_counts
 from experiments.cli import entry
 from mechinterp.errors import HashMismatchError
 from mechinterp.store.reader import ActivationStore
@@ -117,3 +118,11 @@ def test_what_would_make_other_numbers_of_the_same_activations_is_refused(captur
     write_table(scans, **changed)
     with pytest.raises(HashMismatchError, match=words):
         stagewise.images_of(store, scans)
+
+
+def test_answers_are_counted_once_an_image_or_for_each_finding_of_its_own():
+    p = np.array([[0.9, 0.8], [0.6, 0.7], [0.1, 0.2]], np.float32)
+    assert answer_counts(p, several=False).tolist() == [1, 2]
+    assert answer_counts(p, several=True).tolist() == [2, 2]
+    assert answer_counts(p[:, :1], several=True).tolist() == [2]
+    assert answer_counts(p[:, :1] / 4, several=True).tolist() == [0]
