@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from experiments.run_directory import Run
+from experiments.studies.brain_encoding import transparency
 from experiments.studies.brain_encoding.bench import EncodingBench
 from experiments.studies.brain_encoding.config import BrainEncodingConfig
 from experiments.studies.brain_encoding.experiment import NOISE_REGION, simulated_experiment
 from experiments.studies.brain_encoding.features import N_FEATURES, Driving, as_far, driving, moved_by, taken_away
-from experiments.studies.brain_encoding.fits import Explored
+from experiments.studies.brain_encoding.fits import Confirmed, Explored
 from mechinterp.feature_encoder import Neurons
 from mechinterp.models.loading import load_model
 from mechinterp.phantoms.stimuli.voxels import record
@@ -150,3 +151,37 @@ def test_both_reference_models_are_read_at_a_fine_and_a_coarse_site(experiment, 
     assert [maps[site].shape[:2] for site in found.sites] == [(2, 24 * 24), (2, 12 * 12)]
     # the same cell lies at the same place, prefix tokens left out
     assert found.places[found.feature_site][0] == pytest.approx([44 * 17 / 96, -44 * 17 / 96])
+
+
+def test_of_frozen_features_what_loses_most_counts(bench, experiment):
+    random, neurons = np.random.default_rng(0), Neurons("stages.2", 64)
+    n = len(experiment.region)
+    fields = ReceptiveFields(random.uniform(-3, 3, n), random.uniform(-3, 3, n), np.full(n, 1.5))
+    model = EncodingModel(
+        bench.places, (32, 64), fields, random.standard_normal((96, n)), np.zeros(n), np.ones(n), np.ones(n)
+    )
+    test = VoxelTest(np.ones(n), np.zeros(n), 0.0, np.zeros(1), 0.05, "none")
+    explored = Explored(model, model, model, {}, test)
+    x = bench.inputs(experiment.confirm)
+    predicted = model.predict(bench.maps(x))
+    measured = predicted + random.standard_normal(predicted.shape) * predicted.std(0)
+    confirmed = Confirmed({}, measured, predicted, predicted, predicted, experiment.groups[experiment.confirm])
+    driven = driving(bench, explored, neurons)
+    # more than half of the units: too few others for random sets
+    found = {region: dataclasses.replace(d, features=np.argsort(-d.share)[:40]) for region, d in driven.items()}
+    claims = transparency.confirm(bench, explored, confirmed, neurons, found, neurons, driven).claims
+    assert len(claims) == 4
+    first, voxels = driven["face"], np.flatnonzero(experiment.of("face"))
+    far = moved_by(bench, neurons, found["face"].features, first.codes)
+    losses = [
+        transparency.lost(
+            predicted[:, voxels],
+            model.predict(bench.maps(x, edit=taken_away(neurons, features, first.codes, part)))[:, voxels],
+            measured[:, voxels],
+        )
+        for features, part in as_far(bench, neurons, first, far, first.codes)
+    ]
+    controls = {control.name: control for control in claims[0].controls}
+    assert controls[transparency.FROZEN].value == pytest.approx(max(losses))
+    assert controls[transparency.RANDOM].value is None
+    assert claims[0].verdict != "met"
