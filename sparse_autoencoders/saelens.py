@@ -19,7 +19,7 @@ from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
 from sparse_autoencoders.processes import ALONE, Processes
 from sparse_autoencoders.sparse_learner import prefixes_of
-from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, places
+from sparse_autoencoders.waking import SECOND, bar_of_batch, bar_of_rows, displaced, longest, places
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -142,7 +142,7 @@ class SAELensLearner:
             rows[at] = values
             # next to nothing is known of a silent row's gradients: a first step by that would be far too long
             first[at] = 0
-            second[at] = second[living].mean(0)
+            second[at] = SECOND * second[living].mean(0)
         self.silent_for[at.cpu()] = 0
         return len(at)
 

@@ -10,7 +10,7 @@ from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.fused.step import SparseStep, Weights
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
-from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, places
+from sparse_autoencoders.waking import SECOND, bar_of_batch, bar_of_rows, displaced, longest, places
 
 ARCHITECTURES = frozenset({"topk", "batchtopk", "matryoshka"})
 
@@ -107,7 +107,7 @@ class SparseLearner:
         for name in ("encoder", "decoder", "bias"):
             # next to nothing is known of a silent row's gradients: a first step by that would be far too long
             step.first[name][at] = 0
-            step.second[name][at] = step.second[name][~silent].mean(0)
+            step.second[name][at] = SECOND * step.second[name][~silent].mean(0)
         step.silent_for[at] = 0
         self.refresh()
         return len(at)

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 UNTIL = 0.97  # share of the steps: what is heard last needs some to settle
+SECOND = 0.1  # of the second moments of those that are heard: a new feature is heard on so much fewer rows
 ROWS = 1 << 13  # that places are looked for on
 LOUDEST, QUIETEST = 2.0, 0.3  # norm of a new encoder, as a multiple of the mean of those that are heard
 _VALUES = 1 << 25  # pre-activations at once

@@ -169,7 +169,7 @@ def test_adam_starts_with_what_it_knows_of_the_others(kind, sample):
     state = learner.state()
     first, second = ("first.decoder", "second.decoder") if kind == "own" else ("exp_avg.W_dec", "exp_avg_sq.W_dec")
     assert (state[first][silent] == 0).all()
-    assert torch.allclose(state[second][silent], state[second][~silent].mean(0).expand(2, -1))
+    assert torch.allclose(state[second][silent], waking.SECOND * state[second][~silent].mean(0).expand(2, -1))
 
 
 def test_a_transcoders_feature_writes_what_is_left_over_of_the_output(sample):
