@@ -189,23 +189,23 @@ def _used(
         progress=bench.progress,
     )  # fmt: skip
     claim = result.claims[0]
-    worst = max(marks, key=lambda m: abs(float(marks[m].mean())))
-    moved, least = abs(float(marks[worst].mean())), abs(result.true_slope.mean) * quantity.steps[0]
+    worst = max(marks, key=lambda m: _either_way(marks[m]))
+    moved, least = _either_way(marks[worst]), abs(result.true_slope.mean) * quantity.steps[0]
     more = f"{quantity.amount(quantity.steps[0])} more of {quantity.label} by {least:.2f}"
     controls = [
         Control(
             MARKS, moved, bound=Bound("at most", least), measure="logits",
-            detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, {more}",
+            detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, either way, {more}",
         )
     ]  # fmt: skip
     bystander = bench.case.bystander
     if bystander is not None:
-        drifted = abs(float(_bystander_effect(bench, rendered, bystander).mean()))
+        drifted = _either_way(_bystander_effect(bench, rendered, bystander))
         step = bystander.amount(bystander.steps[0])
         controls.append(
             Control(
                 bystander.label, drifted, bound=Bound("at most", least), measure="logits",
-                detail=f"{step} more of it moves the answer by {drifted:.2f} on average, {more}",
+                detail=f"{step} more of it moves the answer by {drifted:.2f} on average, either way, {more}",
             )
         )  # fmt: skip
     true, steered = result.true_slope.mean, result.steered_slope.mean
@@ -226,6 +226,11 @@ def _used(
 def _plain(about: Attribute) -> str:
     """Return name and unit without saying the unit twice, as ``lesion_area_mm2`` does."""
     return replace(about, name=about.name.removesuffix("_mm2").removesuffix("_mm")).label.capitalize()
+
+
+def _either_way(moved: NDArray[np.float64]) -> float:
+    """Return how far answers move on average: what moves some up and others down must not cancel."""
+    return float(np.abs(moved).mean())
 
 
 def _mark_effect(bench: StudyBench, rendered: Sequence[PhantomImage[Any]], mark: str) -> NDArray[np.float64]:
