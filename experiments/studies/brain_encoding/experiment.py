@@ -53,14 +53,14 @@ class KnownVoxels:
     signals: Float[NDArray[np.float64], "image seeing"]
 
     def changes(
-        self, asked: Sequence[tuple[Int[NDArray[np.int64], " chosen"], Mapping[str, float]]]
+        self, asked: Sequence[tuple[Int[NDArray[np.int64], " chosen"], Mapping[str, float | str]]]
     ) -> list[tuple[PhantomSet, Float[NDArray[np.float64], "chosen voxel"]]]:
-        """Render some stimuli again, each time with something added to their parameters.
+        """Render some stimuli again, each time with something added to their parameters, or another word in place of one.
 
         Parameters
         ----------
         asked
-            Positions of stimuli, and what is added to which of their parameters.
+            Positions of stimuli, and what is added to which of their parameters; words take the place of words.
 
         Returns
         -------
@@ -196,11 +196,13 @@ def planted_responses(
     return responses[random.permutation(len(responses))] if config.condition == "shuffled-responses" else responses
 
 
-def _changed(phantoms: PhantomSet, images: NDArray[np.int64], added: Mapping[str, float]) -> PhantomSet:
+def _changed(phantoms: PhantomSet, images: NDArray[np.int64], added: Mapping[str, float | str]) -> PhantomSet:
     return replace(
         phantoms,
         parameters=tuple(
-            replace(p, **{name: getattr(p, name) + step for name, step in added.items()})
+            replace(
+                p, **{name: step if isinstance(step, str) else getattr(p, name) + step for name, step in added.items()}
+            )
             for p in (phantoms.parameters[i] for i in images)
         ),
         identities=tuple(phantoms.identities[i] for i in images),

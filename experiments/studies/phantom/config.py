@@ -82,11 +82,11 @@ class PhantomStudyConfig:
             min(self.patients, 200),
             min(self.epochs, 10),
             min(self.n_random, 40),
-            16,
+            32,
             32,
             16,
-            30,
-            24,
+            80,
+            48,
             min(self.patients, 160),
         )
 
