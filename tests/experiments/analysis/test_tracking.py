@@ -94,7 +94,11 @@ def test_tensorboard_reads_back_every_point_at_its_step(tmp_path):
     with Trackers(["tensorboard"], tmp_path, {"k": 4}) as trackers:
         trackers.write(status(2))
         trackers.write(status(3))
-    (run,) = {path.parent for path in (tmp_path / "tracking").rglob("events.out.tfevents.*")}
-    written = event_accumulator.EventAccumulator(str(run)).Reload()
+    # the settings lie in a folder below, as TensorBoard wants hyperparameters
+    (written,) = (
+        found
+        for run in {path.parent for path in (tmp_path / "tracking").rglob("events.out.tfevents.*")}
+        if "seed-1/loss" in (found := event_accumulator.EventAccumulator(str(run)).Reload()).Tags()["scalars"]
+    )
     assert [(at.step, at.value) for at in written.Scalars("seed-1/loss")] == [(1, 0.5), (5, 0.25), (9, 0.125)]
     assert len(written.Tags()["scalars"]) == 8
