@@ -46,6 +46,8 @@ class Change:
         Whose prediction, and which stimuli.
     parameter, step
         What is added to, and how much, in degrees; or what becomes something else.
+    done
+        What is done, in words.
     words
         The quantity in words.
 
@@ -55,6 +57,7 @@ class Change:
     content: str
     parameter: str
     step: float | str
+    done: str
     words: str
 
     @property
@@ -67,13 +70,6 @@ class Change:
         """Names of the controls: of a region whose voxels all answer alike to a change, changing their places says nothing."""
         return (TRUE, OTHERS, MISPLACED, UNTRAINED) if self.parameter in _PLACES else (TRUE, MISPLACED, UNTRAINED)
 
-    @property
-    def amount(self) -> str:
-        """What is done, in words."""
-        if isinstance(self.step, str):
-            return f"{self.step.replace('-', ' ')}"
-        return f"{self.step:+g}° of {self.parameter}"
-
     def possible(self, parameters: StimulusParameters) -> bool:
         """Return whether a stimulus shows the content, and the change can be rendered."""
         if parameters.shown != self.content or isinstance(self.step, str):
@@ -83,10 +79,12 @@ class Change:
 
 
 CHANGES = (
-    Change("face", "face", "up_deg", 1.5, "the height at which faces are shown"),
-    Change("face", "face", "arrangement", "random-phases", "whether faces are scrambled"),
-    Change("scene", "scene", "up_deg", 1.5, "the height at which scenes are shown"),
-    Change("scene", "scene", "arrangement", "random-phases", "whether scenes are scrambled"),
+    Change("face", "face", "up_deg", 1.5, "1.5° higher", "the height at which faces are shown"),
+    Change("face", "face", "arrangement", "random-phases", "scrambled (random phases)", "whether faces are scrambled"),
+    Change("scene", "scene", "up_deg", 1.5, "1.5° higher", "the height at which scenes are shown"),
+    Change(
+        "scene", "scene", "arrangement", "random-phases", "scrambled (random phases)", "whether scenes are scrambled"
+    ),
 )
 
 
@@ -97,7 +95,7 @@ def planned(*, truth_known: bool) -> tuple[PlannedTest, ...]:
     return tuple(
         PlannedTest(
             ELEMENT, change.test,
-            f"confirmation stimuli are rendered again with {change.amount}; the change of every voxel's "
+            f"confirmation stimuli are rendered again, {change.done}; the change of every voxel's "
             "prediction is regressed on that of the simulated voxel without noise",
             "slope of predicted on true changes", _CRITERION, change.controls, LEAST,
         )
@@ -167,7 +165,7 @@ def _claim(
         Control(UNTRAINED, untrained, None, f"the untrained twin's channels: {untrained:.2f}", below),
     )
     return Claim.measured(
-        f"Where a {change.content} is rendered with {change.amount}, the prediction of {len(voxels)} {change.region} voxels changes by "
+        f"Where a {change.content} is shown {change.done}, the prediction of {len(voxels)} {change.region} voxels changes by "
         f"{value:.2f} of what the voxels do.",
         "ground-truth-verified", value if known else None, "times the true change", LEAST, _CRITERION,
         controls=tuple(c for c in controls if c.name in change.controls),
