@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,8 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from experiments.report.model_check import ModelCheck
-from experiments.report.task_checks import expected_calibration_error, mean_auroc
+from experiments.report.task_checks import expected_calibration_error, mean_auroc, separation
 from mechinterp.errors import ShapeError
-from mechinterp.statistics import bootstrap_groups
-from mechinterp.statistics.bootstrap import groups_to_positions
 
 
 def words_of(label: str | None, *, several: bool) -> list[str]:
@@ -83,25 +82,14 @@ def check_labels(
         known = [a for a in areas if np.isfinite(a)]
         return float(np.mean(known)) if known else float("nan")
 
-    value = area(np.arange(len(p)))
-    measurable = bool(np.isfinite(value))
-    interval = (
-        bootstrap_groups(area, groups, n_boot, seed, units_are_patients=units_are_patients) if measurable else None
-    )
-    return ModelCheck(
-        task=task,
-        metric="AUROC",
-        value=value if measurable else None,
-        interval=interval.ends if interval else None,
-        interval_note=(interval.reason or interval.warning) if interval else "",
-        chance=0.5,
-        n_images=len(p),
-        n_groups=len(groups_to_positions(groups)[0]) if units_are_patients else 1,
+    return replace(
+        separation(
+            area, groups, task=task, units_are_patients=units_are_patients, trained=trained, n_boot=n_boot, seed=seed,
+            nothing="every label is on all images or on none, so nothing can be told apart",
+        ),
         calibration_error=float(
             np.mean([expected_calibration_error(two[:, c], there[:, c].astype(np.int64)) for c in labels])
         ),
         brier=float(np.square(p - there).mean()),
         brier_reference=float(np.square(there.mean(0) - there).mean()),
-        trained=trained,
-        note="" if measurable else "every label is on all images or on none, so nothing can be told apart",
-    )
+    )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,49 @@ def check_classifier(
     def area(chosen: NDArray[np.int64]) -> float:
         return mean_auroc(p[chosen], truth[chosen])
 
-    value = area(np.arange(len(truth)))
+    one_hot = np.eye(p.shape[1])[truth]
+    return replace(
+        separation(
+            area, groups, task=task, units_are_patients=units_are_patients, trained=trained, n_boot=n_boot, seed=seed,
+            nothing="all images are of one class, so nothing can be told apart",
+        ),
+        calibration_error=expected_calibration_error(p, truth),
+        brier=_brier(p, one_hot),
+        brier_reference=_brier(one_hot.mean(0), one_hot),
+        out_of_distribution=out_of_distribution,
+    )  # fmt: skip
+
+
+def separation(
+    area: Callable[[Int[NDArray[np.int64], " chosen"]], float],
+    groups: Sequence[Any],
+    *,
+    task: str,
+    units_are_patients: bool,
+    trained: bool,
+    n_boot: int,
+    seed: int,
+    nothing: str,
+) -> ModelCheck:
+    """Return how well a model tells images apart, with its interval over patients, and nothing else yet.
+
+    Parameters
+    ----------
+    area
+        AUROC of some images; NaN where there is none.
+    groups
+        Patient of each image.
+    task, units_are_patients, trained, n_boot, seed
+        As :func:`check_classifier` has them.
+    nothing
+        What is said where all images together have no AUROC.
+
+    """
+    value = area(np.arange(len(groups)))
     measurable = bool(np.isfinite(value))
     interval = (
         bootstrap_groups(area, groups, n_boot, seed, units_are_patients=units_are_patients) if measurable else None
     )
-    one_hot = np.eye(p.shape[1])[truth]
     return ModelCheck(
         task=task,
         metric="AUROC",
@@ -86,14 +124,10 @@ def check_classifier(
         interval=interval.ends if interval else None,
         interval_note=(interval.reason or interval.warning) if interval else "",
         chance=0.5,
-        n_images=len(truth),
+        n_images=len(groups),
         n_groups=len(groups_to_positions(groups)[0]) if units_are_patients else 1,
-        calibration_error=expected_calibration_error(p, truth),
-        brier=_brier(p, one_hot),
-        brier_reference=_brier(one_hot.mean(0), one_hot),
-        out_of_distribution=out_of_distribution,
         trained=trained,
-        note="" if measurable else "all images are of one class, so nothing can be told apart",
+        note="" if measurable else nothing,
     )
 
 
