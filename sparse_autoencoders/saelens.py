@@ -18,7 +18,7 @@ from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
 from sparse_autoencoders.processes import ALONE, Processes
-from sparse_autoencoders.sparse_learner import prefixes_of
+from sparse_autoencoders.sparse_learner import ARCHITECTURES, prefixes_of
 from sparse_autoencoders.waking import SECOND, bar_of_batch, bar_of_rows, displaced, longest, places
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -118,7 +118,7 @@ class SAELensLearner:
     @torch.no_grad()
     def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row d_in"], generator: torch.Generator) -> int:
         """Give silent features new places among some rows; outside the TopK family there is none."""
-        if self.config.arch not in {"topk", "batchtopk", "matryoshka"}:
+        if self.config.arch not in ARCHITECTURES:
             return 0
         sae, x, living = self.sae, x.to(self.sae.device), ~silent.to(self.sae.device)
         output = self._forward(x)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sparse_autoencoders.training import TrainingStatus
 
 _MANY_DEAD = 0.2  # share of the features that is worth a line
-_WAKEABLE = frozenset({"topk", "batchtopk", "matryoshka"})
 
 
 @with_config(TrainSAEConfig)
@@ -156,11 +155,13 @@ def said_of_silence(dead: dict[str, float], configs: dict[str, TrainSAEConfig]) 
         What was trained, by the name that the trainings' names begin with.
 
     """
+    from sparse_autoencoders.sparse_learner import ARCHITECTURES
+
     wakeable = {
         name: share
         for name, share in dead.items()
         for sweep, config in configs.items()
-        if name.rpartition("/")[0] == sweep and config.arch in _WAKEABLE and config.wake == 0
+        if name.rpartition("/")[0] == sweep and config.arch in ARCHITECTURES and config.wake == 0
     }
     if not wakeable or max(wakeable.values()) <= _MANY_DEAD:
         return None
