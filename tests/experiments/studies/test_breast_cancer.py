@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from experiments.report import read_report
 from experiments.studies.breast_cancer import BREAST_CANCER, QUICK_IMAGES
 from experiments.studies.dr_screening import DR_SCREENING
 from experiments.studies.phantom import localization
+from experiments.studies.phantom.bench import StudyBench
 from experiments.studies.phantom.config import PhantomStudyConfig
 from experiments.studies.phantom.patients import study_patients
 from experiments.studies.phantom.study import UNEXPLORED
@@ -78,9 +80,9 @@ def test_marks_lie_on_its_images_whatever_they_show() -> None:
 
 def test_maps_are_tested_by_deleting_tiles_whose_size_the_plan_names() -> None:
     bench = SimpleNamespace(case=BREAST_CANCER, structures=BREAST_CANCER.structures)
-    (test,) = localization.planned(bench)  # type: ignore[arg-type]
+    (test,) = localization.planned(cast(StudyBench, bench))
     assert "deleted are tiles of 8 mm" in test.method
-    (other,) = localization.planned(SimpleNamespace(case=DR_SCREENING, structures=("exudates",)))  # type: ignore[arg-type]
+    (other,) = localization.planned(cast(StudyBench, SimpleNamespace(case=DR_SCREENING, structures=("exudates",))))
     assert "tiles" not in other.method
 
 

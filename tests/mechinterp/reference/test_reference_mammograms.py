@@ -74,7 +74,8 @@ def test_cells_are_asked_for_the_kind_of_what_lies_in_them(found, asked):
     image = MammogramRenderer(192, 180.0)(MammogramParameters(**found))
     cells = findings_by_cell(image)
     assert cells.shape == (len(FINDINGS), 24, 19)
-    assert cells.min() >= 0 and cells.max() <= 1  # noqa: PT018  # one range
+    assert cells.min() >= 0
+    assert cells.max() <= 1
     assert {name for name, map_ in zip(FINDINGS, cells, strict=True) if map_.any()} == asked
     if "mass_diameter_mm" in found:
         # nothing of a mass is lost or counted twice: the shares times a cell's area are its area
