@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,19 @@ Outcome = Literal["holds", "open", "fails"]
 _Z_95 = 1.959964
 _Z_POWER = 0.841621
 """80 % power."""
+_SIGNED_ZERO = re.compile(r"(?<![\w.,])[-−](?=0(?:\.0+)?(?!\.?\d)(?!\w))")
+
+
+def without_signed_zero(text: str) -> str:
+    """Return a sentence in which no number that is rounded to zero has a minus.
+
+    Examples
+    --------
+    >>> without_signed_zero("moves it by -0.00 (-0.01 to -0.0)")
+    'moves it by 0.00 (-0.01 to 0.0)'
+
+    """
+    return _SIGNED_ZERO.sub("", text)
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,7 @@ class Control:
     measure: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", without_signed_zero(self.detail))
         if self.bound is not None:
             outcome = self.bound.outcome(self.value)
             object.__setattr__(self, "passed", None if outcome == "open" else outcome == "holds")
@@ -192,6 +207,7 @@ class Claim:
     test: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "statement", without_signed_zero(self.statement))
         if self.bound is not None:
             object.__setattr__(self, "holds", self.outcome == "holds")
 

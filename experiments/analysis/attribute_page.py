@@ -65,6 +65,12 @@ def summary(matrix: AttributeMatrix, held_out: AttributeTable) -> dict[str, Any]
     }
 
 
+def sentence_of(matrix: AttributeMatrix) -> str:
+    """Return how many features were confirmed, of how many: what an autoencoder (`sae`) has is called features."""
+    plural = matrix.kind if matrix.kind in ("neurons", "directions") else "features"
+    return matrix.text.replace(f" {matrix.kind} follow", f" {plural} follow", 1)
+
+
 def lines_of(matrix: AttributeMatrix, whole: dict[str, Any], trained: bool) -> list[str]:
     """Return the sentences that stand above the figures."""
     lines = [

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits import FeatureEffects, feature_effects, mean, resample, towards, zero
+from experiments.analysis.attribute_page import sentence_of
 from experiments.analysis.feature_records import feature_records
 from experiments.analysis.measurements import (
     evenly,
@@ -145,7 +146,7 @@ class Exploration:
             "n_findings": len(confirmed),
             "n_tested": len(known),
             "findings": [vars(f) for f in confirmed],
-            "text": self.matrix.text.replace(f"{self.matrix.kind} follow", "features follow", 1),
+            "text": sentence_of(self.matrix),
             "controls": [
                 {"name": c.name, "n_findings": c.value, "passed": c.passed, "detail": c.detail}
                 for c in self.matrix.as_controls()
@@ -185,6 +186,7 @@ class Exploration:
                 "controls": self.sae_controls,
             },
             "probes": self.probes,
+            "attribute_named": self.config.primary_attribute is not None,
             "matrix": self._matrix_json(),
             "features": feature_records(self),
             "grid": registration(self.images, site, model.contract, self.preparation),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from mechinterp.claims import without_signed_zero
+
 Form = Literal["text", "integer", "number", "signed", "percent", "p"]
 
 ABSENT = "–"
@@ -36,7 +38,7 @@ def format_value(value: object, form: Form = "number") -> str:
         return str(value)
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return _formatted(value, form).replace("-", "−")
+    return without_signed_zero(_formatted(value, form)).replace("-", "−")
 
 
 def with_unit(value: object, unit: str, form: Form = "number") -> str:

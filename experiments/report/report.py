@@ -14,6 +14,7 @@ from experiments.report.model_check import ModelCheck
 from experiments.report.plan import PlanRecord
 from experiments.report.use_case import UseCase
 from experiments.report.verdicts import ElementVerdict, Standing, claim_standing, element_verdict
+from mechinterp.claims import without_signed_zero
 from mechinterp.errors import ConfigError, DamagedFileError
 
 FORMAT_VERSION = 1
@@ -58,6 +59,7 @@ class Report:
         for name, evidence in self.evidence.items():
             if name != evidence.element:
                 raise ConfigError(f"evidence for '{evidence.element}' stands under '{name}': put it under its own name")
+        object.__setattr__(self, "answer", tuple(without_signed_zero(line) for line in self.answer))
 
     @cached_property
     def elements(self) -> tuple[ElementEvidence, ...]:

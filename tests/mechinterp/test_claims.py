@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechinterp.claims import Claim, Control
+from mechinterp.claims import Claim, Control, without_signed_zero
 
 GOOD = Control("200 random sets of the same norm", 0.01, True)
 BAD = Control("shuffled attributes", 0.4, False, "p = 0.4 on 1,000 shuffles")
@@ -102,3 +102,29 @@ def test_an_interval_that_cannot_be_had_is_said_so():
 
 def test_an_interval_of_zero_to_zero_is_one():
     assert claim(interval=(0.0, 0.0)).to_json()["interval"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "reads"),
+    [
+        ("loses -0.00 (-0.01 to -0.0)", "loses 0.00 (-0.01 to 0.0)"),
+        ("changes by −0 %.", "changes by 0 %."),
+        ("it is -0.00.", "it is 0.00."),
+        ("-0.000, -0", "0.000, 0"),
+        ("-0.001 and -0.5 and -10 and -0.00e-3", "-0.001 and -0.5 and -10 and -0.00e-3"),
+        ("1-0 at block-0.0 and 3.-0", "1-0 at block-0.0 and 3.-0"),
+    ],
+)
+def test_what_is_rounded_to_zero_has_no_sign(said, reads):
+    assert without_signed_zero(said) == reads
+    got = claim(statement=said, controls=(Control("other", 0.0, False, said),))
+    assert got.statement == got.controls[0].detail == reads
+    assert got.reasons == (f"control failed: other ({reads})",)
+
+
+@given(st.floats(-20, 20), st.integers(0, 4))
+def test_a_sign_is_taken_off_exactly_where_every_digit_is_zero(value, digits):
+    shown = f"{value:.{digits}f}"
+    assert without_signed_zero(f"({shown} to {shown})") == "({0} to {0})".format(
+        shown if float(shown) else shown.lstrip("-")
+    )

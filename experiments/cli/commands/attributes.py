@@ -53,6 +53,7 @@ def run(
         interval_text,
         known_well_enough,
         lines_of,
+        sentence_of,
         shown_features,
         summary,
         survivors_curves,
@@ -108,7 +109,7 @@ def run(
         {
             "result": str(target),
             "page": str(page),
-            "text": matrix.text,
+            "text": sentence_of(matrix),
             "survivors": [vars(f) for f in matrix.survivors],
             "findings": [vars(f) for f in matrix.findings],
             "whole": whole,

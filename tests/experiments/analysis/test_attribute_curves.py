@@ -1,10 +1,13 @@
 """The calibration curves on the attributes' page: the strongest survivor of each attribute, on held-out patients."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
-from experiments.analysis.attribute_page import known_well_enough, survivors_curves, write_attribute_page
+from experiments.analysis.attribute_page import known_well_enough, sentence_of, survivors_curves, write_attribute_page
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.feature_encoder import Neurons
 from probes import match_attributes
@@ -62,3 +65,13 @@ def test_what_few_patients_have_a_value_of_is_left_out_by_name():
     assert kept.names == ("area",)
     assert left_out == ("rare",)
     assert known_well_enough(table, groups, (np.arange(10), np.arange(10)))[0] is table
+
+
+@pytest.mark.parametrize(
+    ("kind", "plural"), [("sae", "features"), ("pca", "features"), ("neurons", "neurons"), ("features", "features")]
+)
+def test_what_an_autoencoder_has_is_called_features(kind, plural):
+    matrix = SimpleNamespace(
+        kind=kind, text=f"0 of 1024 {kind} follow an attribute on held-out images (200 permutations)"
+    )
+    assert sentence_of(matrix) == f"0 of 1024 {plural} follow an attribute on held-out images (200 permutations)"

@@ -29,6 +29,8 @@ from experiments.dashboard.formatting import counted, format_value, label_with_u
         (0.5, "percent", "50 %"),
         (0, "percent", "0 %"),
         (0.004, "percent", "0.4 %"),
+        (-0.0004, "percent", "0.0 %"),
+        (-0.1, "integer", "0"),
         (0.00001, "p", "< 0.001"),
         (0, "p", "< 0.001"),
         (0.0123, "p", "0.012"),
