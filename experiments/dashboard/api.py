@@ -52,7 +52,7 @@ def moved_json(view: RunView, desk: Desk, image: int, moves: tuple[Move, ...]) -
     seconds = time.perf_counter() - started
     return {
         **outcome_json(outcome),
-        "words": describe(outcome, before, desk.class_names, desk.objective.name),
+        "words": describe(outcome, before, desk.class_names, desk.objective.name, desk.model.activation),
         "cautions": cautions(view, moves, outcome, {m.unit: desk.unit(image, m.kind, m.index).largest for m in moves}),
         "seconds": round(seconds, 3),
     }

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -286,16 +286,41 @@ def _strongest(kind: Kind, values: Tensor, along: Tensor, n: int) -> list[Unit]:
     return [Unit(kind, i, float(largest[i]), float(relevance[i])) for i in order if relevance[i] != 0]
 
 
-def describe(outcome: Outcome, before: Outcome, names: Sequence[str], objective: str) -> str:
-    """Return what a move did, in a sentence for those who cannot see the figures."""
-    was, now = int(before.logits.argmax()), int(outcome.logits.argmax())
-    answer = f"The answer stays {names[now]}" if was == now else f"The answer changes from {names[was]} to {names[now]}"
-    said = f"{answer}, probability {before.probabilities[now]:.2f} → {outcome.probabilities[now]:.2f}; "
+def describe(
+    outcome: Outcome,
+    before: Outcome,
+    names: Sequence[str],
+    objective: str,
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+) -> str:
+    """Return what a move did, in a sentence for those who cannot see the figures.
+
+    Of outputs that do not exclude one another (``sigmoid``) the answer is all that are above a half, and the probability told is
+    the one that moved most.
+    """
+    said, told = _answer(before, outcome, names, activation)
+    said += f" {before.probabilities[told]:.2f} → {outcome.probabilities[told]:.2f}; "
     said += f"{objective} {format_value(outcome.objective - before.objective, 'signed')}"
     if outcome.random is not None:
         low, high = (format_value(end, "signed") for end in outcome.random)
         said += f" (random changes as large: {low} to {high}, {RANDOM_CHANGES} draws)"
     return f"{said}."
+
+
+def _answer(before: Outcome, after: Outcome, names: Sequence[str], activation: str) -> tuple[str, int]:
+    """Return what became of the answer, up to the word *probability*, and the class whose probability is told."""
+    if activation == "softmax":
+        was, now = int(before.logits.argmax()), int(after.logits.argmax())
+        kept, words, told, of = was == now, (names[was], names[now]), now, ""
+    else:
+        found = [np.flatnonzero(o.logits > 0) for o in (before, after)]
+        first, second = (", ".join(names[i] for i in there) or "none of the findings" for there in found)
+        if len(names) == 1:
+            first, second = (names[0] if len(there) else f"not {names[0]}" for there in found)
+        told = int(np.abs(after.probabilities - before.probabilities).argmax())
+        kept, words, of = np.array_equal(*found), (first, second), f" of {names[told]}"
+    answer = f"The answer stays {words[1]}" if kept else f"The answer changes from {words[0]} to {words[1]}"
+    return f"{answer}, probability{of}", told
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:

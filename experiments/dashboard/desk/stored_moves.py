@@ -38,7 +38,7 @@ def stored_moves(desk: Desk, image: int) -> list[dict[str, Any]]:
             outcomes = []
             for value in values:
                 outcome = desk.after(image, [Move(unit.kind, unit.index, how, value)])
-                words = describe(outcome, before, desk.class_names, desk.objective.name)
+                words = describe(outcome, before, desk.class_names, desk.objective.name, desk.model.activation)
                 outcomes.append({**outcome_json(outcome), "words": words})
             made.append({"unit": unit.name, "how": how, "values": list(values), "outcomes": outcomes})
     return made

@@ -5,7 +5,7 @@ import pytest
 import torch
 from wired import CELLS, READ, desk, encoder
 
-from experiments.dashboard.desk.desk import IMAGES_KEPT, describe, outcome_json
+from experiments.dashboard.desk.desk import IMAGES_KEPT, Outcome, describe, outcome_json
 from experiments.dashboard.desk.moves import Move, moved_activation
 from mechinterp.capturing import run_with_cache
 from mechinterp.errors import ConfigError
@@ -131,6 +131,26 @@ def test_a_move_is_told_in_words_with_its_control():
     assert "logit high − logit low −" in words
     assert "random changes as large: " in words
     assert describe(before, before, made.class_names, "x").startswith("The answer stays high, probability")
+
+
+def outcome(*logits):
+    z = np.array(logits, dtype=np.float32)
+    return Outcome(z, 1 / (1 + np.exp(-z)), float(z[0]), None, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "before", "after", "words"),
+    [
+        (["mass"], [2.0], [-1.0], "The answer changes from mass to not mass, probability of mass 0.88 → 0.27; z −3."),
+        (["mass"], [2.0], [1.0], "The answer stays mass, probability of mass 0.88 → 0.73; z −1."),
+        (["mass", "edema"], [2.0, 1.0], [3.0, -2.0],
+         "The answer changes from mass, edema to mass, probability of edema 0.73 → 0.12; z +1."),
+        (["mass", "edema"], [-2.0, -1.0], [-2.0, -3.0],
+         "The answer stays none of the findings, probability of edema 0.27 → 0.05; z 0."),
+    ],
+)  # fmt: skip
+def test_findings_that_do_not_exclude_one_another_are_told_each_by_itself(names, before, after, words):
+    assert describe(outcome(*after), outcome(*before), names, "z", "sigmoid") == words
 
 
 def test_an_outcome_travels_as_short_numbers():
