@@ -99,7 +99,7 @@ def decomposition(results: Results) -> Claim:
 
 
 def encodes(results: Results, name: str | None) -> Claim:
-    """Claim that the attribute named beforehand can be read off the site."""
+    """Claim that an attribute can be read off the site: the one named beforehand, or the first there is."""
     of_the_model = _of_the_model(results)
     probe = next((p for p in results["probes"] if p["attribute"] == name), None)
     if name is None or probe is None:
@@ -107,11 +107,14 @@ def encodes(results: Results, name: str | None) -> Claim:
         return Claim(
             "No attribute could be probed.", "correlational", None, "", False, why, trained=of_the_model["trained"]
         )
+    named = "the attribute named beforehand"
+    if not results.get("attribute_named", True):
+        named = f"none was named beforehand: the first of {len(results['probes'])} probed"
     unit = f" {probe['unit']}" if probe["unit"] not in {"", "1"} else ""
     error = "" if probe["mae"] is None else f", mean absolute error {probe['mae']:.3g}{unit}"
     return _answering(
         ENCODES,
-        f"A linear probe reads {name.replace('_', ' ')} (the attribute named beforehand) off {results['model']['site']} on "
+        f"A linear probe reads {name.replace('_', ' ')} ({named}) off {results['model']['site']} on "
         f"images it has not seen: {probe['score_name']} {probe['score']:.2f}{error}.",
         "correlational",
         probe["score"],

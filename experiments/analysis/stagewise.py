@@ -139,13 +139,28 @@ def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
         store.logits().numpy() if store.manifest.outputs else predict(model, images, preparation, progress=progress)
     )
     probabilities = model.probabilities(torch.from_numpy(logits)).numpy()
-    question = ask(probabilities, model.class_names, positions(images))
+    study = _of_study(run)
+    question = ask(
+        probabilities,
+        model.class_names,
+        positions(images),
+        target=study.get("target"),
+        reference=study.get("reference"),
+    )
     config = ExplorationConfig(
-        k=sae.k or 0, expansion=round(sae.width / sae.d_in), primary_attribute=asked[0] if asked else None
+        k=sae.k or 0,
+        expansion=round(sae.width / sae.d_in),
+        primary_attribute=asked[0] if asked else study.get("attribute"),
     )
     return analyse(
         run, model, images, preparation, store, sae, question, logits, probabilities, config, progress=progress
     )
+
+
+def _of_study(run: Run) -> Mapping[str, str]:
+    """Return what a study asks about of which this run shows the features: title, target, reference, attribute; else nothing."""
+    found: Mapping[str, str] = run.stages.get("capture", {}).get("of_study", {})
+    return found
 
 
 def _asked(run: Run) -> list[str]:
@@ -204,7 +219,7 @@ def _page_texts(found: Exploration, results: Mapping[str, Any]) -> dict[str, Any
     untrained = "" if found.model.trained else "UNTRAINED MODEL – "
     return {
         "format": 1,
-        "title": f"{found.model.name} on {found.images.name}",
+        "title": _of_study(found.run).get("title") or f"{found.model.name} on {found.images.name}",
         "question": f"What are the features of {found.site}, which physical attributes do they follow, and what does each do to the answer?",
         "answer": [
             f"{untrained}The model answers {said} on {n} images.",

@@ -243,6 +243,15 @@ class ImageSet:
         """
         return replace(self.subset(self.where(split)), source={**self.source, "of_split": split} if self.source else {})
 
+    def tested_on(self, patients: Iterable[str]) -> ImageSet:
+        """Return the set with the images of some patients as the split `test` and all others as `train`.
+
+        It can be opened again where the set can. Where no patients are named, each image counts as one.
+        """
+        held = set(patients)
+        splits = tuple("test" if patient in held else "train" for patient in self.groups or self.ids)
+        return replace(self, splits=splits, source={**self.source, "tested_on": sorted(held)} if self.source else {})
+
     def without(self, ids: Iterable[str]) -> ImageSet:
         """Return the set without some images; it can be opened again where the whole set can."""
         gone = set(ids)

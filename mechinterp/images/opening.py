@@ -111,6 +111,7 @@ def _reopened(source: Mapping[str, Any]) -> ImageSet:
     settings, openers = dict(source), _openers()
     kind = str(settings.pop("kind", ""))
     without, of_split = settings.pop("without", ()), settings.pop("of_split", None)
+    tested_on = settings.pop("tested_on", None)
     if kind not in openers:
         raise ImagesError(f"images of kind '{kind}' cannot be opened: {nearest(kind, openers)}")
     for name in ("intensity_range", "spacing_mm", "pattern"):
@@ -120,6 +121,8 @@ def _reopened(source: Mapping[str, Any]) -> ImageSet:
         opened = openers[kind](**settings).without(without)
     except TypeError as error:
         raise ImagesError(f"a source of kind '{kind}' has a setting that is none ({error}): it was altered") from error
+    if tested_on is not None:
+        opened = opened.tested_on(tested_on)
     return opened if of_split is None else opened.of_split(of_split)
 
 

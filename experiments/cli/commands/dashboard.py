@@ -24,7 +24,8 @@ def run(
 ) -> None:
     """Show a run in the browser, or export pages that open from disk without any network.
 
-    A run made stage by stage is analysed first, if that has not been done: features, attributes, effects.
+    A run made stage by stage is analysed first, if that has not been done: features, attributes, effects. Of a screening study
+    the features that its circuit is made of become a run of their own, RUN/explorer, with the patients of both halves.
 
     Served pages answer on this machine only, at the address that is printed, with its token; there, moving a feature on the
     desk runs the model. An export holds moves that were computed beforehand, and says so.
@@ -34,14 +35,18 @@ def run(
       mechinterp dashboard runs/brain-mri
 
       mechinterp dashboard runs/a --export pages/
+
+      mechinterp dashboard runs/dr
     """
     from experiments.analysis.stagewise import ensure_results
     from experiments.dashboard import export_static, serve
+    from experiments.studies.phantom.explorer import explorable
     from mechinterp.errors import ConfigError
 
     if desks < 0:
         raise ConfigError(f"--desks is {desks}: give 0 or more")
     progress = ConsoleProgress()
+    folder = explorable(folder, progress=progress)
     ensure_results(folder, progress=progress)
     if export is not None:
         page = export_static(folder, export, progress=progress, stored_desks=desks)

@@ -37,9 +37,11 @@ def run(
     from experiments.dashboard.rating.items import make_plan
     from experiments.dashboard.rating.rating_page import write_rating
     from experiments.dashboard.run_view import RunView
+    from experiments.studies.phantom.explorer import explorable
     from mechinterp.errors import MechinterpError
 
     progress = ConsoleProgress()
+    folder = explorable(folder, progress=progress)
     ensure_results(folder, progress=progress)
     view = RunView.read(folder)
     config = RatingConfig(**settings)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from experiments.analysis.claims import decomposition, drives, follows, weakest_turn
+from experiments.analysis.claims import decomposition, drives, encodes, follows, weakest_turn
 from experiments.analysis.run_report import exploration_report, task_check
 from experiments.studies.brain_mri.report import brain_mri_report
 
@@ -60,6 +60,14 @@ def results():
         },
         "provenance": {"versions": {}, "seed": 0, "store_hash": "h"},
     }  # fmt: skip
+
+
+def test_an_attribute_that_nobody_named_is_not_said_to_have_been(results):
+    assert "(the attribute named beforehand)" in encodes(results, "area").statement
+    assert (
+        "(none was named beforehand: the first of 1 probed)"
+        in encodes(results | {"attribute_named": False}, "area").statement
+    )
 
 
 def test_a_stage_wise_run_is_checked_on_its_labels_and_says_that_nothing_was_planned(results):

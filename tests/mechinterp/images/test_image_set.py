@@ -55,6 +55,16 @@ def test_a_subset_keeps_order_attributes_and_pixels_but_no_source(images):
     assert subset.subset([1])[0].id == "0"
 
 
+def test_patients_set_apart_to_test_on_are_so_when_opened_again(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,group\n0.png,a\n1.png,a\n2.png,b\n")
+    for i in range(3):
+        Image.fromarray(np.full((4, 4), i, dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    images = ImageSet.from_folder(tmp_path).tested_on(["b"])
+    assert images.splits == ("train", "train", "test")
+    assert open_images(images.source).splits == images.splits
+    assert ImageSet.from_arrays(np.zeros((2, 4, 4))).tested_on(["1"]).splits == ("train", "test")
+
+
 def test_a_split_can_be_opened_again(tmp_path):
     rows = ["file_name,split"]
     for i in range(4):
