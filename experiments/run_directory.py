@@ -75,6 +75,26 @@ class Run:
         stages: dict[str, Any] = read_json(self.path)["stages"]
         return stages
 
+    @property
+    def store_folder(self) -> Path:
+        """Where the run's activations stand.
+
+        Raises
+        ------
+        ConfigError
+            If it has none, or a study keeps them in two halves.
+
+        """
+        folder = self.folder / "activations"
+        if (folder / "manifest.json").exists():
+            return folder
+        if any(folder.glob("*/manifest.json")):
+            raise ConfigError(
+                f"{self.folder} is a study that keeps its patients' activations in two halves: mechinterp dashboard {self.folder} makes "
+                f"{self.folder / 'explorer'}, a run of both that every command takes"
+            )
+        raise ConfigError(f"{self.folder} has no activations: mechinterp capture … --out {folder}")
+
     def relative(self, path: str | Path) -> str:
         """Return a path as it stands in ``run.json``: relative to the run where it lies inside."""
         resolved, base = Path(path).resolve(), self.folder.resolve()

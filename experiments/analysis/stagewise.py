@@ -95,9 +95,7 @@ def ensure_results(folder: Path, *, progress: Progress = SILENT) -> None:
     run = Run.create(folder) if began else Run.open(folder)
     if "study" in run.stages and run.results_path.exists():
         return
-    store_folder, sae_folders = run.folder / "activations", sorted((run.folder / "saes").glob("*/cfg.json"))
-    if not (store_folder / "manifest.json").exists():
-        raise ConfigError(f"{folder} has no activations: mechinterp capture … --out {store_folder}")
+    store_folder, sae_folders = run.store_folder, sorted((run.folder / "saes").glob("*/cfg.json"))
     if not sae_folders:
         raise ConfigError(
             f"{folder} has no autoencoder: mechinterp train-sae --activations {store_folder} --out {folder}/saes"

@@ -97,10 +97,7 @@ def trace_run(
     from circuits.transcoder_tracing import transcoder_graph
     from experiments.analysis.feature_names import attribute_names
 
-    store_folder = run.folder / "activations"
-    if not (store_folder / "manifest.json").exists():
-        raise ConfigError(f"{run.folder} has no activations: mechinterp capture … --out {store_folder}")
-    store = ActivationStore.open(store_folder)
+    store = ActivationStore.open(run.store_folder)
     model, images = model_of_run(store), images_of(store)
     images = images.subset(spread(rows_of_split(images, split), most_images).tolist())
     x = torch.as_tensor(prepared_images(model, images, store.manifest.preparation)).to(model.device)

@@ -45,10 +45,10 @@ def explorable(folder: Path, *, progress: Progress = SILENT) -> Path:
         If the images are those of other patients than the study confirmed on.
 
     """
-    plan = read_plan(folder) if (folder / "plan.json").is_file() else None
-    case = _cases().get(plan.plan.use_case) if plan is not None else None
-    if case is None:
+    planned = read_plan(folder) if (folder / "plan.json").is_file() else None
+    if planned is None or planned.plan.use_case not in _cases():
         return folder
+    case = _cases()[planned.plan.use_case]
     stage = Run.open(folder).stages.get("study")
     if stage is None or not (folder / "report.json").is_file():
         raise ConfigError(f"{folder} has no report yet: mechinterp study {case.name} --out {folder} goes on with it")
@@ -58,7 +58,7 @@ def explorable(folder: Path, *, progress: Progress = SILENT) -> Path:
         raise ConfigError(
             f"{folder} has no features to show: {_why(config)}; open {folder / 'report.html'}, which says what was found"
         )
-    images = partial(_both_halves, case, config, plan.plan.confirmation, progress)
+    images = partial(_both_halves, case, config, planned.plan.confirmation, progress)
     return _made(folder, case, config, trained, images, progress)
 
 
@@ -97,7 +97,7 @@ def _both_halves(case: StudyCase, config: PhantomStudyConfig, confirmed: str | N
     from mechinterp.images.opening import open_images
 
     patients = study_patients(case, config, progress)
-    if groups_hash(patients.confirmation.patients) != confirmed:
+    if groups_hash(patients.opened_once) != confirmed:
         raise HashMismatchError(
             f"{config.data or case.phantom} has other patients than the study confirmed on: run it again into another folder"
         )

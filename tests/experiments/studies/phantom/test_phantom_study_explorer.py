@@ -42,7 +42,7 @@ def ended(folder: Path, **settings: object) -> PhantomStudyConfig:
     random_sae(store, SITE, np.arange(len(store)), 24, 4, 0).save(folder / "saes" / "seed-0")
     register_plan(
         folder,
-        Plan("dr-screening", (), groups_hash(patients.discovery.patients), groups_hash(patients.confirmation.patients)),
+        Plan("dr-screening", (), groups_hash(patients.discovery.patients), groups_hash(patients.opened_once)),
     )
     with Run.create(folder).stage("study", config=dataclasses.asdict(config)):
         (folder / "report.json").write_text("{}")
@@ -84,6 +84,15 @@ def test_both_halves_are_captured_with_the_split_that_the_study_had(tmp_path: Pa
     assert asked["attribute"] == "lesion_area_mm2"
     assert (out / "report.html").is_file()
     assert explorable(tmp_path / "run") == out
+
+
+def test_a_command_that_takes_a_run_says_where_a_study_has_one(tmp_path: Path) -> None:
+    ended(tmp_path / "run")
+    with pytest.raises(ConfigError, match="in two halves: mechinterp dashboard .* makes .*explorer"):
+        _ = Run(tmp_path / "run").store_folder
+    assert Run(explorable(tmp_path / "run")).store_folder.is_dir()
+    with pytest.raises(ConfigError, match="has no activations: mechinterp capture"):
+        _ = Run(tmp_path / "nothing").store_folder
 
 
 def test_another_run_is_shown_as_it_is(tmp_path: Path) -> None:
