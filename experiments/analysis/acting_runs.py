@@ -14,6 +14,7 @@ from experiments.analysis.chosen_images import patients_of_rows, rows_of_split, 
 from experiments.analysis.circuit_runs import model_of_run, prepared_images
 from experiments.analysis.stagewise import images_of
 from experiments.dashboard.single_page import Shown, write_single_page
+from experiments.report.label_checks import words_of
 from experiments.run_directory import Run
 from mechinterp.errors import AttributeTableError, ConfigError, nearest
 from mechinterp.files import write_json
@@ -88,6 +89,8 @@ class Opened:
     def truth(self, rows: NDArray[np.int64], target: str, label: str | None) -> NDArray[np.bool_]:
         """Return which of some labelled images truly show the target: those of its label, the class's name unless told.
 
+        Where the model's outputs are findings of their own, several labels of an image may stand between bars.
+
         Raises
         ------
         ConfigError
@@ -97,13 +100,14 @@ class Opened:
         if self.images.labels is None:
             raise ConfigError("the run's images have no labels: use of a feature is measured on the truth; give labels")
         wanted = label or _name(self.model, target)
-        names = sorted({n for n in self.images.labels if n is not None})
+        several = self.model.activation == "sigmoid"
+        labels = [words_of(label, several=several) for label in self.images.labels]
+        names = sorted({word for words in labels for word in words})
         if wanted not in names:
             raise ConfigError(
                 f"no image is labelled '{wanted}': say with --label which label is the target ({', '.join(names)})"
             )
-        found: NDArray[np.bool_] = np.asarray(self.images.labels)[rows] == wanted
-        return found
+        return np.array([wanted in labels[i] for i in rows], dtype=bool)
 
     def column(self, flag: str, name: str) -> NDArray[np.float64]:
         """Return an attribute by name; the nearest are named where there is none."""
@@ -129,10 +133,7 @@ def open_run(run: Run, site: str | None, sae: Path | None = None) -> Opened:
     from mechinterp.feature_encoder import Neurons
     from sparse_autoencoders import SparseAutoencoder
 
-    folder = run.folder / "activations"
-    if not (folder / "manifest.json").exists():
-        raise ConfigError(f"{run.folder} has no activations: mechinterp capture … --out {folder}")
-    store = ActivationStore.open(folder)
+    store = ActivationStore.open(run.store_folder)
     model = model_of_run(store)
     encoders: dict[str, FeatureEncoder] = {}
     if site is not None and sae is not None:

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from experiments.analysis.chosen_images import patients_of_rows, rows_of_split, spread
+from experiments.analysis.predictions import answered
 from experiments.analysis.stagewise import images_of
+from experiments.report.label_checks import words_of
 from experiments.run_directory import Run
 from mechinterp.errors import ConfigError, HashMismatchError
 from mechinterp.files import write_json
@@ -71,10 +73,7 @@ def opened_for_circuit(folder: Path) -> Opened:
     """
     from sparse_autoencoders import SparseAutoencoder
 
-    store_folder = folder / "activations"
-    if not (store_folder / "manifest.json").exists():
-        raise ConfigError(f"{folder} has no activations: mechinterp capture … --out {store_folder}")
-    store = ActivationStore.open(store_folder)
+    store = ActivationStore.open(Run(folder).store_folder)
     saes = tuple(SparseAutoencoder.load(path.parent) for path in sorted((folder / "saes").glob("*/cfg.json")))
     return Opened(model_of_run(store), images_of(store), saes, store.manifest.preparation)
 
@@ -184,15 +183,15 @@ def find_in_run(
         raise ConfigError(f"--random-circuits is {random_circuits}: give 0 or more")
     opened = opened_for_circuit(run.folder)
     model, images = opened.model, opened.images
-    chosen = rows_of_split(images, split)
+    chosen, objective = rows_of_split(images, split), parsed_metric(metric)
     if only is not None:
-        chosen = answered_rows(opened, chosen, only)
+        outputs = [c for c in objective.resolve(model).classes if isinstance(c, int)]
+        chosen = answered_rows(opened, chosen, only, about=outputs)
     chosen = spread(chosen, most_images)
     found_on, tested_on = _halves(images, chosen)
     # one set of nodes a site: of several seeds the first, and none where neurons were asked for
     by_site = {sae.site: sae for sae in reversed(opened.saes) if sae.site not in sites}
     batches = [opened.batch(part.tolist()) for part in (found_on, tested_on)]
-    objective = parsed_metric(metric)
     asked: dict[str, Any] = {
         "metric": objective, "saes": list(by_site.values()), "sites": sites, "ablation": parsed_ablation(ablation),
         "config": config, "progress": progress,
@@ -277,10 +276,12 @@ def circuit_sentences(graph: FeatureGraph, tested: Faithfulness, possible: int) 
     return lines
 
 
-def answered_rows(opened: Opened, chosen: np.ndarray, only: str) -> np.ndarray:
+def answered_rows(opened: Opened, chosen: np.ndarray, only: str, *, about: Sequence[int] | None = None) -> np.ndarray:
     """Return the images whose label the model answers (``right``), or those whose it does not (``wrong``).
 
-    Images without a label are neither.
+    Images without a label are neither. Where the model's outputs are findings of their own, several labels may stand between
+    bars, and an image is right where all findings that are asked about (`about`, all by default) are found if and only if they
+    are there; a label that is no finding means none of them.
 
     Raises
     ------
@@ -291,19 +292,22 @@ def answered_rows(opened: Opened, chosen: np.ndarray, only: str) -> np.ndarray:
     images, names = opened.images, opened.model.class_names
     if only not in {"right", "wrong"}:
         raise ConfigError(f"--only is '{only}': it must be right or wrong")
-    truth = images.labels or ()
-    labels = {n for n in truth if n is not None}
-    if not labels or labels - set(names):
+    several = opened.model.activation == "sigmoid"
+    truth = [words_of(label, several=several) for label in images.labels or ()]
+    labels = {word for words in truth for word in words}
+    if not labels & set(names) or (labels - set(names) and not several):
         of = f"the label '{sorted(labels - set(names))[0]}' is not" if labels else "no label of the images is"
         raise ConfigError(f"{of} one of the model's classes ({', '.join(names)}): right and wrong cannot be told")
     # nobody knows whether an answer to an image without a label is right
-    chosen = np.array([i for i in chosen if truth[i] is not None], dtype=np.int64)
+    chosen = np.array([i for i in chosen if truth[i]], dtype=np.int64)
+    asked = names if about is None or not several else [names[c] for c in about]
     said: list[bool] = []
     for start in range(0, len(chosen), 64):
         rows = chosen[start : start + 64]
         with torch.no_grad():
-            answers = opened.model.logits(opened.batch(rows.tolist()).x).argmax(1).tolist()
-        said += [names[a] == truth[i] for a, i in zip(answers, rows.tolist(), strict=True)]
+            answers = answered(opened.model.logits(opened.batch(rows.tolist()).x), opened.model.activation, about)
+        there = [[name in truth[i] for name in asked] for i in rows.tolist()]
+        said += (answers.cpu() == torch.tensor(there)).all(1).tolist()
     found: np.ndarray = chosen[np.asarray(said) == (only == "right")]
     if not len(found):
         raise ConfigError(f"the model answers no image {only}: there is no circuit to find")

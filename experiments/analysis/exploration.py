@@ -23,7 +23,7 @@ from experiments.analysis.measurements import (
     probed_attributes,
 )
 from experiments.analysis.pictures import image_facts, registration, write_pictures
-from experiments.analysis.predictions import Question, ask, positions
+from experiments.analysis.predictions import Question, answered, ask, positions
 from experiments.run_directory import Run
 from mechinterp.capturing import CaptureConfig, capture
 from mechinterp.files import jsonable, read_json, write_json
@@ -329,4 +329,5 @@ def _effects(found: Exploration, progress: Progress) -> FeatureEffects | None:
 
 
 def _answered(found: Exploration, name: str) -> NDArray[np.int64]:
-    return np.flatnonzero(found.probabilities.argmax(1) == found.model.class_names.index(name))
+    said = answered(torch.from_numpy(found.logits), found.model.activation)
+    return np.flatnonzero(said[:, found.model.class_names.index(name)].numpy())

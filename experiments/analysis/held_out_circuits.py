@@ -11,7 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuits.inputs import Batch
+from circuits.metrics import OfLogits
 from circuits.running import slices
+from experiments.analysis.predictions import answered
+from mechinterp.objectives import Objective
 from mechinterp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ def measured_alone(
         circuit, images=held_out, subgroups=subgroups, random_circuits=random_circuits, neuron_circuit=neuron_circuit,
         minimality=False, progress=progress,
     )  # fmt: skip
-    partners = answered_otherwise(circuit.wiring.model, held_out, others)
+    partners = answered_otherwise(circuit.wiring.model, held_out, others, about=_asked(circuit))
     if partners is None:
         progress.note("no counterfactual: the model gives images of all other patients the same answer")
         return found
@@ -70,7 +73,9 @@ def measured_alone(
     return replace(found, under=(*found.under, *paired.under))
 
 
-def answered_otherwise(model: VisionModel, images: Batch, others: Batch) -> Int[Tensor, " image"] | None:
+def answered_otherwise(
+    model: VisionModel, images: Batch, others: Batch, *, about: Sequence[int] | None = None
+) -> Int[Tensor, " image"] | None:
     """Return each image's nearest one, among all of them, of another patient and with another answer.
 
     Parameters
@@ -79,6 +84,8 @@ def answered_otherwise(model: VisionModel, images: Batch, others: Batch) -> Int[
         It answers.
     images, others
         Numbers count through the first and go on in the second.
+    about
+        Outputs that the answer is about where they are findings of their own; all by default.
 
     Returns
     -------
@@ -88,12 +95,21 @@ def answered_otherwise(model: VisionModel, images: Batch, others: Batch) -> Int[
     """
     x = torch.cat([images.x, others.x])
     with torch.no_grad():
-        answers = torch.cat([model.logits(x[part]).argmax(1) for part in slices(len(x), 32)])
+        answers = torch.cat([answered(model.logits(x[part]), model.activation, about) for part in slices(len(x), 32)])
     flat = x.flatten(1).double()
     distances = torch.cdist(flat[: len(images.x)], flat)
-    same = answers[: len(images.x), None] == answers[None]
+    same = (answers[: len(images.x), None] == answers[None]).all(-1)
     if images.groups is not None and others.groups is not None:
         names = [*images.groups.tolist(), *others.groups.tolist()]
         same |= torch.tensor([[a == b for b in names] for a in images.groups.tolist()], device=same.device)
     distances[same] = torch.inf
     return None if bool(torch.isinf(distances).all(1).any()) else distances.argmin(1)
+
+
+def _asked(circuit: Circuit) -> Sequence[int] | None:
+    """Return the outputs that a circuit's metric is of; ``None`` where it is a function of the user's own."""
+    metric = circuit.wiring.metric
+    objective = metric.function if isinstance(metric, OfLogits) else None
+    if not isinstance(objective, Objective):
+        return None
+    return [output for output in objective.classes if isinstance(output, int)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mechinterp.errors import ConfigError
 from mechinterp.images.image_set import ImageSet
@@ -36,6 +37,28 @@ def predict(
             rows.append(model.logits(model.prepare([images[i] for i in positions], preparation)).float().cpu())
     logits: NDArray[np.float32] = torch.cat(rows).numpy()
     return logits
+
+
+def answered(
+    logits: Float[Tensor, "image class"],
+    activation: Literal["softmax", "sigmoid"],
+    about: Sequence[int] | None = None,
+) -> Bool[Tensor, "image class"]:
+    """Say of every class whether it is the answer on an image: the likeliest; of findings each that is above a half.
+
+    Parameters
+    ----------
+    logits
+        Of the model.
+    activation
+        The model's: with ``sigmoid`` outputs are findings of their own, and a single one is answered or not.
+    about
+        Which findings are asked about, all by default; of classes that exclude one another the answer is always one of all.
+
+    """
+    if activation == "sigmoid":
+        return (logits if about is None else logits[:, list(about)]) > 0
+    return torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
 
 
 @dataclass(frozen=True)

@@ -313,14 +313,17 @@ def _answer(before: Outcome, after: Outcome, names: Sequence[str], activation: s
         was, now = int(before.logits.argmax()), int(after.logits.argmax())
         kept, words, told, of = was == now, (names[was], names[now]), now, ""
     else:
-        found = [np.flatnonzero(o.logits > 0) for o in (before, after)]
-        first, second = (", ".join(names[i] for i in there) or "none of the findings" for there in found)
-        if len(names) == 1:
-            first, second = (names[0] if len(there) else f"not {names[0]}" for there in found)
+        first, second = (_found(outcome, names) for outcome in (before, after))
         told = int(np.abs(after.probabilities - before.probabilities).argmax())
-        kept, words, of = np.array_equal(*found), (first, second), f" of {names[told]}"
+        kept, words, of = first == second, (first, second), f" of {names[told]}"
     answer = f"The answer stays {words[1]}" if kept else f"The answer changes from {words[0]} to {words[1]}"
     return f"{answer}, probability{of}", told
+
+
+def _found(outcome: Outcome, names: Sequence[str]) -> str:
+    there = np.flatnonzero(outcome.logits > 0)
+    nothing = f"not {names[0]}" if len(names) == 1 else "none of the findings"
+    return ", ".join(names[int(i)] for i in there) or nothing
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:

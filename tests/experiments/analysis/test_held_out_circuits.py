@@ -15,6 +15,8 @@ from mechinterp import logit
 class Sign:
     """Answers 1 where the first pixel is above 0."""
 
+    activation = "softmax"
+
     def logits(self, x):
         return torch.stack([torch.zeros(len(x)), x[:, 0, 0, 0]], 1)
 
@@ -33,6 +35,26 @@ def test_a_partner_is_the_nearest_of_another_patient_that_is_answered_otherwise(
 def test_where_all_are_answered_alike_there_is_none():
     images, others = Batch(pixel(1.0, 2.0), np.array([0, 1])), Batch(pixel(3.0), np.array([2]))
     assert answered_otherwise(Sign(), images, others) is None
+
+
+class Findings:
+    """One finding where the first pixel is above 0, and, where there are two, another above 2."""
+
+    activation = "sigmoid"
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def logits(self, x):
+        return torch.stack([x[:, 0, 0, 0], x[:, 0, 0, 0] - 2][: self.outputs], 1)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "about", "partners"), [(1, None, [3, 3]), (2, None, [1, 0]), (2, [0], [3, 3]), (2, [1], [1, 0])]
+)
+def test_findings_are_answered_otherwise_each_by_its_own_half(outputs, about, partners):
+    images, others = Batch(pixel(1.0, 3.0), np.array([0, 1])), Batch(pixel(-2.0, -1.5), np.array([2, 3]))
+    assert answered_otherwise(Findings(outputs), images, others, about=about).tolist() == partners
 
 
 @pytest.mark.parametrize("constant", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,12 @@ MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build_undecided"
 
 def run(*argv):
     return entry.run([str(a) for a in argv])
+
+
+def with_activation(model, activation):
+    other = copy(model)
+    other.activation = activation
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +191,18 @@ def test_images_without_a_label_are_left_out_and_not_taken_for_healthy_ones(made
     nobody = replace(opened, images=replace(images, labels=tuple(of_others)))
     with pytest.raises(ConfigError, match="no image of the split 'test' has a label"):
         defer_run(nobody, "1", label="referable", split="test", **asked)
+
+
+def test_a_finding_between_bars_is_there(made):
+    opened = open_run(Run.open(made), "stages.2")
+    labels = ("mass", "edema | mass", "edema", "No Finding") * len(opened.images)
+    images = replace(opened.images, labels=labels[: len(opened.images)])
+    rows = np.arange(4)
+    findings = replace(opened, images=images, model=with_activation(opened.model, "sigmoid"))
+    assert findings.truth(rows, "1", "mass").tolist() == [True, True, False, False]
+    assert findings.truth(rows, "1", "edema").tolist() == [False, True, True, False]
+    one_each = replace(opened, images=images)  # classes that exclude one another have bars in their names
+    assert one_each.truth(rows, "1", "edema | mass").tolist() == [False, True, False, False]
 
 
 def test_a_search_that_knew_the_labels_of_the_cases_scores_none_of_them(made, attributed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,12 @@ MODEL = f"py:{Path(__file__).with_name('user_net.py')}:build"
 
 def run(*argv):
     return entry.run([str(a) for a in argv])
+
+
+def with_activation(model, activation):
+    other = copy(model)
+    other.activation = activation
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +120,27 @@ def test_an_image_without_a_label_is_answered_neither_right_nor_wrong(made):
     assert found("right", labels) == list(range(2, n, 3))
     with pytest.raises(ConfigError, match="the label 'ill' is not one of the model's classes"):
         found("wrong", [*labels[:-1], "ill"])  # every image of that label would count as a mistake
+
+
+def test_of_several_findings_each_that_is_asked_about_is_right_or_wrong(made):
+    opened = opened_for_circuit(made)
+    n, names = len(opened.images), opened.model.class_names
+    findings = replace(opened, model=with_activation(opened.model, "sigmoid"))
+    above = (opened.model.logits(opened.batch(list(range(n))).x).detach() > 0).tolist()
+    exact = ["|".join(name for name, yes in zip(names, row, strict=True) if yes) or "No Finding" for row in above]
+    both = "|".join((names[0], names[1]))
+
+    def found(only, labels, about=None):
+        some = replace(findings, images=replace(opened.images, labels=tuple(labels)))
+        return answered_rows(some, np.arange(n), only, about=about).tolist()
+
+    assert found("right", exact) == list(range(n))
+    for c in (0, 1):
+        asked = [i for i in range(n) if above[i][c]]
+        if asked:
+            assert found("right", [both] * n, about=[c]) == asked
+        if len(asked) < n:
+            assert found("wrong", [both] * n, about=[c]) == [i for i in range(n) if not above[i][c]]
 
 
 @pytest.mark.slow
