@@ -88,7 +88,7 @@ def test_both_halves_are_captured_with_the_split_that_the_study_had(tmp_path: Pa
 
 def test_a_command_that_takes_a_run_says_where_a_study_has_one(tmp_path: Path) -> None:
     ended(tmp_path / "run")
-    with pytest.raises(ConfigError, match="in two halves: mechinterp dashboard .* makes .*explorer"):
+    with pytest.raises(ConfigError, match=r"in two halves: mechinterp dashboard .* makes .*explorer"):
         _ = Run(tmp_path / "run").store_folder
     assert Run(explorable(tmp_path / "run")).store_folder.is_dir()
     with pytest.raises(ConfigError, match="has no activations: mechinterp capture"):
