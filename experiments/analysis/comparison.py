@@ -17,6 +17,7 @@ from mechinterp.progress import SILENT, Progress
 from sparse_autoencoders import SparseAutoencoder, control_encoders, metrics_table
 from sparse_autoencoders.classical import classical_encoders_at
 from sparse_autoencoders.figures import pareto_figure
+from sparse_autoencoders.other_seeds import of_other_seeds
 from sparse_autoencoders.stability import RECURS_ABOVE, stability
 
 if TYPE_CHECKING:
@@ -94,14 +95,10 @@ def compared(
 
 
 def _recurring(saes: Mapping[str, SparseAutoencoder]) -> dict[str, float]:
-    settings = {
-        name: tuple(sorted((k, str(v)) for k, v in sae.provenance.get("config", {}).items() if k != "seeds"))
-        for name, sae in saes.items()
-    }
     shares = {}
     for name, sae in saes.items():
-        others = [saes[other] for other in saes if other != name and settings[other] == settings[name]]
-        if others and settings[name]:
+        others = of_other_seeds(sae, list(saes.values()))
+        if others:
             found = stability(sae, others)
             shares[name] = float((found.recurs_in == found.others).mean())
     return shares

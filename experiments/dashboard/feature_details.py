@@ -140,12 +140,14 @@ def _compute(view: RunView, desk: DeskOfRun, progress: Progress) -> None:
 
 
 def _other_seeds(run_dir: Path, encoder: FeatureEncoder) -> list[FeatureEncoder]:
-    """Return the run's other autoencoders of the same site and width: the same, trained from other seeds."""
+    """Return the run's autoencoders that were trained as this one was, from other seeds."""
     from sparse_autoencoders import SparseAutoencoder
+    from sparse_autoencoders.other_seeds import of_other_seeds
 
-    every = [SparseAutoencoder.load(path.parent) for path in sorted((run_dir / "saes").glob("*/cfg.json"))]
-    same = [sae for sae in every if sae.site == encoder.site and sae.width == encoder.width]
-    return [sae for sae in same if sae.weights_hash != encoder.weights_hash]
+    if not isinstance(encoder, SparseAutoencoder):
+        return []
+    every = [SparseAutoencoder.load(path.parent) for path in sorted((run_dir / "saes").rglob("cfg.json"))]
+    return list(of_other_seeds(encoder, every))
 
 
 def _relevance(
