@@ -18,8 +18,10 @@ from experiments.studies.brain_encoding import actions, attribution, localizatio
 from experiments.studies.brain_encoding.bench import EncodingBench
 from experiments.studies.brain_encoding.config import BrainEncodingConfig
 from experiments.studies.brain_encoding.experiment import NOISE_REGION, Experiment, planted_responses
-from experiments.studies.brain_encoding.fits import Confirmed, Explored
+from experiments.studies.brain_encoding.fits import Confirmed, Explored, called_in
 from mechinterp.claims import Claim
+from mechinterp.images.image_set import MedicalImage
+from mechinterp.phantoms.stimuli.renderer import StimulusRenderer
 from mechinterp.progress import Progress
 from probes.encoding_scores import permuted_stimuli
 
@@ -221,20 +223,20 @@ def test_each_control_of_the_receptive_fields_falls_when_it_is_spoiled(kept: Kep
     assert fields(strange).outcome == "fails"
 
 
+@pytest.mark.parametrize("change", attribution.CHANGES[:2], ids=["height", "scrambling"])
 def test_the_change_that_a_prediction_should_follow_is_held_against_each_control(
-    kept: Kept, planted_right: Report
+    change: attribution.Change, kept: Kept, planted_right: Report
 ) -> None:
     bench, explored = kept.bench, kept.explored
     assert bench is not None
     assert explored is not None
-    # as few stimuli as a test can afford tell a scrambled face from a face; place an untrained network follows nearly as well
-    truth, change = bench.experiment.truth, attribution.CHANGES[1]
+    truth = bench.experiment.truth
     assert truth is not None
-    images = attribution._stimuli(bench, truth, change)
-    ((changed, true),) = truth.changes([(images, {change.parameter: change.step})])
+    images = attribution.changed_stimuli(bench, truth, change)
+    rendered = truth.changes([(images, added) for added in change.renderings])
 
     def claim(of: Explored, by: float = 1.0) -> Claim:
-        return attribution._claim(bench, of, change, images, changed, by * true)
+        return attribution._claim(bench, of, change, images, [(shown, by * true) for shown, true in rendered])
 
     assert failed(claim(explored)) == []
     assert failed(claim(dataclasses.replace(explored, misplaced=explored.encoding))) == ["responses to other stimuli"]
@@ -243,6 +245,77 @@ def test_the_change_that_a_prediction_should_follow_is_held_against_each_control
     turned = claim(explored, by=-1.0)
     assert turned.outcome == "fails"
     assert turned.verdict == "not met"
+    # every voxel's prediction is that of another of its region
+    voxels = called_in(bench, explored, "face")
+    order = np.arange(len(explored.called))
+    order[voxels] = np.random.default_rng(0).permutation(voxels)
+    strange = dataclasses.replace(explored, encoding=explored.encoding.of(order))
+    assert "other voxels' changes" in failed(claim(strange))
+
+
+@pytest.mark.parametrize("network", ["model", "untrained"])
+@pytest.mark.parametrize("change", attribution.CHANGES[:2], ids=["height", "scrambling"])
+def test_how_much_of_a_change_is_predicted_is_what_rendering_and_weighing_pixels_by_hand_says(
+    change: attribution.Change, network: str, kept: Kept, planted_right: Report
+) -> None:
+    """A slow twin: each stimulus rendered and run alone; a voxel's true response is how much of its field a face covers."""
+    bench, explored = kept.bench, kept.explored
+    assert bench is not None
+    assert explored is not None
+    truth = bench.experiment.truth
+    assert truth is not None
+    images = attribution.changed_stimuli(bench, truth, change)[:3]
+    voxels = called_in(bench, explored, "face")
+    renderer, phantoms = StimulusRenderer(96, 17.0), truth.phantoms
+    assert bench.ceiling is not None
+    unit = np.maximum(bench.ceiling.correlation[voxels], 0.1)
+    looking, fitted = (bench.model, explored.encoding) if network == "model" else (bench.untrained, explored.untrained)
+
+    def seen(image: int, **becomes: Any) -> tuple[Any, Any]:
+        phantom = renderer(dataclasses.replace(phantoms.parameters[image], **becomes), phantoms.identities[image])
+        x = bench.model.prepare([MedicalImage("one", phantom.pixels)])
+        covered = phantom.coverage["face"] * phantom.parameters.contrast
+        cells = [[covered[4 * r : 4 * r + 4, 4 * c : 4 * c + 4].mean() for c in range(24)] for r in range(24)]
+        responses = []
+        for v in voxels:
+            up, right, size = (getattr(truth.fields, name)[v] for name in ("up_deg", "right_deg", "size_deg"))
+            total = weight = 0.0
+            for r in range(24):
+                for c in range(24):
+                    # a cell's middle, in degrees from fixation
+                    at = 17 / 2 - (r + 0.5) * 17 / 24 - up, (c + 0.5) * 17 / 24 - 17 / 2 - right
+                    w = np.exp(-(at[0] ** 2 + at[1] ** 2) / (2 * size**2))
+                    total, weight = total + w * cells[r][c], weight + w
+            responses.append(total / weight)
+        return fitted.predict(bench.maps(x, looking))[0, voxels] / unit, np.array(responses)
+
+    # of a grating a face voxel sees nothing: what it answers less then is how many deviations its response is
+    (no_face, *_) = (i for i, p in enumerate(phantoms.parameters) if p.content == "gabor")
+    predicted, true = [], []
+    for image in images:
+        up = phantoms.parameters[image].up_deg
+        here, response = seen(image)
+        deviation = response / (truth.signals[image, voxels] - truth.signals[no_face, voxels])
+
+        def changed(was: Any = (here, response), one: Any = deviation, of: int = image, **becomes: Any) -> Any:
+            now = seen(of, **becomes)
+            return np.stack([now[0] - was[0], (now[1] - was[1]) / one])
+
+        if change.moved:
+            scrambled = changed(arrangement="random-phases")
+            there = changed(arrangement="random-phases", up_deg=up + 1.5)
+            both = changed(up_deg=up + 1.5) - there + scrambled
+            both = [[x - sum(row) / len(row) for x in row] for row in both]
+        else:
+            both = changed(arrangement="random-phases")
+        predicted.append(both[0])
+        true.append(both[1])
+    slow = np.linalg.lstsq(np.ravel(true)[:, None], np.ravel(predicted), rcond=None)[0][0]
+    claim = attribution._claim(
+        bench, explored, change, images, truth.changes([(images, added) for added in change.renderings])
+    )
+    found = claim.value if network == "model" else control(claim, "untrained network").value
+    assert found == pytest.approx(slow, rel=2e-3, abs=2e-3)
 
 
 def test_stimuli_are_chosen_for_nothing_where_predictions_are_others(kept: Kept, planted_right: Report) -> None:

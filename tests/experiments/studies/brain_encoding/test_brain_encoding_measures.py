@@ -1,17 +1,22 @@
 """What the study measures, where its value is known by hand."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
 
 from experiments.studies.brain_encoding.actions import _trusted, response_to_chosen
-from experiments.studies.brain_encoding.attribution import slope
+from experiments.studies.brain_encoding.attribution import CHANGES, own_part, slope
 from experiments.studies.brain_encoding.features import Driving, matched_sets, taken_away
 from experiments.studies.brain_encoding.localization import _at_fixation, nearest_disc
 from experiments.studies.brain_encoding.transparency import lost
 from mechinterp.feature_encoder import Neurons
+from mechinterp.phantoms.stimuli.parameters import StimulusParameters
 from probes.receptive_fields import ReceptiveFields
 
 
@@ -20,6 +25,42 @@ def test_the_slope_of_half_a_change_is_a_half():
     assert slope(0.5 * true, true) == pytest.approx(0.5)
     assert slope(-true, true) == pytest.approx(-1)
     assert np.isnan(slope(true, np.zeros_like(true)))
+
+
+@given(st.integers(1, 12), st.integers(3, 6), st.integers(0, 2**32 - 1))
+def test_the_slope_is_that_of_a_regression_without_intercept(n, voxels, seed):
+    predicted, true = np.random.default_rng(seed).standard_normal((2, n, voxels))
+    fitted = LinearRegression(fit_intercept=False).fit(true.reshape(-1, 1), predicted.ravel())
+    assert slope(predicted, true) == pytest.approx(fitted.coef_[0])
+
+
+@given(st.integers(1, 5), st.integers(3, 6), st.integers(0, 2**32 - 1))
+def test_a_voxels_own_part_is_what_it_does_beside_the_mean_of_its_region(n, voxels, seed):
+    changes = np.random.default_rng(seed).standard_normal((n, voxels))
+    slow = [[row[v] - sum(row) / voxels for v in range(voxels)] for row in changes.tolist()]
+    assert own_part(changes) == pytest.approx(np.array(slow))
+    # what all voxels do alike is nobody's own
+    assert own_part(changes + np.arange(n)[:, None]) == pytest.approx(np.array(slow))
+
+
+@pytest.mark.parametrize("change", CHANGES[::2])
+def test_of_a_height_only_what_intact_stimuli_do_to_single_voxels_counts(change):
+    random = np.random.default_rng(0)
+    face, place, scrambled = random.standard_normal((3, 8, 5))
+    alike = random.standard_normal((8, 1))
+    # whatever is there is followed to its place, and all voxels answer more: an untrained convolution
+    by_place = change.effect(np.stack([place + alike, scrambled, scrambled + place]))
+    assert by_place == pytest.approx(np.zeros((8, 5)))
+    # what only a face does is left, apart from what all do alike
+    by_face = change.effect(np.stack([face + place + alike, scrambled, scrambled + place]))
+    assert by_face == pytest.approx(face - face.mean(1, keepdims=True))
+
+
+def test_scrambled_stimuli_are_not_moved_to_where_they_cannot_be_shown():
+    high, scrambling = StimulusParameters(content="face", up_deg=2.6), CHANGES[1]
+    assert [c.possible(high) for c in CHANGES] == [False, True, False, False]
+    assert CHANGES[0].possible(dataclasses.replace(high, up_deg=2.5))
+    assert not scrambling.possible(dataclasses.replace(high, arrangement="moved-tiles"))
 
 
 def test_what_is_lost_is_all_where_nothing_is_predicted_and_nothing_where_all_is_kept():
