@@ -71,6 +71,7 @@ def write_probe_page(
     curve: LearningCurve | None = None,
     more: Sequence[Shown] = (),
     cautions: Sequence[str] = (),
+    patients: bool = True,
 ) -> Path:
     """Write one attribute's page, which opens from disk without a network.
 
@@ -91,15 +92,17 @@ def write_probe_page(
         What else was asked for: at the end.
     cautions
         What the scores cannot know, above them.
+    patients
+        False where nobody named any, or the images are of one subject: those held out are then called images.
 
     """
     results = sweep.of(attribute)
     best = sweep.best(attribute)
     label = Attribute(attribute, best.unit).label
-    what = _READ_OFF[level or sweep.level]
+    what, units = _READ_OFF[level or sweep.level], "patients" if patients else "images"
     parts = [
         f"<h1>Reading {escape(label)}</h1>",
-        f'<p class="muted">{what}; scores on patients held out.</p>',
+        f'<p class="muted">{what}; scores on {units} held out.</p>',
     ]
     if not trained:
         parts.append('<p class="banner">Untrained model (random weights): no claim about it is met.</p>')
@@ -108,15 +111,15 @@ def write_probe_page(
     parts += [
         f"<h2>At {escape(best.site)}</h2>",
         f"<p>{escape(best.text)}.</p>",
-        '<p class="muted">The site with the highest score, chosen on the same patients: its score flatters a little.</p>',
+        f'<p class="muted">The site with the highest score, chosen on the same {units}: its score flatters a little.</p>',
         _figure("predictions", probe_figure(best)) if best.kind in {"continuous", "binary"} else "",
         _figure("calibration", calibration_figure(best)),
     ]
     if curve is not None:
         enough = curve.patients_for(0.9)
-        said = f" {enough} patients reach 90 % of the full score." if enough else ""
+        said = f" {enough} {units} reach 90 % of the full score." if enough else ""
         parts += [
-            "<h2>Sample efficiency</h2>", f"<p>Trained on fewer patients, tested on the same ones.{said}</p>",
+            "<h2>Sample efficiency</h2>", f"<p>Trained on fewer {units}, tested on the same ones.{said}</p>",
             _figure("learning-curve", learning_curve_figure(curve, attribute)),
         ]  # fmt: skip
     for i, shown in enumerate(more):

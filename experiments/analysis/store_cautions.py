@@ -15,6 +15,12 @@ UNNAMED = (
 )
 
 
+def named_patients(store: ActivationStore) -> bool:
+    """Return whether what is held out of a store is patients: somebody named them, and they are more than parts of one."""
+    groups, are_patients = patients_of(store)
+    return are_patients and groups is not None
+
+
 def unnamed_patients(store: ActivationStore) -> list[str]:
     """Return what must be said where nobody named a patient; nothing where somebody did, or where there is but one subject."""
     groups, are_patients = patients_of(store)

@@ -1,8 +1,9 @@
-"""Read every image of a set once: set aside what cannot be read, flag what may show who someone is."""
+"""Read every image of a set once: set aside what cannot be read, flag what may show who someone is, warn of copies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,18 +17,23 @@ from mechinterp.progress import SILENT, Progress
 _READERS = 4
 _AT_ONCE = 64  # images on their way at a time: memory stays bounded
 _MOST_LOOKED_AT = 200  # for flags, spread evenly over the set
+_NAMED = 3
 
 
 @dataclass(frozen=True)
 class _Seen:
     set_aside: SetAside | None = None
     flags: tuple[Flag, ...] = ()
+    pixels: bytes = b""
+    """A digest of them; empty where all are alike, as in an empty slice."""
 
 
 def screened(
     images: ImageSet, *, max_bad: MaxBad | str | float = "10%", look: bool = True, progress: Progress = SILENT
 ) -> ImageSet:
     """Return the set without the images that cannot be read, with flags and notes.
+
+    Equal pixels under two patients' names are noted: such patients are on both sides of a split, whatever their names.
 
     Parameters
     ----------
@@ -66,8 +72,9 @@ def screened(
     flags = tuple(dict.fromkeys((*images.flags, *(f for s in seen for f in s.flags))))
     kept = images.without(bad)
     return replace(
-        kept, set_aside=set_aside, flags=flags, notes=(*images.notes, *_notes(set_aside, flags, images, looked_at))
-    )
+        kept, set_aside=set_aside, flags=flags,
+        notes=(*images.notes, *_notes(set_aside, flags, images, looked_at), *_copies(images, [s.pixels for s in seen])),
+    )  # fmt: skip
 
 
 def _seen(images: ImageSet, looked_at: set[int]) -> Iterator[_Seen]:
@@ -84,7 +91,28 @@ def _look(images: ImageSet, i: int, look: bool) -> _Seen:
         return _Seen(SetAside(images.ids[i], getattr(error, "reason", str(error))))
     if not np.isfinite(image.pixels).any():
         return _Seen(SetAside(images.ids[i], "none of its pixels is a number"))
-    return _Seen(flags=tuple(flags_of(image)) if look else ())
+    plain = bool((image.pixels == image.pixels.flat[0]).all())
+    digest = b"" if plain else hashlib.sha256(repr(image.pixels.shape).encode() + image.pixels.tobytes()).digest()
+    return _Seen(flags=tuple(flags_of(image)) if look else (), pixels=digest)
+
+
+def _copies(images: ImageSet, pixels: Sequence[bytes]) -> Iterator[str]:
+    """Say which images have the very pixels of another patient's; blocks of one subject are no patients."""
+    if not images.units_are_patients:
+        return
+    alike: dict[bytes, list[int]] = {}
+    for i, digest in enumerate(pixels):
+        if digest:
+            alike.setdefault(digest, []).append(i)
+    whose = images.groups or images.ids
+    shared = [same for same in alike.values() if len({whose[i] for i in same}) > 1]
+    if shared:
+        names = [", ".join(f"'{images.ids[i]}'" for i in same[:_NAMED]) for same in shared]
+        more = f", and {len(names) - _NAMED} more such sets" if len(names) > _NAMED else ""
+        yield (
+            f"WARNING: {sum(map(len, shared))} images have the pixels of another patient's ({'; '.join(names[:_NAMED])}{more}): "
+            "held out is not held out there; leave copies out, or give them one group"
+        )
 
 
 def flags_of(image: MedicalImage) -> list[Flag]:

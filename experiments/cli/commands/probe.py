@@ -103,7 +103,7 @@ def run(
     from experiments.analysis.probe_extras import check_confounders, confounders_of, few_features_of
     from experiments.analysis.probe_page import write_probe_page
     from experiments.analysis.stagewise import images_of
-    from experiments.analysis.store_cautions import cautions_of
+    from experiments.analysis.store_cautions import cautions_of, named_patients
     from experiments.run_directory import Run
     from mechinterp.errors import ConfigError, nearest
     from mechinterp.files import write_json
@@ -155,7 +155,7 @@ def run(
         write_json(target, found)
         page = write_probe_page(
             sweep, attribute, target.with_suffix(".html"), level=level, trained=store.manifest.trained, curve=curve,
-            more=[shown for _, shown in extras.values()], cautions=cautions,
+            more=[shown for _, shown in extras.values()], cautions=cautions, patients=named_patients(store),
         )  # fmt: skip
         record.update(
             result=run_folder.relative(target), page=run_folder.relative(page), asked=_position(run_folder, attribute)

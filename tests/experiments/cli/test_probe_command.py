@@ -89,8 +89,13 @@ def test_what_scores_cannot_know_of_whom_they_are_over_is_said(made, tmp_path, c
     assert run("capture", "--model", MODEL, "--images", scans, "--site", "stages.2", "--out", store) == 0
     capsys.readouterr()
     assert run("probe", "--activations", store, *argv) == 0
-    (said,) = json.loads(capsys.readouterr().out)["cautions"]
+    unnamed = json.loads(capsys.readouterr().out)
+    (said,) = unnamed["cautions"]
     assert said.startswith("Nobody said whose images these are: each counts as a patient of its own.")
+    page = Path(unnamed["page"]).read_text(encoding="utf-8")
+    assert "scores on images held out" in page
+    assert "patients held out" not in page
+    assert "scores on patients held out" in Path(found["page"]).read_text(encoding="utf-8")
 
 
 def test_of_an_untrained_network_nothing_is_claimed(made, capsys):

@@ -1,6 +1,7 @@
 """Every image is read once: damaged ones are set aside and the rest goes on; too many stop it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,3 +122,33 @@ def test_capture_sets_aside_writes_the_list_beside_the_run_and_stops_when_told(f
     record = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["capture"]
     assert record["set_aside"] == 1
     assert record["images_n"] == 7
+
+
+def test_equal_pixels_under_two_patients_names_are_said_with_their_files():
+    rng = np.random.default_rng(0)
+    pixels = rng.random((7, 8, 8)).astype(np.float32)
+    pixels[4], pixels[6] = pixels[0], pixels[3]  # of another patient; of the same one
+    pixels[1] = pixels[5] = 0.0  # nothing is on either
+    groups = ["p", "q", "r", "s", "t", "u", "s"]
+    ids = tuple(f"{i}.png" for i in range(7))
+
+    def said(**changed):
+        images = replace(ImageSet.from_arrays(pixels, groups=groups), ids=ids, **changed)
+        return [note for note in screened(images, look=False).notes if "another patient" in note]
+
+    (note,) = said()
+    assert note == (
+        "WARNING: 2 images have the pixels of another patient's ('0.png', '4.png'): held out is not held out there; "
+        "leave copies out, or give them one group"
+    )
+    assert said(groups=("p",) * 7) == []
+    assert "4 images" in said(groups=None)[0]  # each is taken for a patient of its own
+    assert said(units_are_patients=False) == []
+
+
+def test_many_copies_are_counted_and_some_named():
+    pixels = np.repeat(np.random.default_rng(1).random((5, 4, 4)).astype(np.float32), 2, axis=0)
+    images = ImageSet.from_arrays(pixels, groups=[f"p{i}" for i in range(10)])
+    (note,) = (n for n in screened(images, look=False).notes if "another patient" in n)
+    assert "10 images have" in note
+    assert "and 2 more such sets" in note
