@@ -34,6 +34,8 @@ from .figures import feature_attribute_figure as feature_attribute_figure
 from .figures import probe_figure as probe_figure
 from .folds import Folds as Folds
 from .folds import make_folds as make_folds
+from .interchange import Interchange as Interchange
+from .interchange import swap_along as swap_along
 from .linear import fit_probe as fit_probe
 from .linear import probe_store as probe_store
 from .matrix import attribute_matrix as attribute_matrix

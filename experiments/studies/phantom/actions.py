@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from experiments.report import ElementEvidence, PlannedTest
 from experiments.studies.phantom.bench import StudyBench
+from experiments.studies.phantom.patients import StudyPatients
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.statistics.bootstrap import bootstrap_groups
 from mechinterp.store.reader import ActivationStore
@@ -17,15 +18,16 @@ DEFER = "deferring the least sure images lowers the error"
 SHARE = 0.2
 LEAST = Bound("at least", 0.25)
 RANDOM = "deferring as many at random"
-_CRITERION = "at least a quarter of the errors spared per image handed over beyond chance, over the whole interval"
+_CRITERION = "at least a quarter of the errors spared beyond the share of images handed over, over the whole interval"
 
 
-def planned() -> tuple[PlannedTest, ...]:
+def planned(patients: StudyPatients) -> tuple[PlannedTest, ...]:
     """Return the test of this element."""
+    more = "" if patients.further is None else f" and images of {len(patients.further.patients)} further patients"
     return (
         PlannedTest(
             ELEMENT, DEFER,
-            f"the {SHARE:.0%} of confirmation images whose answer lies nearest to a threshold set on discovery patients are "
+            f"the {SHARE:.0%} of confirmation images{more} whose answer lies nearest to a threshold set on discovery patients are "
             "handed to a person",
             "share of all errors that are handed over, beyond the share of images", _CRITERION, (RANDOM,), LEAST,
         ),
@@ -69,13 +71,13 @@ def spared(
 
 def confirm(bench: StudyBench, store: ActivationStore, threshold: float) -> ElementEvidence:
     """Hand over the least sure confirmation images."""
-    side, margins = bench.patients.confirmation, bench.margins(store)
-    value = spared(margins, side.positive, threshold)
+    margins, positive, groups = _answered(bench, store)
+    value = spared(margins, positive, threshold)
     interval = bootstrap_groups(
-        lambda images: spared(margins[images], side.positive[images], threshold), side.groups, seed=bench.config.seed
+        lambda images: spared(margins[images], positive[images], threshold), groups, seed=bench.config.seed
     )
     random = np.random.default_rng(bench.config.seed)
-    wrong = (margins > threshold) != side.positive
+    wrong = (margins > threshold) != positive
     handed = handed_over(margins, threshold)
     n = len(handed)
     drawn = np.array([
@@ -85,13 +87,32 @@ def confirm(bench: StudyBench, store: ActivationStore, threshold: float) -> Elem
     kept = float((wrong.sum() - wrong[handed].sum()) / max(1, len(wrong) - n))
     error = float(wrong.mean())
     claim = Claim.measured(
-        f"Handing the {SHARE:.0%} least sure images to a person lowers the error from {error:.1%} to {kept:.1%} of those left.",
+        f"Handing the {SHARE:.0%} least sure of {len(wrong)} images to a person lowers the error from {error:.1%} to {kept:.1%} of "
+        "those left.",
         "interventional", value if np.isfinite(value) else None, "share of errors beyond chance", LEAST, _CRITERION,
         controls=(Control(RANDOM, highest, bool(value > highest) if np.isfinite(value) else None,
                           f"95 % of 1000 random choices spare less than {highest:+.2f} beyond their share"),),
         test=DEFER, interval=interval.ends, interval_note=interval.reason or interval.warning, trained=bench.model.trained,
-        numbers={"error": error, "error of those left": kept, "share handed over": SHARE, "threshold": threshold},
+        numbers={
+            "images": len(wrong), "errors": int(wrong.sum()), "error": error, "error of those left": kept,
+            "share handed over": SHARE, "threshold": threshold,
+        },
     )  # fmt: skip
     return ElementEvidence(
         ELEMENT, (claim,), ("Deferral does not mend the model: it says which of its answers to look at.",)
+    )
+
+
+def _answered(
+    bench: StudyBench, store: ActivationStore
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.object_]]:
+    """Return answer, class and patient of each confirmation image and of those of whom only the answers are looked at."""
+    side, further = bench.patients.confirmation, bench.patients.further
+    if further is None:
+        return bench.margins(store), side.positive, side.groups
+    more = bench.captured(further, "further", sites=bench.sites[1:])
+    return (
+        np.concatenate([bench.margins(store), bench.margins(more)]),
+        np.concatenate([side.positive, further.positive]),
+        np.concatenate([side.groups, further.groups]),
     )

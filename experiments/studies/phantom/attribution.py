@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,16 @@ from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import Directions
 from mechinterp.phantoms.phantom import PhantomImage
 from mechinterp.store.reader import ActivationStore
-from probes import fit_concept_vector, fit_probe, pixel_baseline, pooled_activations, validate_used
+from probes import (
+    Interchange,
+    fit_concept_vector,
+    fit_probe,
+    pixel_baseline,
+    pooled_activations,
+    swap_along,
+    validate_used,
+)
+from probes.usage_result import SIZE_RANGE
 
 ELEMENT = "physical attribution"
 LEAST_R2 = Bound("at least", 0.5)
@@ -29,6 +39,7 @@ MARKS = "burnt-in marks"
 FEWEST_RENDERED = 8
 """With fewer images that a change can be rendered in, whether the answer follows it is not tested."""
 READ = "the quantity can be read"
+SWAPPED = "random directions, taken over"
 
 
 @dataclass(frozen=True)
@@ -62,19 +73,38 @@ def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known:
     )  # fmt: skip
     if not truth_known:
         return (read,)
-    used = tuple(
-        PlannedTest(
-            ELEMENT, _used_name(q),
-            f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave"
-            f"{'' if q.structure is None else f', where {q.structure} grow'}, beside the same images rendered with that much more of it",
-            f"slope of the answer {q.per}, as a multiple of the true counterfactual's",
-            f"beyond ±{q.margin:g} logits {q.per}, and 0.5 to 2 times the slope of the true counterfactual",
-            ("true counterfactual", f"{n_random} random directions of the same norm", "dose response",
-             "the direction follows the attribute", MARKS, *(() if case.bystander is None else (case.bystander.label,))),
-        )
-        for q in case.quantities
+    return (read, *(_planned_use(case, q, n_random) for q in case.quantities))
+
+
+def _planned_use(case: StudyCase, q: ChangedQuantity, n_random: int) -> PlannedTest:
+    controls = (
+        "true counterfactual", f"{n_random} random directions of the same norm", "dose response",
+        "the direction follows the attribute", *(() if q.structure is None else (SWAPPED,)), MARKS,
+        *(() if case.bystander is None else (case.bystander.label,)),
     )  # fmt: skip
-    return (read, *used)
+    if q.structure is None:
+        return PlannedTest(
+            ELEMENT, _used_name(q),
+            f"activations of confirmation patients moved along the direction of {q.label} that discovery patients gave, beside the "
+            "same images rendered with that much more of it",
+            f"slope of the answer {q.per}, as a multiple of the true counterfactual's",
+            _used_criterion(q), controls,
+        )  # fmt: skip
+    return PlannedTest(
+        ELEMENT, _used_name(q),
+        f"confirmation patients are rendered with more of it, and of what changes in their activations only the part along the direction "
+        f"of {q.label} that discovery patients gave is taken over, cell by cell; also moved along it, where {q.structure} grow, by as much "
+        "as discovery patients are",
+        f"slope of the answer {q.per} through the direction, as a multiple of the true counterfactual's",
+        _used_criterion(q), controls,
+    )  # fmt: skip
+
+
+def _used_criterion(q: ChangedQuantity) -> str:
+    beyond = f"beyond ±{q.margin:g} logits {q.per}"
+    if q.structure is None:
+        return f"{beyond}, and 0.5 to 2 times the slope of the true counterfactual"
+    return f"moved, {beyond}; taken over, 0.5 to 2 times the slope of the true counterfactual"
 
 
 def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
@@ -183,44 +213,78 @@ def _used(
     bench: StudyBench, direction: Directions, quantity: ChangedQuantity, rendered: Sequence[PhantomImage[Any]],
     calibration: Sequence[PhantomImage[Any]], marks: dict[str, NDArray[np.float64]],
 ) -> Claim:  # fmt: skip
+    # rendered once, though two tests ask for the same counterfactuals
+    rendered = [replace(image, render=lru_cache(maxsize=None)(image.render)) for image in rendered]
+    tested: dict[str, Any] = {"parameter": quantity.parameter, "steps": quantity.steps, "objective": bench.objective}
+    settings: dict[str, Any] = {
+        "n_random": bench.config.sizes.n_random,
+        "seed": bench.config.seed,
+        "progress": bench.progress,
+    }
     result = validate_used(
-        bench.model, direction, 0, list(rendered), list(calibration), parameter=quantity.parameter, steps=quantity.steps,
-        objective=bench.objective, margin=quantity.margin, structure=quantity.structure, n_random=bench.config.sizes.n_random, seed=bench.config.seed,
-        progress=bench.progress,
+        bench.model, direction, 0, rendered, list(calibration), margin=quantity.margin, structure=quantity.structure,
+        **tested, **settings,
     )  # fmt: skip
-    claim = result.claims[0]
-    worst = max(marks, key=lambda m: _either_way(marks[m]))
-    moved, least = _either_way(marks[worst]), abs(result.true_slope.mean) * quantity.steps[0]
-    more = f"{quantity.amount(quantity.steps[0])} more of {quantity.label} by {least:.2f}"
-    controls = [
-        Control(
-            MARKS, moved, bound=Bound("at most", least), measure="logits",
-            detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, either way, {more}",
-        )
-    ]  # fmt: skip
-    bystander = bench.case.bystander
-    if bystander is not None:
-        drifted = _either_way(_bystander_effect(bench, rendered, bystander))
-        step = bystander.amount(bystander.steps[0])
-        controls.append(
-            Control(
-                bystander.label, drifted, bound=Bound("at most", least), measure="logits",
-                detail=f"{step} more of it moves the answer by {drifted:.2f} on average, either way, {more}",
-            )
-        )  # fmt: skip
-    true, steered = result.true_slope.mean, result.steered_slope.mean
-    # after the last site the model may be linear: the steered slope is then the same for everybody, its ratio to the true is not
-    ratio, interval = result.ratio, result.ratio_interval
-    return replace(
-        claim, test=_used_name(quantity), controls=(*claim.controls, *controls),
-        statement=(
-            f"The answer follows {quantity.label}: {steered:+.2g} logits {quantity.per} when activations are moved along its direction, "
+    claim, true, moved = result.claims[0], result.true_slope.mean, result.steered_slope.mean
+    numbers: dict[str, float | None] = {
+        "true slope": true, "steered slope": moved, "smallest step": quantity.steps[0],
+    }  # fmt: skip
+    controls = [_marks_control(quantity, marks, true)]
+    if bench.case.bystander is not None:
+        controls.append(_bystander_control(bench, rendered, bench.case.bystander, quantity, true))
+    if quantity.structure is None:
+        # after the last site the model may be linear: the steered slope is then the same for everybody, its ratio to the true is not
+        ratio, interval, holds = result.ratio, result.ratio_interval, claim.holds
+        statement = (
+            f"The answer follows {quantity.label}: {moved:+.2g} logits {quantity.per} when activations are moved along its direction, "
             f"{true:+.2g} when the image itself is rendered with more of it."
-        ),
-        value=ratio if np.isfinite(ratio) else None, unit="times the true slope", interval=interval.ends,
-        interval_note=interval.reason or interval.warning,
-        numbers={"true slope": true, "steered slope": steered, "smallest step": quantity.steps[0]},
+        )
+    else:
+        through = swap_along(bench.model, direction, 0, rendered, **tested, **settings)
+        ratio, interval = through.share, through.interval
+        holds = result.steered_slope.beyond and SIZE_RANGE[0] <= ratio <= SIZE_RANGE[1]
+        controls.insert(0, _swapped_control(through))
+        numbers |= {"slope through the direction": ratio * true, "steered, times the true slope": result.ratio}
+        statement = (
+            f"The answer follows {quantity.label}: of {true:+.2g} logits {quantity.per} when the image itself is rendered with more of it, "
+            f"{ratio * true:+.2g} come about through one direction; moved along it by as much as other patients are, {moved:+.2g}."
+        )
+    return replace(
+        claim, test=_used_name(quantity), controls=(*claim.controls, *controls), statement=statement,
+        criterion=_used_criterion(quantity), holds=holds, value=ratio if np.isfinite(ratio) else None,
+        unit="times the true slope", interval=interval.ends, interval_note=interval.reason or interval.warning, numbers=numbers,
     )  # fmt: skip
+
+
+def _swapped_control(through: Interchange) -> Control:
+    """Return the control that random directions, their part taken over likewise, do not carry as much."""
+    highest = float(np.quantile(np.abs(through.random_shares), 0.95))
+    said = f"95 % of {len(through.random_shares)} carry less than {highest:.2f} of the true effect; p {through.p_random:.2g}"
+    return Control(SWAPPED, highest, through.p_random <= LARGEST_P, said)
+
+
+def _marks_control(quantity: ChangedQuantity, marks: dict[str, NDArray[np.float64]], true: float) -> Control:
+    worst = max(marks, key=lambda m: _either_way(marks[m]))
+    moved, least = _either_way(marks[worst]), abs(true) * quantity.steps[0]
+    return Control(
+        MARKS, moved, bound=Bound("at most", least), measure="logits",
+        detail=f"{worst.replace('_', ' ')} moves the answer by {moved:.2f} on average, either way, {_smallest(quantity, least)}",
+    )  # fmt: skip
+
+
+def _bystander_control(
+    bench: StudyBench, rendered: Sequence[PhantomImage[Any]], bystander: ChangedQuantity, quantity: ChangedQuantity, true: float
+) -> Control:  # fmt: skip
+    drifted, least = _either_way(_bystander_effect(bench, rendered, bystander)), abs(true) * quantity.steps[0]
+    step = bystander.amount(bystander.steps[0])
+    return Control(
+        bystander.label, drifted, bound=Bound("at most", least), measure="logits",
+        detail=f"{step} more of it moves the answer by {drifted:.2f} on average, either way, {_smallest(quantity, least)}",
+    )  # fmt: skip
+
+
+def _smallest(quantity: ChangedQuantity, moved: float) -> str:
+    return f"{quantity.amount(quantity.steps[0])} more of {quantity.label} by {moved:.2f}"
 
 
 def _plain(about: Attribute) -> str:

@@ -93,9 +93,11 @@ class StudyBench:
         names = tuple(self.model.class_names)
         return load_model(self.model.spec, "random", class_names=names, seed=UNTRAINED_SEED + self.config.seed)
 
-    def captured(self, side: Side, name: str, model: VisionModel | None = None) -> ActivationStore:
-        """Run a model over one half of the patients; a store that is there already is taken over."""
-        sites = tuple(dict.fromkeys(self.sites))
+    def captured(
+        self, side: Side, name: str, model: VisionModel | None = None, sites: tuple[str, ...] = ()
+    ) -> ActivationStore:
+        """Run a model over some patients, and keep what both sites (or those named) hold; a store that is there is taken over."""
+        sites = sites or tuple(dict.fromkeys(self.sites))
         settings = CaptureConfig(sites=sites, outputs=model is None)
         return capture(
             model or self.model, side.images, out=self.run.folder / "activations" / name, config=settings,

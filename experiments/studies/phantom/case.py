@@ -89,11 +89,14 @@ class CircuitSize:
         them, as seen on discovery patients of another seed before the plan was fixed. The other kind is the rival.
     edges
         How many of them.
+    expansion
+        Features per channel of the autoencoder that they are taken from, where the settings name no other number.
 
     """
 
     units: Literal["features", "neurons"] = "features"
     edges: int = 30
+    expansion: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)

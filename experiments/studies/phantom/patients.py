@@ -23,6 +23,8 @@ from mechinterp.progress import Progress
 FEWEST_PATIENTS = 20
 _FRESH = 1000
 """Added to the seed: the reference models were trained on patients of small seeds."""
+_FURTHER = 1_000_000
+"""Added to the seed for further patients: the others' seeds do not come so far."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,32 @@ class Side:
 
 @dataclass(frozen=True)
 class StudyPatients:
-    """Both halves: to explore on freely, and to confirm on once."""
+    """Both halves: to explore on freely, and to confirm on once.
+
+    Parameters
+    ----------
+    discovery, confirmation
+        The halves.
+    name, licence
+        Of the images.
+    notes
+        What a reader must know of them.
+    further
+        More patients to confirm on, of whom only the answers are looked at; ``None`` where no more can be rendered.
+
+    """
 
     discovery: Side
     confirmation: Side
     name: str
     licence: str
     notes: tuple[str, ...] = ()
+    further: Side | None = None
+
+    @property
+    def opened_once(self) -> tuple[str, ...]:
+        """Everyone who is looked at only when the plan is written."""
+        return self.confirmation.patients + (() if self.further is None else self.further.patients)
 
     @property
     def truth_known(self) -> bool:
@@ -102,20 +123,30 @@ def study_patients(case: StudyCase, config: PhantomStudyConfig, progress: Progre
 
 
 def _drawn(case: StudyCase, config: PhantomStudyConfig) -> StudyPatients:
-    kind = phantom_kind(case.phantom)
+    images, phantoms, positive = _rendered(case, config, config.sizes.patients, _FRESH + config.seed)
+    sides = [_side(images, positive, phantoms.where(split), phantoms) for split in ("train", "test")]
+    more, others, ill = _rendered(case, config, config.sizes.further, _FURTHER + config.seed)
+    # patients are numbered from 0 in every draw
+    renamed = replace(more, groups=tuple(f"further-{g}" for g in more.groups or ()))
+    further = _side(renamed, ill, others.where("test"), others)
+    return StudyPatients(sides[0], sides[1], images.name, str(images.licence), (), further)
+
+
+def _rendered(
+    case: StudyCase, config: PhantomStudyConfig, patients: int, seed: int
+) -> tuple[ImageSet, PhantomSet, NDArray[np.bool_]]:
+    """Draw so many patients on either side: their images, what those were drawn from, and who is ill."""
     # the two hospitals of the planted shortcut: at the one explored the mark goes with the label, at the other it does not
     planted = {"mark": case.marks[0], "train": 0.9, "test": 0.0} if config.condition == "shortcut" else None
     settings = {
-        **case.study_settings, **(case.quick_settings if config.quick_reference else {}), "patients": 2 * config.sizes.patients, "images_per_patient": 1, "validation_share": 0.0,
-        "test_share": 0.5, "seed": _FRESH + config.seed,
+        **case.study_settings, **(case.quick_settings if config.quick_reference else {}), "patients": 2 * patients,
+        "images_per_patient": 1, "validation_share": 0.0, "test_share": 0.5, "seed": seed,
     }  # fmt: skip
-    phantoms = draw_phantoms(kind, study_of(case.phantom, settings, planted))
+    phantoms = draw_phantoms(phantom_kind(case.phantom), study_of(case.phantom, settings, planted))
     images = phantoms.images
     if config.condition == "shuffled-labels":
         images = _shuffled(images, config.seed)
-    positive = np.array([label == case.target for label in images.labels or ()])
-    sides = [_side(images, positive, phantoms.where(split), phantoms) for split in ("train", "test")]
-    return StudyPatients(sides[0], sides[1], images.name, str(images.licence))
+    return images, phantoms, np.array([label == case.target for label in images.labels or ()])
 
 
 def _opened(case: StudyCase, config: PhantomStudyConfig, progress: Progress) -> StudyPatients:

@@ -88,7 +88,7 @@ def run_phantom_study(
             # what the discovery patients give reason for is planned too, before the others are opened
             register_plan(run.folder, study_plan(bench, discovered.suspected))
         progress.note("opening the confirmation patients")
-        plan = open_confirmation(run.folder, bench.patients.confirmation.patients)
+        plan = open_confirmation(run.folder, bench.patients.opened_once)
         confirmed = bench.captured(bench.patients.confirmation, "confirmation")
         check = _check(bench, explored, confirmed)
         found: tuple[ElementEvidence, ...] = ()
@@ -176,12 +176,11 @@ def study_plan(bench: StudyBench, suspected: shortcut.Suspected | None = None) -
         *recognizability.planned(bench),
         *attribution.planned(bench.case, bench.config.sizes.n_random, bench.primary, truth_known=known),
         *transparency.planned(bench.case),
-        *actions.planned(),
+        *actions.planned(bench.patients),
         *shortcut.planned(bench, suspected),
     )
     return Plan(
-        bench.case.name, tests, groups_hash(bench.patients.discovery.patients),
-        groups_hash(bench.patients.confirmation.patients),
+        bench.case.name, tests, groups_hash(bench.patients.discovery.patients), groups_hash(bench.patients.opened_once),
     )  # fmt: skip
 
 

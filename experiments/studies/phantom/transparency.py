@@ -29,6 +29,8 @@ OTHER = {
 }
 """What a circuit's units are held against: the other kind of them."""
 _RANDOM_CIRCUITS, _PER_RANDOM, _OTHER_SEED = 12, 8, 1000
+_EXPANSION = 8
+"""Features per channel of the site whose features are named."""
 
 
 def planned(case: StudyCase) -> tuple[PlannedTest, ...]:
@@ -74,16 +76,29 @@ def site_sae(bench: StudyBench, store: ActivationStore, site: str) -> SparseAuto
     config = bench.config
     if config.condition == "frozen-random-sae":
         return frozen_sae(bench, store, site, config.seed)
-    settings = TrainSAEConfig(k=config.k, expansion=config.expansion, epochs=config.sizes.epochs, seeds=(config.seed,))
+    # an autoencoder learns by steps: a coarse map has few cells an image, so that as many passes would be a fraction of the steps
+    finest = max(store.tokens(name) for name in bench.sites)
+    settings = TrainSAEConfig(
+        k=config.k, expansion=expansion(bench, site), epochs=round(config.sizes.epochs * finest / store.tokens(site)),
+        seeds=(config.seed,),
+    )  # fmt: skip
     # the last site's stands where every other command looks for a run's autoencoders
     out = bench.run.folder / ("saes" if site == bench.sites[1] else f"saes-{site.replace('.', '-')}")
     return train_saes(store, site=site, config=settings, out=out, progress=bench.progress)[0]
 
 
+def expansion(bench: StudyBench, site: str) -> int:
+    """Return how many features a channel an autoencoder of a site gets: as the settings say, or the study."""
+    if bench.config.expansion is not None:
+        return bench.config.expansion
+    return bench.case.circuit.expansion if site == bench.sites[1] else _EXPANSION
+
+
 def frozen_sae(bench: StudyBench, store: ActivationStore, site: str, seed: int) -> SparseAutoencoder:
     """Return an autoencoder of the same size that was never trained."""
     config = bench.config
-    return random_sae(store, site, np.arange(len(store)), round(config.expansion * store.width(site)), config.k, seed)
+    width = expansion(bench, site) * store.width(site)
+    return random_sae(store, site, np.arange(len(store)), width, config.k, seed)
 
 
 def choose(bench: StudyBench, store: ActivationStore, sae: SparseAutoencoder) -> dict[str, ChosenCircuits]:

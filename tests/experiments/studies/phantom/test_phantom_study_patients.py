@@ -101,3 +101,30 @@ def test_a_folder_whose_labels_are_grades_is_told_to_say_which_count(tmp_path: P
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         PhantomStudyConfig(**settings)
+
+
+def test_further_patients_are_others_three_for_each_one_to_confirm_on_and_half_of_them_ill() -> None:
+    found = study_patients(DR_SCREENING, PhantomStudyConfig(patients=30), SILENT)
+    assert found.further is not None
+    assert len(found.further.patients) == 90
+    assert found.further.positive.mean() == 0.5
+    assert not set(found.further.patients) & {*found.discovery.patients, *found.confirmation.patients}
+    assert found.opened_once == found.confirmation.patients + found.further.patients
+    # not by name alone: none of their images is one of the others'
+    shown = {side.images.read(i).tobytes() for side in (found.discovery, found.confirmation) for i in range(3)}
+    assert not shown & {found.further.images.read(i).tobytes() for i in range(3)}
+    keyed = {(found.further.phantoms.identities[i].seed) for i in found.further.positions.tolist()}
+    assert keyed.isdisjoint(w.seed for w in found.discovery.phantoms.identities)
+
+
+def test_a_folder_has_no_further_patients(tmp_path: Path) -> None:
+    found = study_patients(DR_SCREENING, PhantomStudyConfig(data=str(folder(tmp_path / "eyes", 100))), SILENT)
+    assert found.further is None
+    assert found.opened_once == found.confirmation.patients
+
+
+def test_further_patients_are_shown_as_at_the_hospital_where_the_mark_goes_with_nothing() -> None:
+    found = study_patients(DR_SCREENING, PhantomStudyConfig(patients=60, condition="shortcut"), SILENT).further
+    assert found is not None
+    tag = found.images.attributes.column("camera_tag")
+    assert np.corrcoef(found.positive, tag)[0, 1] == pytest.approx(0.0, abs=0.03)
