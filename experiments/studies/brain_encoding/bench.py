@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -145,10 +145,14 @@ class EncodingBench:
         return fit_encoding(maps, self.places, responses, self.candidates, progress=self.progress)
 
     def stored(self) -> ActivationStore:
-        """Capture the features' site for the stimuli explored and for those confirmed on, in this order."""
-        order = np.concatenate([self.experiment.explored, self.experiment.confirm])
+        """Capture the features' site for the stimuli explored and for those confirmed on, in this order.
+
+        The store says where they come from and which were confirmed on, so that whoever looks at its features can open them again.
+        """
+        order, divided = np.concatenate([self.experiment.explored, self.experiment.confirm]), self.experiment.divided
+        images = replace(divided.subset(order), source=divided.source)
         return capture(
-            self.model, self.experiment.images.subset(order), out=self.run.folder / "activations",
+            self.model, images, out=self.run.folder / "activations",
             config=CaptureConfig(sites=(self.feature_site,), outputs=True), progress=self.progress,
         )  # fmt: skip
 

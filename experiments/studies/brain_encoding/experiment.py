@@ -139,6 +139,11 @@ class Experiment:
         return np.concatenate([self.fit, self.check])
 
     @property
+    def divided(self) -> ImageSet:
+        """The stimuli, those confirmed on as the split ``test`` and all others as ``train``; they can be opened again so."""
+        return self.images.tested_on(self.groups[self.confirm].tolist())
+
+    @property
     def measured(self) -> Float[NDArray[np.float64], "image voxel"]:
         """Mean responses over repeats, in standard deviations over the stimuli explored."""
         mean: NDArray[np.float64] = self.responses.mean(1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.analysis.stagewise import images_of
 from experiments.run_directory import Run
 from experiments.studies.brain_encoding import transparency
 from experiments.studies.brain_encoding.bench import EncodingBench
@@ -41,6 +42,20 @@ def bench(experiment, tmp_path_factory):
 def test_no_exemplar_stands_in_two_parts(experiment):
     parts = [set(experiment.groups[p]) for p in (experiment.fit, experiment.check, experiment.confirm)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 80
+
+
+def test_what_was_captured_can_be_opened_again_with_the_stimuli_confirmed_on_as_test(bench, experiment):
+    store = bench.stored()
+    images = images_of(store)
+    order = np.concatenate([experiment.explored, experiment.confirm])
+    assert list(images.ids) == [experiment.images.ids[i] for i in order]
+    confirmed = {experiment.images.ids[i] for i in experiment.confirm}
+    for splits in (images.splits, store.images["split"]):
+        assert list(splits) == ["test" if name in confirmed else "train" for name in images.ids]
+    assert not set(experiment.groups[experiment.explored]) & set(experiment.groups[experiment.confirm])
+    # in the order of exploring first, whatever the stimuli's own
+    for at in (0, len(order) - 1):
+        assert images[at].pixels == pytest.approx(experiment.images[int(order[at])].pixels)
 
 
 def test_voxels_of_noise_stand_beside_those_of_the_regions(experiment):

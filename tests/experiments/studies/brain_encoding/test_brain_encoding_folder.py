@@ -9,6 +9,7 @@ from PIL import Image
 from experiments.studies.brain_encoding.config import BrainEncodingConfig
 from experiments.studies.brain_encoding.folder import recorded_experiment
 from mechinterp.errors import ConfigError, ImagesError
+from mechinterp.images.opening import open_images
 from mechinterp.progress import SILENT
 
 STIMULI, REPEATS, VOXELS = 80, 2, 3
@@ -67,6 +68,16 @@ def test_splits_of_the_folder_are_kept(folder):
     assert found.confirm.tolist() == list(range(20))
     assert found.check.tolist() == list(range(20, 32))
     assert "every stimulus was counted as one" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_stimuli_confirmed_on_are_the_test_split_when_the_folder_is_opened_again(folder, named):
+    if not named:
+        write_table(folder / "metadata.csv", [["file_name"], *([f"images/{i:03d}.png"] for i in range(STIMULI))])
+    found = opened(folder)
+    again = open_images(found.divided.source)
+    assert np.flatnonzero(np.array(again.splits) == "test").tolist() == found.confirm.tolist()
+    assert again.splits == found.divided.splits
 
 
 def test_a_table_of_responses_says_the_same_as_the_array(folder):
