@@ -43,8 +43,10 @@ class Batch:
 
     @property
     def patients(self) -> int | None:
-        """How many patients there are; ``None`` where nobody said."""
-        return None if self.groups is None else len(set(self.groups.tolist()))
+        """How many patients there are; ``None`` where nobody said, or the groups are parts of one."""
+        if self.groups is None or not self.units_are_patients:
+            return None
+        return len(set(self.groups.tolist()))
 
     def interval(
         self, statistic: Callable[[NDArray[np.int64]], float], images: NDArray[np.int64], boot: int, seed: int

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mechinterp.statistics.bootstrap import Interval
 
 
+_TOLD = 20
+
+
 @dataclass(frozen=True, eq=False)
 class Opened:
     """What a run was captured from: the model, its images as the store prepared them, and features of its sites."""
@@ -225,7 +228,9 @@ def edit_run(
 
 def write_search(search: ShortcutSearch, out: Path, caution: Sequence[str] = ()) -> dict[str, str]:
     """Write a search as JSON and as a page, with what its p-values cannot know; return the files' names."""
-    write_json(out / "shortcuts.json", {**search.to_json(), "caution": list(caution)})
+    # all that were found, since scores of doubt are taken from here; and some of the next, for whoever reads on
+    told = search.to_json(max(_TOLD, len(search.found)))
+    write_json(out / "shortcuts.json", {**told, "caution": list(caution)})
     claim = search.claim
     lines = [
         *caution,

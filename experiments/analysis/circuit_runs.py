@@ -200,9 +200,8 @@ def find_in_run(
         circuit = find_circuit_by_groups(model, batches[0].x, patients=batches[0].groups, **asked).circuit
     else:
         circuit = find_circuit(model, batches[0].x, groups=batches[0].groups, **asked)
-    circuit = replace(circuit, batch=batches[0])
-    if only is not None:
-        circuit = replace(circuit, claim={**circuit.claim, "only": only})
+    claim = {**circuit.claim, "patients": batches[0].patients, **({} if only is None else {"only": only})}
+    circuit = replace(circuit, batch=batches[0], claim=claim)
     if not circuit.edges:
         return circuit, _nothing(circuit)
     labels = [images.labels[i] or "no label" for i in tested_on] if images.labels else None
@@ -269,7 +268,7 @@ def circuit_sentences(graph: FeatureGraph, tested: Faithfulness, possible: int) 
         beside = f"; random circuits of the size {low:.2f} to {high:.2f}" if len(u.random) else ""
         neurons = "" if u.neurons is None else f"; as many edges between neurons {u.neurons.value:.2f}"
         lines.append(
-            f"Alone, on patients held out, it keeps {u.faithfulness.value:.2f} of the answer under {u.ablation.name} (worst "
+            f"Alone, on {'patients' if patients else 'images'} held out, it keeps {u.faithfulness.value:.2f} of the answer under {u.ablation.name} (worst "
             f"subgroup: {u.faithfulness.worst[0]}, {u.faithfulness.worst[1]:.2f}){beside}{neurons}; without it "
             f"{u.completeness.value:.2f} is left."
         )

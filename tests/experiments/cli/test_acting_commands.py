@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.analysis.acting_runs import edit_run, open_run, search_run
+from experiments.analysis.acting_runs import edit_run, open_run, search_run, write_search
 from experiments.analysis.deferral_runs import defer_run
 from experiments.analysis.report_findings import report_findings
 from experiments.cli import entry
@@ -53,6 +53,15 @@ def test_shortcuts_are_searched_between_two_values_of_an_attribute(made, capsys)
     for name in said["files"].values():
         assert Path(name).stat().st_size > 0
     assert "shortcuts" in json.loads((made / "run.json").read_text())["stages"]
+
+
+def test_a_search_is_written_with_all_that_it_found(made, tmp_path):
+    opened = open_run(Run.open(made), "stages.2")
+    asked = {"label": "referable", "split": None, "most_images": 40, "method": "attribution", "seed": 0}
+    search = replace(search_run(opened, "laterality", "1", **asked), alpha=1.0)
+    assert len(search.found) == opened.encoders[0].width == 24
+    files = write_search(search, tmp_path)
+    assert len(read_json(Path(files["shortcuts.json"]))["ranked"]) == 24  # scores of doubt are taken from these
 
 
 def test_an_edit_is_billed_on_the_test_images(made, capsys):

@@ -6,11 +6,21 @@ import json
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from experiments.analysis.circuit_runs import answered_rows, opened_for_circuit, parsed_ablation, parsed_metric
+from circuits import zero
+from circuits.inputs import Batch
+from experiments.analysis.circuit_runs import (
+    answered_rows,
+    circuit_sentences,
+    opened_for_circuit,
+    parsed_ablation,
+    parsed_metric,
+)
 from experiments.cli import entry
 from mechinterp.errors import ConfigError
 
@@ -120,6 +130,22 @@ def test_an_image_without_a_label_is_answered_neither_right_nor_wrong(made):
     assert found("right", labels) == list(range(2, n, 3))
     with pytest.raises(ConfigError, match="the label 'ill' is not one of the model's classes"):
         found("wrong", [*labels[:-1], "ill"])  # every image of that label would count as a mistake
+
+
+@pytest.mark.parametrize(
+    ("known", "whose", "held"), [(True, "9 images of 3 patients", "patients"), (False, "9 images, ", "images")]
+)
+def test_images_that_are_no_patients_are_not_called_so(known, whose, held):
+    batch = Batch(torch.zeros(9, 1, 2, 2), np.arange(9) // 3, units_are_patients=known)
+    claim = {"images": 9, "patients": batch.patients, "method": "exact", "ablation": "zero"}
+    graph = SimpleNamespace(claim=claim, nodes=[], edges=[], metric="logit", error_share=0.0)
+    score = SimpleNamespace(value=0.5, worst=("all", 0.5))
+    under = SimpleNamespace(
+        random_interval=(0.0, 0.0), random=(), neurons=None, faithfulness=score, completeness=score, ablation=zero()
+    )
+    said = " ".join(circuit_sentences(graph, SimpleNamespace(under=[under]), 10))
+    assert f"on {whose}" in said
+    assert f"Alone, on {held} held out, it keeps" in said
 
 
 def test_of_several_findings_each_that_is_asked_about_is_right_or_wrong(made):
