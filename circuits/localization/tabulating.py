@@ -48,6 +48,7 @@ def localization_table(
     levels: Sequence[Level] = LEVELS,
     config: LocalizationConfig | None = None,
     preparation: Preparation | None = None,
+    thorough: bool = True,
     progress: Progress = SILENT,
 ) -> LocalizationTable:
     """Score every method's maps against masks, for faithfulness, and against randomised models, beside the baselines.
@@ -77,6 +78,9 @@ def localization_table(
         How.
     preparation
         How images are prepared.
+    thorough
+        False leaves out what no claim rests on: infidelity, sensitivity, and for the baselines (but a random order of deletion)
+        all that takes pixels away or weights.
     progress
         Told of every step.
 
@@ -118,10 +122,21 @@ def localization_table(
         found = [named[name](model, s.shown) for s in sets]
         scored = [score_maps(m, s.lesions, s.parts) for m, s in zip(found, sets, strict=True)]
         made[name] = (found[1], scored[0], scored[1])
-    removed = _removed(explained, {n: m[0] for n, m in made.items()}, settings, progress)
+    tested = {n: m[0] for n, m in made.items() if thorough or n == "random" or n not in BASELINES}
+    removed = _removed(explained, tested, settings, progress)
     rows = {
         name: _row(
-            name, model, named[name], explained, confirmed.shown, made, removed, label_randomised, settings, wanted
+            name,
+            model,
+            named[name],
+            explained,
+            confirmed.shown,
+            made,
+            removed,
+            label_randomised,
+            settings,
+            wanted,
+            thorough=thorough,
         )
         for name in progress.track(list(named), "checks by random weights")
     }
@@ -235,6 +250,8 @@ def _row(
     label_randomised: VisionModel | None,
     settings: LocalizationConfig,
     levels: Sequence[Level],
+    *,
+    thorough: bool,
 ) -> MethodRow:
     maps, on_discovery, scores = made[name]
     baseline = name in BASELINES
@@ -255,17 +272,18 @@ def _row(
         other: mean(scores.auprc[reference] - made[other][2].auprc[reference]) for other in BASELINES if other != name
     }
     faithfulness, deletion_gain = {}, None
-    if removed:
+    if name in removed:
         part = shown.subset(range(len(removed[name].deletion)))
         faithfulness = {f.name: mean(getattr(removed[name], f.name), "logits", part) for f in fields(RemovalScores)}
-        faithfulness["infidelity"] = mean(infidelity_of(explained, maps.subset(range(len(part)))), of=part)
-        if name in METHODS:
+        if thorough:
+            faithfulness["infidelity"] = mean(infidelity_of(explained, maps.subset(range(len(part)))), of=part)
+        if thorough and name in METHODS:
             few = maps.subset(range(min(SENSITIVITY_IMAGES, len(part))))
             faithfulness["sensitivity"] = mean(sensitivity_of(explained, METHODS[name], few), of=few.shown)
         if name != "random":
             deletion_gain = mean(removed[name].deletion - removed["random"].deletion, "logits", part)
     randomisation, labels = None, None
-    if settings.random_images:
+    if settings.random_images and (thorough or not baseline):
         few = maps.subset(range(min(settings.random_images, len(maps))))
         if not _is_constant(name):
             randomisation = randomise(

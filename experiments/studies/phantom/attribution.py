@@ -53,11 +53,14 @@ class ChosenDirections:
     vectors
         Direction of every quantity: what activations do when it grows, at the last site, or at the first where a structure grows
         with it. ``None`` where too few images hold it.
+    calibration
+        For every quantity, images that hold it: how far it moves activations is measured on them.
 
     """
 
     probed_site: str | None
     vectors: tuple[Directions | None, ...]
+    calibration: tuple[Sequence[PhantomImage[Any]], ...]
 
 
 def planned(case: StudyCase, n_random: int, primary: str | None, *, truth_known: bool) -> tuple[PlannedTest, ...]:
@@ -111,7 +114,7 @@ def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
     """Choose the probe's site and every quantity's direction on the discovery patients."""
     side, case, primary = bench.patients.discovery, bench.case, bench.primary
     if primary is None:
-        return ChosenDirections(None, ())
+        return ChosenDirections(None, (), ())
     values = side.images.attributes.column(primary)
     scores = {}
     for site in dict.fromkeys(bench.sites):
@@ -122,10 +125,12 @@ def choose(bench: StudyBench, store: ActivationStore) -> ChosenDirections:
         ).score
     last = pooled_activations(store, bench.sites[1])
     quantities = case.quantities if bench.patients.truth_known else ()
+    calibration = tuple(_rendered_once(side.rendered(bench.config.sizes.calibrated, q.possible)) for q in quantities)
     vectors = tuple(
-        _across_patients(bench, last, q) if q.structure is None else _within_patients(bench, q) for q in quantities
+        _across_patients(bench, last, q) if q.structure is None else _within_patients(bench, q, rendered)
+        for q, rendered in zip(quantities, calibration, strict=True)
     )
-    return ChosenDirections(max(scores, key=lambda site: scores[site]), vectors)
+    return ChosenDirections(max(scores, key=lambda site: scores[site]), vectors, calibration)
 
 
 def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections) -> ElementEvidence:
@@ -139,9 +144,8 @@ def confirm(bench: StudyBench, store: ActivationStore, chosen: ChosenDirections)
     if bench.patients.truth_known:
         sizes, case = bench.config.sizes, bench.case
         marks = {m: _mark_effect(bench, bench.patients.confirmation.rendered(sizes.steered), m) for m in case.marks}
-        for vector, q in zip(chosen.vectors, case.quantities, strict=True):
-            rendered = bench.patients.confirmation.rendered(sizes.steered, q.possible)
-            calibration = bench.patients.discovery.rendered(sizes.calibrated, q.possible)
+        for vector, q, calibration in zip(chosen.vectors, case.quantities, chosen.calibration, strict=True):
+            rendered = _rendered_once(bench.patients.confirmation.rendered(sizes.steered, q.possible))
             if vector is None or min(len(rendered), len(calibration)) < FEWEST_RENDERED:
                 limits.append(f"Too few images hold {q.label}: whether the answer follows it was not tested.")
                 continue
@@ -163,7 +167,14 @@ def _across_patients(
     )
 
 
-def _within_patients(bench: StudyBench, quantity: ChangedQuantity) -> Directions | None:
+def _rendered_once(images: Sequence[PhantomImage[Any]]) -> list[PhantomImage[Any]]:
+    """Return images that keep their counterfactuals: several tests ask for the same."""
+    return [replace(image, render=lru_cache(maxsize=None)(image.render)) for image in images]
+
+
+def _within_patients(
+    bench: StudyBench, quantity: ChangedQuantity, rendered: Sequence[PhantomImage[Any]]
+) -> Directions | None:
     """Return how the first site changes, where it changes most, in discovery images that are rendered with more of a quantity.
 
     Its cells are as small as what grows. In the larger cells of the last site the same structure looks different wherever it lies
@@ -173,7 +184,6 @@ def _within_patients(bench: StudyBench, quantity: ChangedQuantity) -> Directions
     without it differs by nothing else. The cell that changes most is taken from each image: the mean over all cells is mostly
     how the surroundings change, of which a model that looks for the strongest place sees nothing.
     """
-    rendered = bench.patients.discovery.rendered(bench.config.sizes.calibrated, quantity.possible)
     if len(rendered) < FEWEST_RENDERED:
         return None
     site, step = bench.sites[0], quantity.steps[-1]
@@ -213,8 +223,6 @@ def _used(
     bench: StudyBench, direction: Directions, quantity: ChangedQuantity, rendered: Sequence[PhantomImage[Any]],
     calibration: Sequence[PhantomImage[Any]], marks: dict[str, NDArray[np.float64]],
 ) -> Claim:  # fmt: skip
-    # rendered once, though two tests ask for the same counterfactuals
-    rendered = [replace(image, render=lru_cache(maxsize=None)(image.render)) for image in rendered]
     tested: dict[str, Any] = {"parameter": quantity.parameter, "steps": quantity.steps, "objective": bench.objective}
     settings: dict[str, Any] = {
         "n_random": bench.config.sizes.n_random,
@@ -222,7 +230,7 @@ def _used(
         "progress": bench.progress,
     }
     result = validate_used(
-        bench.model, direction, 0, rendered, list(calibration), margin=quantity.margin, structure=quantity.structure,
+        bench.model, direction, 0, rendered, calibration, margin=quantity.margin, structure=quantity.structure,
         **tested, **settings,
     )  # fmt: skip
     claim, true, moved = result.claims[0], result.true_slope.mean, result.steered_slope.mean

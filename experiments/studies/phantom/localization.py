@@ -40,10 +40,10 @@ def confirm(bench: StudyBench) -> ElementEvidence:
         bench.model, bench.patients.discovery.images, bench.patients.confirmation.images, bench.objective,
         truth=bench.structures, methods=(METHOD,), ground_truth=bench.patients.truth_known, levels=("pixel",),
         config=LocalizationConfig(
-            most_images=sizes.localized, faithful_images=sizes.localized // 2, random_images=sizes.localized // 2,
+            most_images=sizes.localized, faithful_images=sizes.localized, random_images=sizes.localized // 3,
             stages=3, tile_mm=bench.case.removed_mm, seed=bench.config.seed,
         ),
-        progress=bench.progress,
+        thorough=False, progress=bench.progress,
     )  # fmt: skip
     limits = (
         f"One method ({METHOD.upper()}), named beforehand; `mechinterp localize` compares all of them.",

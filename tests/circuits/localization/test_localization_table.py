@@ -220,3 +220,16 @@ def test_settings_that_cannot_be_meant_are_refused():
         LocalizationConfig(most_images=0)
     with pytest.raises(ConfigError, match="alike is 2"):
         LocalizationConfig(alike=2)
+
+
+def test_what_no_claim_rests_on_can_be_left_out_and_changes_no_claim(good):
+    brief = table_of(spot_model(), thorough=False)
+    whole, short = (t.claims(test="spots are found")[0] for t in (good, brief))
+    assert short == whole
+    row = brief.row("integrated-gradients")
+    assert set(row.faithfulness) == {"deletion", "insertion", "comprehensiveness", "sufficiency"}
+    assert row.deletion_gain == good.row("integrated-gradients").deletion_gain
+    assert brief.row("random").faithfulness["deletion"] == good.row("random").faithfulness["deletion"]
+    assert brief.row("edges").faithfulness == {}
+    assert brief.row("edges").randomisation is None
+    assert good.row("edges").randomisation is not None
