@@ -146,8 +146,17 @@ def _like_labels(values: NDArray[Any]) -> bool:
     return len(levels) <= _MOST_LEVELS and float(counts.mean()) >= _LEAST_FLAT
 
 
-def label_masks(values: NDArray[Any], name: str) -> dict[str, NDArray[np.bool_]]:
+def label_masks(values: NDArray[Any], name: str, *, numbered: bool = False) -> dict[str, NDArray[np.bool_]]:
     """Return a label volume's masks: ``mask`` where there are only 0 and 1, otherwise one for each whole number.
+
+    Parameters
+    ----------
+    values
+        Of the volume.
+    name
+        Of its file, for the error.
+    numbered
+        Name a 1 by its number too: other volumes of the set hold more labels, and this one may lack all but the first.
 
     Raises
     ------
@@ -158,6 +167,6 @@ def label_masks(values: NDArray[Any], name: str) -> dict[str, NDArray[np.bool_]]
     labels = np.unique(values)
     if len(labels) > _MOST_LABELS or not np.equal(np.mod(labels, 1), 0).all():
         raise UnreadableImageError(name, "its mask holds no whole numbers: it is no label map")
-    if set(labels.tolist()) <= {0, 1}:
+    if not numbered and set(labels.tolist()) <= {0, 1}:
         return {"mask": values == 1}
     return {str(int(label)): values == label for label in labels if label != 0}

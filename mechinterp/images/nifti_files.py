@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def from_nifti_files(
         cases=of("case"),
         splits=of("split"),
         attributes=attributes,
-        read_masks=partial(_masks, tuple(images)) if any(image.masks for image in images) else None,
+        read_masks=_Masks(tuple(images)) if any(image.masks for image in images) else None,
         axes=3 if volumes else 2,
         set_aside=tuple(set_aside),
         notes=(
@@ -249,13 +249,30 @@ def _read(images: Sequence[_Image], i: int) -> NDArray[Any]:
     return _upright(volume.array) if image.index is None else volume.plane(image.axis, image.index)
 
 
-def _masks(images: Sequence[_Image], i: int) -> Masks:
-    image = images[i]
+@dataclass(frozen=True)
+class _Masks:
+    """Reads the masks of images: the same structure by the same name in all, whichever labels one file holds."""
+
+    images: tuple[_Image, ...]
+
+    @cached_property
+    def numbered(self) -> frozenset[str]:
+        """The titles under which some file holds other labels than 0 and 1."""
+        files = dict.fromkeys(pair for image in self.images for pair in image.masks)
+        return frozenset(
+            title for title, path in files if set(label_masks(load_volume(path).array, path.name)) - {"mask"}
+        )
+
+    def __call__(self, i: int) -> Masks:
+        return _masks(self.images[i], self.numbered)
+
+
+def _masks(image: _Image, numbered: frozenset[str]) -> Masks:
     found: dict[str, NDArray[np.bool_]] = {}
     for title, path in image.masks:
         mask = _loaded(path)
         _loaded(image.path).require_same_grid(mask)
-        for label, inside in label_masks(mask.array, path.name).items():
+        for label, inside in label_masks(mask.array, path.name, numbered=title in numbered).items():
             whole = Volume(inside, mask.affine, mask.name)
             name = title if label == "mask" else label if title == "mask" else f"{title} {label}"
             found[name] = _upright(inside) if image.index is None else whole.plane(image.axis, image.index)

@@ -4,6 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from mechinterp.attributes.from_masks import attributes_from_masks
 from mechinterp.errors import ImagesError
 from mechinterp.images import ImageSet, open_images
 from mechinterp.images.nifti_files import from_nifti_files
@@ -116,3 +117,29 @@ def test_slices_of_one_volume_take_a_mask(folder):
     write(folder / "other.nii", np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(ImagesError, match="does not lie on the grid"):
         ImageSet.from_nifti(path, mask=folder / "other.nii")
+
+
+def test_a_volume_that_holds_the_first_label_alone_names_it_as_the_others_do(tmp_path):
+    def labelled(name, *there):
+        values = np.zeros((4, 5, 6), dtype=np.uint8)
+        for k, label in enumerate(there):
+            values[k] = label
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 1.0, 1.0])), tmp_path / f"{name}_seg.nii.gz")
+        scan = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(scan, np.diag([2.0, 1.0, 1.0, 1.0])), tmp_path / f"{name}.nii.gz")
+
+    labelled("a", 1, 2)
+    labelled("b", 1)
+    labelled("c")
+    images = from_nifti_files(tmp_path, axis="axial", step_mm=1.0)
+    by_file = {name: set(images.masks(i)) for i, name in enumerate(n.split("/")[0] for n in images.ids)}
+    assert by_file["a"] == {"1", "2"}
+    assert by_file["b"] == {"1"}
+    assert by_file["c"] == set()
+    table = attributes_from_masks(images, texture=False)
+    areas = {file: [] for file in "abc"}
+    for name, area in zip(images.ids, table.column("1_area"), strict=True):
+        areas[name.split("/")[0]].append(area)
+    # one plane of x is five pixels high, each 2 mm wide and 1 mm high
+    assert areas == {"a": [10.0] * 6, "b": [10.0] * 6, "c": [0.0] * 6}
+    assert not any(name.startswith("mask") for name in table.names)
