@@ -79,14 +79,16 @@ def shared(reports: Sequence[Report]) -> tuple[str, ...]:
     found = []
     if len(studies) > 1:
         found.append("The runs are of different studies: compare how far each is understood, not their numbers.")
+    units = {report.use_case.units for report in reports}
+    whom = units.pop() if len(units) == 1 else "patients"
     differs = "the model, what was made of it and, where something was planted wrong, that" if planted else "the model and what was made of it"  # fmt: skip
     found.append(
         {
             "same": f"All runs were confirmed on the same images: what differs is {differs}.",
-            "unknown": "All runs were confirmed on patients of the same names. Not every run says which pixels their images had: "
+            "unknown": f"All runs were confirmed on {whom} of the same names. Not every run says which pixels their images had: "
             f"if they are the same, what differs is {differs}.",
-            "other images": "The runs were confirmed on other images of patients of the same names: their numbers differ by that too.",
-            "other patients": "The runs were not confirmed on the same patients: their numbers differ by that too.",
+            "other images": f"The runs were confirmed on other images of {whom} of the same names: their numbers differ by that too.",
+            "other patients": f"The runs were not confirmed on the same {whom}: their numbers differ by that too.",
         }[_confirmed_on(reports)]
     )  # fmt: skip
     if len(studies) == 1 and len(criteria) > 1:

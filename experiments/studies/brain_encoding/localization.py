@@ -131,6 +131,7 @@ def _blanking(bench: EncodingBench, explored: Explored, voxels: NDArray[np.int64
         others.append(float((moved[own[strange], :, column] - moved[opposite[strange], :, column]).mean()))
     highest = float(np.quantile(others, 0.95))
     below = None if interval.low is None else Bound("at most", interval.low)
+    at_fixation, there = _at_fixation(bench, moved, discs, fields, groups, reach)
     return Claim.measured(
         f"Blanking the disc in a voxel's receptive field moves its prediction by {value:.2f} standard deviations more than "
         f"blanking the disc opposite ({len(voxels)} voxels).",
@@ -138,33 +139,35 @@ def _blanking(bench: EncodingBench, explored: Explored, voxels: NDArray[np.int64
         "above 0 over its whole interval",
         controls=(
             Control(OTHERS, highest, None, f"discs of other voxels: 95 % stay below {highest:.2f}", below),
-            _at_fixation(bench, moved, discs, fields, groups, reach),
+            at_fixation,
         ),
         test=BLANK, interval=interval.ends, interval_note=interval.reason or interval.warning, trained=bench.model.trained,
-        numbers={"voxels": len(voxels), "stimuli": len(chosen), "discs": len(discs), "radius [°]": reach},
+        numbers={"voxels": len(voxels), "stimuli": len(chosen), "discs": len(discs), "radius [°]": reach, **there},
     )  # fmt: skip
 
 
 def _at_fixation(
     bench: EncodingBench, moved: Float[NDArray[np.float64], "disc image voxel"], discs: ReceptiveFields,
     fields: ReceptiveFields, groups: NDArray[np.object_], reach: float,
-) -> Control:  # fmt: skip
-    """Return whether a voxel's own disc moves it more than that at fixation, where its field does not reach there.
+) -> tuple[Control, dict[str, float]]:  # fmt: skip
+    """Return whether a voxel's own disc moves it more than that at fixation, where its field does not reach there; and numbers.
 
     Where it does, blanking fixation blanks the field: a voxel that truly answers so moves as much.
     """
     free = np.flatnonzero(fields.eccentricity_deg >= reach + fields.size_deg)
     if len(free) < FEWEST_VOXELS:
-        return Control(MIDDLE, None, None, f"the fields of only {len(free)} voxels leave the disc at fixation free")
+        few = f"the fields of only {len(free)} voxels leave the disc at fixation free"
+        return Control(MIDDLE, None, None, few), {"fields that leave fixation free": len(free)}
     own, middle, opposite = (nearest_disc(discs, fields[free], side) for side in (1.0, 0.0, -1.0))
     theirs, at = (moved[disc, :, free].T - moved[opposite, :, free].T for disc in (own, middle))
     interval = bootstrap_groups(lambda i: float(theirs[i].mean()), groups, seed=bench.config.seed)
     below = None if interval.low is None else Bound("at most", interval.low)
-    return Control(
+    control = Control(
         MIDDLE, float(at.mean()), None,
         f"of {len(free)} voxels whose fields leave it free, fixation moves the prediction by {at.mean():.2f}, the own disc by "
         f"{theirs.mean():.2f}", below,
     )  # fmt: skip
+    return control, {"fields that leave fixation free": len(free), "own disc, of those": float(theirs.mean())}
 
 
 def blanked_changes(

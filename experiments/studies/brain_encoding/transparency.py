@@ -146,13 +146,13 @@ def _claim(
         controls=(
             Control(RANDOM, usual, None,
                     "too few other features are ever active" if usual is None
-                    else f"95 % of {len(random)} random sets lose less than {usual:.2f}", below),
+                    else f"95 % of {len(random)} random sets lose less than {usual:.3f}", below),
             Control(FROZEN, of_frozen, None, f"{frozen[1]} of them lose {of_frozen:.2f}", below),
             Control(OTHER, None if other is None else elsewhere[other], None,
                     "no other region" if other is None else f"those of {other} lose {elsewhere[other]:.2f}", below),
         ),
         test=_name(region, how), interval=interval.ends, interval_note=interval.reason or interval.warning,
-        trained=bench.model.trained, numbers={"features": N_FEATURES, "voxels": len(voxels), "random sets": len(random)},
+        trained=bench.model.trained, numbers={"features": N_FEATURES, "voxels": len(voxels), "random sets": len(random), "frozen-random features": frozen[1]},
     )  # fmt: skip
 
 

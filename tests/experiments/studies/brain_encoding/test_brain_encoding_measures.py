@@ -153,10 +153,11 @@ def test_fixation_is_a_control_for_voxels_whose_field_leaves_it_free(own, passes
     moved[at[0.0][0], :, :6] += 9.0
     moved[at[1.0], :, np.arange(12)] += own
     groups, bench = np.arange(20).astype(object), SimpleNamespace(config=SimpleNamespace(seed=0))
-    control = _at_fixation(bench, moved, discs, fields, groups, 1.5)
+    control, numbers = _at_fixation(bench, moved, discs, fields, groups, 1.5)
     assert control.passed is passes
     assert control.value == pytest.approx(0.5, abs=0.01)
     assert "of 6 voxels" in control.detail
-    few = _at_fixation(bench, moved[:, :, :6], discs, fields[np.arange(6)], groups, 1.5)
+    assert numbers == {"fields that leave fixation free": 6, "own disc, of those": pytest.approx(own, abs=0.01)}
+    few, _ = _at_fixation(bench, moved[:, :, :6], discs, fields[np.arange(6)], groups, 1.5)
     assert few.value is None
     assert few.passed is None
