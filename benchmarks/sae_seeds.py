@@ -32,7 +32,7 @@ def measure(quick: bool) -> dict[str, Any]:
     torch.set_num_threads(2)
     steps, batch, expansion = (6, 1024, 4) if quick else (48, _BATCH, 16)
     config = TrainSAEConfig(
-        k=_K, expansion=expansion, steps=steps, batch_size=batch, seeds=SEEDS, init="data", restarts=0
+        k=_K, expansion=expansion, steps=steps, batch_size=batch, seeds=SEEDS, init="data", restarts=0, wake=0.0
     )
     with tempfile.TemporaryDirectory() as folder:
         store = _store(Path(folder) / "store", steps * batch)

@@ -52,18 +52,20 @@ class TrainSAEConfig:
         "where decoder and (tied) encoder start: the site's own units and their opposites, training tokens, at random; "
         "auto takes the units where most activations are zero and the start explains anything, else training tokens",
     ] = "auto"
-    aux: Annotated[float, "weight of the loss that revives dead features (topk, batchtopk, matryoshka, archetypal)"] = (
-        1.0
-    )
+    aux: Annotated[
+        float, "weight of the loss that revives dead features (archetypal; topk, batchtopk, matryoshka where wake is 0)"
+    ] = 1.0
     dead_after: Annotated[float, "epochs of silence after which a feature counts as dead in training"] = 0.25
     restarts: Annotated[
-        int, "times that silent features start anew at the worst reconstructed tokens: after the first, second, … epoch"
+        int,
+        "times that silent features start anew at the worst reconstructed tokens: after the first, second, … epoch "
+        "(where wake does not act)",
     ] = 4
     wake: Annotated[
         float,
         "epochs of silence after which a feature gets a new place at alike tokens that leave something over (topk, batchtopk, matryoshka); "
-        "0: never",
-    ] = 0.0
+        "0: never, and aux and restarts act instead",
+    ] = 0.1
     sparsity: Annotated[float, "weight of the L1 penalty (standard, gated) or of the distance to k (jumprelu)"] = 1.0
     archetypes: Annotated[
         int,

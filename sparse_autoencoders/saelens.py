@@ -19,7 +19,7 @@ from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
 from sparse_autoencoders.processes import ALONE, Processes
 from sparse_autoencoders.sparse_learner import ARCHITECTURES, prefixes_of
-from sparse_autoencoders.waking import SECOND, bar_of_batch, bar_of_rows, displaced, longest, places
+from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, moments_of_new, places
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -133,6 +133,7 @@ class SAELensLearner:
         candidates = longest(self.silent_for, silent).to(x.device)
         found = places(candidates, x - sae.b_dec, left_over, bar, norm, generator)
         at = found.features
+        share = moments_of_new(len(x), int((codes > 0).sum()), int(living.sum()))
         for parameter, values in ((sae.W_enc, found.encoder), (sae.b_enc, found.bias), (sae.W_dec, found.decoder)):
             moments = self._optimiser.state[parameter]
             rows, first, second = (
@@ -142,7 +143,7 @@ class SAELensLearner:
             rows[at] = values
             # next to nothing is known of a silent row's gradients: a first step by that would be far too long
             first[at] = 0
-            second[at] = SECOND * second[living].mean(0)
+            second[at] = share * second[living].mean(0)
         self.silent_for[at.cpu()] = 0
         return len(at)
 

@@ -177,6 +177,7 @@ class SingleTraining:
         cls, name: str, stream: TrainingStream, config: TrainSAEConfig, seed: int, processes: Processes = ALONE
     ) -> SingleTraining:
         """Return one before its first step."""
+        config = _settled(config)
         generator = torch.Generator().manual_seed(seed)
         raw = stream.sample(generator)
         sample = stream.normalised(raw)
@@ -315,6 +316,15 @@ class SingleTraining:
         self.average, self.best = part("average"), part("best")
         self.curve, self.standing = record["curve"], Standing(**record["standing"])
         self.generator.set_state(tensors["generator"])
+
+
+def _settled(config: TrainSAEConfig) -> TrainSAEConfig:
+    """Return settings of which only those are set that act: features that can be woken are not revived in another way too."""
+    from sparse_autoencoders.sparse_learner import ARCHITECTURES
+
+    if config.arch not in ARCHITECTURES:
+        return replace(config, wake=0.0)
+    return replace(config, aux=0.0, restarts=0) if config.wake else config
 
 
 def _begun(

@@ -10,7 +10,7 @@ from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.fused.step import SparseStep, Weights
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
-from sparse_autoencoders.waking import SECOND, bar_of_batch, bar_of_rows, displaced, longest, places
+from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, moments_of_new, places
 
 ARCHITECTURES = frozenset({"topk", "batchtopk", "matryoshka"})
 
@@ -100,14 +100,16 @@ class SparseLearner:
             left_over += displaced(values, columns, w.decoder)
         if w.tied_bias:
             read = read - w.out_bias
-        norm = float(w.encoder[~silent].norm(dim=1).mean())
+        heard = ~silent
+        norm = float(w.encoder[heard].norm(dim=1).mean())
         found = places(longest(step.silent_for, silent), read, left_over, bar, norm, generator)
         at = found.features
         w.encoder[at], w.bias[at], w.decoder[at] = found.encoder, found.bias, found.decoder
+        share = moments_of_new(len(x), int((codes.values > 0).sum()), int(heard.sum()))
         for name in ("encoder", "decoder", "bias"):
             # next to nothing is known of a silent row's gradients: a first step by that would be far too long
             step.first[name][at] = 0
-            step.second[name][at] = SECOND * step.second[name][~silent].mean(0)
+            step.second[name][at] = share * step.second[name][heard].mean(0)
         step.silent_for[at] = 0
         self.refresh()
         return len(at)

@@ -18,13 +18,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-UNTIL = 0.97  # share of the steps: what is heard last needs some to settle
-SECOND = 0.1  # of the second moments of those that are heard: a new feature is heard on so much fewer rows
+UNTIL = 0.985  # share of the steps: what is heard last needs some to settle
 ROWS = 1 << 13  # that places are looked for on
-LOUDEST, QUIETEST = 2.0, 0.3  # norm of a new encoder, as a multiple of the mean of those that are heard
+# norm of a new encoder, as a multiple of the mean of those that are heard; no more than that, since many of these may have been new
+# ones themselves: with more, each is louder than the last, and what they say of rows that move a little has no bound
+LOUDEST, QUIETEST = 1.0, 0.3
 _VALUES = 1 << 25  # pre-activations at once
 _CLUSTER = 0.002  # share of the rows that a new feature is to be heard on
-_HEARD = 4  # times that such a feature is to be heard, on average, before its silence means anything
+_HEARD = 16  # times that such a feature is to be heard, on average, before its silence means anything
 _TAKEN = 0.5  # share of the rows that new features may take together
 _RIDGE = 0.1  # of the discriminant, as a share of the mean variance of a unit
 _OVER = 1e-4  # how far over the bar, as a share of it
@@ -91,6 +92,22 @@ def longest(silent_for: Int[Tensor, " feature"], silent: Bool[Tensor, " feature"
     return at[silent_for[at].argsort(descending=True, stable=True)]
 
 
+def moments_of_new(rows: int, codes: int, heard: int) -> float:
+    """Return Adam's second moments of a new feature, as a share of the mean of those that are heard: it is heard on fewer rows.
+
+    Parameters
+    ----------
+    rows
+        On which places are looked for.
+    codes
+        That these rows have.
+    heard
+        Features that are heard.
+
+    """
+    return min(1.0, _size(rows) * heard / max(1, codes))
+
+
 def bar_of_rows(values: Float[Tensor, "row k"]) -> Float[Tensor, " row"]:
     """Return what a pre-activation must reach in each row to be one of its k codes."""
     # what is not positive is no code
@@ -148,7 +165,7 @@ def places(
     Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7, 1936.
 
     """
-    size = max(1, round(_CLUSTER * len(read)))
+    size = _size(len(read))
     squared = left_over.square().sum(1)
     room = min(int(_TAKEN * len(read) / size), int((squared > 0).sum()))
     features = candidates[:room]
@@ -170,6 +187,11 @@ def places(
     missing = (1 + _OVER) * bar - gain[:, None] * score
     bias = missing.topk(size, dim=1, largest=False, sorted=False).values.amax(1)
     return Places(features, gain[:, None] * encoder, bias, decoder)
+
+
+def _size(rows: int) -> int:
+    """Return how many of some rows a cluster has."""
+    return max(1, round(_CLUSTER * rows))
 
 
 def _discriminants(

@@ -116,7 +116,16 @@ def test_features_that_start_where_there_is_nothing_are_started_anew():
     g = torch.Generator().manual_seed(0)
     acts = (torch.randn(40, 30, 16, generator=g) - 1).relu()
     acts[..., 8:] = 0  # neurons 8 to 15 and their opposites can never fire
-    settings = {"k": 2, "expansion": 2, "epochs": 8, "batch_size": 100, "lr": 3e-3, "aux": 0.0, "init": "neurons"}
+    settings = {
+        "k": 2,
+        "expansion": 2,
+        "epochs": 8,
+        "batch_size": 100,
+        "lr": 3e-3,
+        "aux": 0.0,
+        "init": "neurons",
+        "wake": 0.0,
+    }
     with_restarts, without = (train_saes(MemoryStore(acts), **settings, restarts=n)[0].provenance for n in (4, 0))
     assert without["restarted"] == 0
     assert with_restarts["restarted"] >= 16

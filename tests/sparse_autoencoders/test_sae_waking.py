@@ -15,7 +15,17 @@ from sparse_autoencoders.initialisation import paired_start, start
 from sparse_autoencoders.saelens import SAELensLearner
 from sparse_autoencoders.single_training import make_learner
 from sparse_autoencoders.transcoder_learner import TranscoderLearner
-from sparse_autoencoders.waking import Waking, bar_of_batch, bar_of_rows, displaced, due, longest, places, rows_for
+from sparse_autoencoders.waking import (
+    Waking,
+    bar_of_batch,
+    bar_of_rows,
+    displaced,
+    due,
+    longest,
+    moments_of_new,
+    places,
+    rows_for,
+)
 
 
 def generator(seed=0):
@@ -81,10 +91,12 @@ def test_every_place_is_heard_on_as_many_rows_as_its_cluster_has_and_none_is_too
     read, left_over = torch.randn(2000, 5, generator=random), torch.randn(2000, 3, generator=random)
     bar = torch.rand(2000, generator=random) + 0.5
     found = places(torch.arange(n) + 3, read, left_over, bar, norm, random)
-    reached = read @ found.encoder.T + found.bias >= bar[:, None]
-    assert reached.sum(0).tolist() == [4] * n
+    said = read @ found.encoder.T + found.bias
+    # the fourth reaches the bar by a ten thousandth; what lies between is a matter of rounding
+    assert (said >= bar[:, None]).sum(0).min() >= 4
+    assert (said > 1.00011 * bar[:, None]).sum(0).max() < 4
     norms = found.encoder.norm(dim=1)
-    assert ((norms >= 0.299 * norm) & (norms <= 2.001 * norm)).all()
+    assert ((norms >= 0.299 * norm) & (norms <= 1.001 * norm)).all()
     assert torch.allclose(found.decoder.norm(dim=1), torch.ones(n), atol=1e-5)
 
 
@@ -107,16 +119,16 @@ def test_a_very_wide_dictionary_is_looked_at_on_fewer_rows():
 
 def test_silence_is_looked_for_once_in_as_many_steps_as_it_lasts_and_not_in_the_last_ones():
     assert [step for step in range(100) if due(step, 100, 40, 4096, 0.5)] == [19, 39, 59, 79]
-    assert [step for step in range(100) if due(step, 100, 40, 4096, 0.1)][-1] == 95
+    assert [step for step in range(200) if due(step, 200, 40, 4096, 0.1)][-1] == 195
     assert due(19, 100, 40, 4096, 0.5) == 20
-    assert due(0, 100, 40, 4096, 0.001) == 1
+    assert due(0, 100, 40, 1 << 14, 0.001) == 1
     assert not any(due(step, 100, 40, 4096, 0.0) for step in range(100))
 
 
 def test_silence_by_chance_is_none():
-    # heard on two of a thousand rows: four times in two thousand
-    assert due(19, 100, 40, 100, 0.001) == 20
-    assert due(9, 100, 40, 100, 0.001) is None
+    # heard on two of a thousand rows: sixteen times in eight thousand
+    assert due(79, 100, 40, 100, 0.001) == 80
+    assert due(19, 100, 40, 100, 0.001) is None
 
 
 @pytest.fixture
@@ -169,7 +181,14 @@ def test_adam_starts_with_what_it_knows_of_the_others(kind, sample):
     state = learner.state()
     first, second = ("first.decoder", "second.decoder") if kind == "own" else ("exp_avg.W_dec", "exp_avg_sq.W_dec")
     assert (state[first][silent] == 0).all()
-    assert torch.allclose(state[second][silent], waking.SECOND * state[second][~silent].mean(0).expand(2, -1))
+    # heard on one of 64 rows, the ten others on 191 together
+    assert torch.allclose(state[second][silent], 10 / 191 * state[second][~silent].mean(0).expand(2, -1))
+
+
+def test_adam_expects_as_much_less_of_a_new_feature_as_it_is_heard_more_rarely():
+    assert moments_of_new(8192, 8192 * 16, 1536) == 16 * 1536 / (8192 * 16)
+    assert moments_of_new(1000, 10, 12) == 1
+    assert moments_of_new(1000, 0, 0) == 0
 
 
 def test_a_transcoders_feature_writes_what_is_left_over_of_the_output(sample):
@@ -205,7 +224,7 @@ def clustered(seed=0, tokens=120):
 
 @pytest.mark.parametrize("arch", ["topk", "batchtopk", "matryoshka"])
 def test_waking_leaves_far_fewer_features_dead_and_explains_no_less(arch):
-    store, common = clustered(), {"k": 4, "expansion": 8, "epochs": 12, "batch_size": 128, "aux": 0.0, "restarts": 0}
+    store, common = clustered(), {"k": 4, "expansion": 8, "epochs": 24, "batch_size": 512, "aux": 0.0, "restarts": 0}
     (without, bare), (woken, own) = (
         (sae, evaluate_sae(sae, store, store.where("test")))
         for sae in (train_saes(store, arch=arch, wake=wake, **common)[0] for wake in (0.0, 0.2))
@@ -216,13 +235,13 @@ def test_waking_leaves_far_fewer_features_dead_and_explains_no_less(arch):
 
 
 def test_a_training_killed_between_two_wakings_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    store, settings = clustered(tokens=40), {"k": 4, "expansion": 8, "steps": 60, "batch_size": 256, "wake": 0.2}
+    store, settings = clustered(tokens=40), {"k": 4, "expansion": 8, "steps": 60, "batch_size": 512, "wake": 0.2}
     whole = train_saes(store, **settings)[0]
     save = checkpoint.save_checkpoint
 
     def dying(folder, made_from, record, tensors):
         save(folder, made_from, record, tensors)
-        if record["step"] == 20:
+        if record["step"] == 40:
             assert 0 < record["trainings"][0]["standing"]["woken"] < whole.provenance["woken"]
             raise KeyboardInterrupt
 
@@ -238,3 +257,28 @@ def test_a_training_killed_between_two_wakings_goes_on_to_the_same_bits(tmp_path
 def test_a_negative_wait_is_refused():
     with pytest.raises(ConfigError, match=r"wake is -1: it must not be negative"):
         TrainSAEConfig(wake=-1)
+
+
+def test_what_was_woken_again_and_again_grows_no_louder():
+    x = torch.randn(2000, 8, generator=generator()) * torch.logspace(0, -2, 8)
+    norm = 1.0
+    for turn in range(20):
+        found = places(torch.arange(30), x, x, torch.full((2000,), 0.5), norm, generator(turn))
+        norm = max(norm, float(found.encoder.norm(dim=1).mean()))
+    assert norm == pytest.approx(1, abs=1e-5)
+
+
+def test_by_default_a_woken_feature_is_not_revived_in_another_way_too():
+    store, settings = clustered(tokens=40), {"k": 4, "expansion": 8, "steps": 40}
+    made = {
+        name: train_saes(store, **settings, **changed)[0]
+        for name, changed in {
+            "default": {},
+            "alone": {"aux": 0.0, "restarts": 0},
+            "never": {"wake": 0.0},
+            "other": {"arch": "standard", "wake": 0.1},
+        }.items()
+    }
+    assert made["default"].weights_hash == made["alone"].weights_hash != made["never"].weights_hash
+    acting = {name: [sae.provenance["config"][n] for n in ("wake", "aux", "restarts")] for name, sae in made.items()}
+    assert acting == {"default": [0.1, 0, 0], "alone": [0.1, 0, 0], "never": [0, 1, 4], "other": [0, 1, 4]}

@@ -167,7 +167,7 @@ def said_of_silence(dead: dict[str, float], configs: dict[str, TrainSAEConfig]) 
         return None
     worst = max(wakeable, key=lambda name: wakeable[name])
     return (
-        f"{wakeable[worst]:.0%} of the features of {worst} are dead: --wake 0.1 --aux 0 --restarts 0 gives silent features a new place; "
+        f"{wakeable[worst]:.0%} of the features of {worst} are dead: without --wake 0 silent features get a new place; "
         "train so into another folder and compare-saes"
     )
 

@@ -42,17 +42,17 @@ def test_a_setting_that_may_be_left_out_is_a_number_too():
 
 
 def test_many_dead_features_are_said_with_what_helps_and_few_are_not():
-    configs = {"": TrainSAEConfig(arch="batchtopk")}
+    configs = {"": TrainSAEConfig(arch="batchtopk", wake=0.0)}
     said = said_of_silence({"seed-0": 0.5, "seed-1": 0.93}, configs)
-    assert said.startswith("93% of the features of seed-1 are dead: --wake 0.1 --aux 0 --restarts 0 ")
+    assert said.startswith("93% of the features of seed-1 are dead: without --wake 0 ")
     assert said_of_silence({"seed-0": 0.1, "seed-1": 0.2}, configs) is None
 
 
 def test_nothing_is_advised_to_who_woke_them_or_cannot():
     configs = {
-        "wake-0.0": TrainSAEConfig(),
-        "wake-0.1": TrainSAEConfig(wake=0.1),
-        "arch": TrainSAEConfig(arch="matching-pursuit"),
+        "wake-0.0": TrainSAEConfig(wake=0.0),
+        "wake-0.1": TrainSAEConfig(),
+        "arch": TrainSAEConfig(arch="matching-pursuit", wake=0.0),
     }
     silent = {f"{name}/seed-0": 0.9 for name in configs}
     assert "of wake-0.0/seed-0 are dead" in said_of_silence(silent, configs)
