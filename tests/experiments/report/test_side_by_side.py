@@ -100,7 +100,7 @@ def test_patients_of_the_same_names_in_other_images_are_not_the_same() -> None:
 def test_what_stands_for_patients_in_a_study_is_named_as_it_is() -> None:
     images = [{"images": {"name": name}} for name in ("stimuli", "other stimuli")]
     exemplars = made.use_case(units="exemplars")
-    runs = {str(i): made.report(provenance=source, use_case=exemplars) for i, source in enumerate(images)}
+    runs = {str(i): made.report(provenance=source, case=exemplars) for i, source in enumerate(images)}
     assert "not confirmed on the same exemplars" in side_by_side(runs)["shared"][0]
     runs["patients"] = made.report(provenance=images[0])
     assert "not confirmed on the same patients" in side_by_side(runs)["shared"][0]
