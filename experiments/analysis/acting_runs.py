@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from experiments.analysis.stagewise import images_of
 from experiments.dashboard.single_page import Shown, write_single_page
 from experiments.report.label_checks import words_of
 from experiments.run_directory import Run
+from mechinterp.attributes.from_masks import attributes_from_masks
+from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import AttributeTableError, ConfigError, nearest
 from mechinterp.files import write_json
 from mechinterp.progress import SILENT, Progress
@@ -113,13 +116,23 @@ class Opened:
         return np.array([wanted in labels[i] for i in rows], dtype=bool)
 
     def column(self, flag: str, name: str) -> NDArray[np.float64]:
-        """Return an attribute by name; the nearest are named where there is none."""
+        """Return an attribute by name, given or measured from the masks; the nearest are named where there is none."""
         table = self.images.attributes
-        if table is None or name not in table.names:
-            raise AttributeTableError(
-                f"{flag} '{name}' is no attribute of the images: {nearest(name, () if table is None else table.names)}"
-            )
+        if name not in table.names:
+            table = self._measured.joined(table)
+        if name not in table.names:
+            raise AttributeTableError(f"{flag} '{name}' is no attribute of the images: {nearest(name, table.names)}")
         return table.column(name)
+
+    @cached_property
+    def _measured(self) -> AttributeTable:
+        """What the images' masks say, as ``--measure`` takes it from them; nothing where there are none, or no millimetres."""
+        if self.images.read_masks is None:
+            return AttributeTable.empty(len(self.images))
+        try:
+            return attributes_from_masks(self.images)
+        except AttributeTableError:
+            return AttributeTable.empty(len(self.images))
 
 
 def open_run(run: Run, site: str | None, sae: Path | None = None) -> Opened:

@@ -15,7 +15,7 @@ from experiments.analysis.deferral_runs import defer_run
 from experiments.analysis.report_findings import report_findings
 from experiments.cli import entry
 from experiments.run_directory import Run
-from mechinterp.errors import ConfigError
+from mechinterp.errors import AttributeTableError, ConfigError
 from mechinterp.feature_encoder import Neurons
 from mechinterp.files import read_json, write_json
 from sparse_autoencoders import SparseAutoencoder
@@ -212,6 +212,26 @@ def test_a_finding_between_bars_is_there(made):
     assert findings.truth(rows, "1", "edema").tolist() == [False, True, True, False]
     one_each = replace(opened, images=images)  # classes that exclude one another have bars in their names
     assert one_each.truth(rows, "1", "edema | mass").tolist() == [False, True, False, False]
+
+
+def test_what_masks_say_is_an_attribute_too(made):
+    opened = open_run(Run.open(made), "stages.2")
+    areas = np.arange(len(opened.images)) % 5
+
+    def read(i):
+        mask = np.zeros((48, 48), dtype=bool)
+        mask[0, : areas[i]] = True
+        return {"mark": mask}
+
+    spacing = ((0.5, 2.0),) * len(opened.images)
+    marked = replace(opened, images=replace(opened.images, read_masks=read, spacing_mm=spacing))
+    np.testing.assert_allclose(marked.column("--distrust", "mark_area"), areas)  # a pixel is 1 mm²
+    assert set(marked.column("--distrust", "camera_tag")) <= {0, 1}
+    with pytest.raises(AttributeTableError, match=r"--distrust 'mark_aera' is no attribute .* 'mark_area'"):
+        marked.column("--distrust", "mark_aera")
+    nowhere = replace(marked, images=replace(marked.images, spacing_mm=None))
+    with pytest.raises(AttributeTableError, match="--distrust 'mark_area' is no attribute"):
+        nowhere.column("--distrust", "mark_area")
 
 
 def test_a_search_that_knew_the_labels_of_the_cases_scores_none_of_them(made, attributed):
