@@ -14,6 +14,7 @@ from mechinterp.errors import ConfigError, DamagedFileError
 from mechinterp.files import read_json, sha256_json, write_json
 
 FILE = "plan.json"
+_REPORT = "report.json"
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,9 @@ def groups_hash(groups: Iterable[object]) -> str:
 def register_plan(folder: Path, plan: Plan, *, deviation: str = "") -> PlanRecord:
     """Write a plan into a run, before the confirmation patients are opened.
 
+    Where the run's plan is gone but its report is there and opened the same patients, that is a deviation: nobody can register
+    anew what has been looked at by taking the plan away.
+
     Parameters
     ----------
     folder
@@ -218,6 +222,17 @@ def register_plan(folder: Path, plan: Plan, *, deviation: str = "") -> PlanRecor
 
     """
     earlier = read_plan(folder)
+    if (
+        earlier is None
+        and (reported := _reported(folder)) is not None
+        and reported.plan.confirmation == plan.confirmation
+    ):
+        before = (
+            f"{FILE} was gone when this plan was written, and the run's report of before had opened the same patients"
+        )
+        changes = ", ".join(reported.plan.changes_to(plan)) or "the plan is the same as then"
+        said = f"{before} on {reported.opened} under plan {reported.plan.hash[:12]} ({changes})"
+        return _written(folder, PlanRecord(plan, _now(), reported.opened, (*reported.deviations, said)))
     if earlier is None or (earlier.plan != plan and earlier.opened is None):
         return _written(folder, PlanRecord(plan, registered=_now()))
     if earlier.plan == plan:
@@ -256,6 +271,18 @@ def read_plan(folder: Path) -> PlanRecord | None:
     """Return a run's plan, or ``None`` where it has none."""
     path = Path(folder) / FILE
     return PlanRecord.from_json(read_json(path)) if path.exists() else None
+
+
+def _reported(folder: Path) -> PlanRecord | None:
+    """Return the plan of the run's report, if there is one that opened its confirmation patients."""
+    path = Path(folder) / _REPORT
+    if not path.exists():
+        return None
+    try:
+        record = PlanRecord.from_json(read_json(path)["plan"])
+    except (DamagedFileError, KeyError, TypeError):  # what cannot be read says nothing of patients; it is written anew
+        return None
+    return record if record.opened else None
 
 
 def _written(folder: Path, record: PlanRecord) -> PlanRecord:

@@ -6,8 +6,9 @@ import json
 import made_report as made
 import pytest
 
-from experiments.report import Plan, groups_hash, open_confirmation, read_plan, register_plan
+from experiments.report import Plan, PlanRecord, groups_hash, open_confirmation, read_plan, register_plan
 from mechinterp.errors import ConfigError, DamagedFileError
+from mechinterp.files import write_json
 
 PLAN = dataclasses.replace(made.PLAN, discovery=groups_hash([1, 2]), confirmation=groups_hash([3, 4]))
 OTHER = dataclasses.replace(PLAN, tests=PLAN.tests[1:])
@@ -42,6 +43,34 @@ def test_a_later_change_is_refused_or_a_deviation(tmp_path):
         register_plan(tmp_path, OTHER)
     changed = register_plan(tmp_path, OTHER, deviation="the masks were missing")
     assert changed.deviations[0].startswith("the masks were missing (test 'test of localization' taken out")
+
+
+@pytest.mark.parametrize(("again", "said"), [(PLAN, "the plan is the same as then"), (OTHER, "test '")])
+def test_a_plan_that_was_taken_away_after_the_patients_were_opened_is_a_deviation(tmp_path, again, said):
+    register_plan(tmp_path, PLAN)
+    opened = open_confirmation(tmp_path, [3, 4])
+    write_json(tmp_path / "report.json", {"plan": opened.to_json()})
+    (tmp_path / "plan.json").unlink()
+    record = register_plan(tmp_path, again)
+    assert record.opened == opened.opened
+    (deviation,) = record.deviations
+    assert (
+        f"plan.json was gone when this plan was written, and the run's report of before had opened the same patients on {opened.opened}"
+        in deviation
+    )
+    assert opened.plan.hash[:12] in deviation
+    assert said in deviation
+    assert open_confirmation(tmp_path, [3, 4]) == record == read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("report", ["{", "{}", '{"plan": {}}'])
+def test_a_report_that_cannot_be_read_or_opened_nobody_hinders_no_plan(tmp_path, report):
+    (tmp_path / "report.json").write_text(report)
+    assert register_plan(tmp_path, PLAN).deviations == ()
+    (tmp_path / "plan.json").unlink()
+    other = dataclasses.replace(PLAN, confirmation=groups_hash([9]))
+    write_json(tmp_path / "report.json", {"plan": {**PlanRecord(other, opened="then").to_json()}})
+    assert register_plan(tmp_path, PLAN).deviations == ()  # other patients
 
 
 def test_a_plan_that_was_altered_is_noticed(tmp_path):
