@@ -109,9 +109,9 @@ BREAST_CANCER = StudyCase(
     bystander=ChangedQuantity(
         parameter="density_percent", label="breast density", steps=(3.0,), unit="%", margin=0.02
     ),
-    # twelve restore more than half of the answer; with thirty, features or neurons, there is nothing left to tell them apart by. With
-    # eight features a channel one finding is split over several
-    circuit=CircuitSize(units="features", edges=12, expansion=2),
+    # ten restore half of the answer; with thirty, features or neurons, there is nothing left to tell them apart by. With eight features a
+    # channel one finding is split over several
+    circuit=CircuitSize(units="features", edges=14, expansion=2),
     structures=("mass", "spicules", "calcifications"),
     # single pixels taken away here and there leave a speckle, and calcifications are specks: in random order it raised the answer
     removed_mm=8.0,

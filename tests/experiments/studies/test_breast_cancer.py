@@ -56,7 +56,7 @@ def test_its_circuit_is_planned_to_be_one_of_few_features_with_neurons_as_the_ri
     assert [test.name for test in tests] == [
         f"a circuit of features carries the answer ({how} replacement)" for how in ("mean", "resample")
     ]
-    assert "the 12 largest edges between features" in tests[0].method
+    assert "the 14 largest edges between features" in tests[0].method
     assert "circuit of as many edges between neurons" in tests[0].controls
 
 
