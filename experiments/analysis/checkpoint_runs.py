@@ -53,6 +53,11 @@ def difference_sentences(found: ModelDifference, trained: bool) -> list[str]:
         f"{found.silent[0]} and {found.silent[1]} never vary on these images and are neither."
     )
     chance = found.by_chance
+    if not np.isfinite(chance):
+        return [
+            *lines,
+            "By how much features agree by chance could not be told: that takes two images on which they vary.",
+        ]
     near = chance >= found.same
     lines.append(
         f"Features of images shifted against each other correlate up to {chance:.2f}"

@@ -163,9 +163,16 @@ class RunView:
         return None if class_index is None else self["images"]["probabilities"][index][class_index].number()
 
     def answer(self, index: int) -> str | None:
-        """Return the class that the model answers on an image, if its probabilities were kept."""
+        """Return the class that the model answers on an image, if its probabilities were kept.
+
+        Of findings, which do not exclude one another, the likeliest, and none of them where none is above a half.
+        """
         shares = [p if p is not None else -1.0 for p in self["images"]["probabilities"][index].numbers()]
-        return self.class_name(shares.index(max(shares))) if shares and max(shares) >= 0 else None
+        if not shares or max(shares) < 0:
+            return None
+        if self["model"]["activation"].text() == "sigmoid" and max(shares) <= 0.5:
+            return f"not {self.class_name(0)}" if len(shares) == 1 else "none of the findings"
+        return self.class_name(shares.index(max(shares)))
 
     def class_name(self, index: int) -> str:
         """Return a class's name."""

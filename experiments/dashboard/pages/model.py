@@ -55,12 +55,15 @@ def _images(view: RunView) -> list[Block]:
         False: "blocks of neighbouring images of one subject: no interval over patients can be estimated (n = 1)",
         None: "not recorded",
     }[patients]
+    groups = {name for name in images["groups"].texts() if name}
+    if patients and not groups:
+        units = "nobody said whose images these are: each counts as a patient of its own"
     splits = images["splits"].texts()
     counts = ", ".join(f"{name or 'none'} {splits.count(name)}" for name in dict.fromkeys(splits))
     items = [
         ("images", f"{images['name'].text('not named')}, {view.n_images:,}"),
         ("units", units),
-        ("groups", format_value(len(set(images["groups"].texts())) or None, "integer")),
+        ("groups", format_value(len(groups) or None, "integer")),
         ("splits", counts or "not recorded"),
     ]
     # a licence can be a paragraph: it stands below, at full width

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.analysis.acting_runs import edit_run, open_run, search_run, write_search
+from experiments.analysis.checkpoint_runs import diff_run, difference_sentences
 from experiments.analysis.deferral_runs import defer_run
 from experiments.analysis.report_findings import report_findings
 from experiments.cli import entry
@@ -276,6 +277,14 @@ def test_effects_are_told_by_subgroup(made, capsys):
     assert {e["subgroup"] for e in said["effects"]} == {"left", "right"}
     assert len(said["effects"]) == 8
     assert Path(said["files"]["subgroups.html"]).stat().st_size > 0
+
+
+def test_chance_that_one_image_cannot_tell_is_said_so(made):
+    opened = open_run(Run.open(made), "stages.2")
+    found = diff_run(opened, opened, split=None, most_images=1, same=0.9, turned=0.5)
+    said = " ".join(difference_sentences(found, True))
+    assert "nan" not in said
+    assert "by chance could not be told: that takes two images" in said
 
 
 def test_a_model_does_not_differ_from_itself(made, capsys, tmp_path):

@@ -15,6 +15,7 @@ from experiments.dashboard.export import payload
 from experiments.dashboard.markup import draw, page_elements
 from experiments.dashboard.page import (
     ClaimCard,
+    Facts,
     FeatureTable,
     FigureBlock,
     Link,
@@ -25,6 +26,7 @@ from experiments.dashboard.page import (
     Verdict,
     walk,
 )
+from experiments.dashboard.pages.model import build as build_model_page
 from experiments.dashboard.run_view import RunView, is_picture_of_run
 from experiments.dashboard.site import SECTIONS, build_pages, missing_page
 from mechinterp.errors import ConfigError, DamagedFileError
@@ -411,3 +413,28 @@ def test_images_of_several_volumes_are_sorted_since_a_line_would_run_between_pat
     made["images"]["position"] = [3.0 * (i % 2) for i in range(len(made["images"]["ids"]))]
     assert "sorted by the answer" in build_pages(made, run_dir)["overview"].figures()[0].alt
     assert "sorted by the answer" not in build_pages(SMALL, run_dir)["overview"].figures()[0].alt
+
+
+@pytest.mark.parametrize(
+    ("activation", "probabilities", "answer"),
+    [
+        ("sigmoid", [0.3], "not mass"),
+        ("sigmoid", [0.6], "mass"),
+        ("sigmoid", [0.4, 0.2], "none of the findings"),
+        ("sigmoid", [0.6, 0.9], "edema"),
+        ("softmax", [0.4, 0.3, 0.3], "mass"),
+    ],
+)
+def test_the_answer_of_findings_may_be_none_of_them(tmp_path, activation, probabilities, answer):
+    model = {"activation": activation, "class_names": ["mass", "edema", "other"][: len(probabilities)]}
+    view = RunView({"model": model, "images": {"probabilities": [probabilities]}}, tmp_path)
+    assert view.answer(0) == answer
+
+
+@pytest.mark.parametrize(("groups", "said"), [(None, "nobody said whose"), (["a", "a"], "patients")])
+def test_images_that_name_no_patient_are_not_said_to_be_patients(tmp_path, groups, said):
+    images = {"n": 2, "name": "x", "ids": ["1", "2"], "units_are_patients": True, "groups": groups}
+    page = build_model_page(RunView({"images": images}, tmp_path))
+    facts = dict(next(b for b in page.blocks if isinstance(b, Facts) and b.items[0][0] == "images").items)
+    assert facts["units"].startswith(said)
+    assert facts["groups"] == ("–" if groups is None else "1")
