@@ -13,9 +13,8 @@ Condition = Literal["as-it-is", "shortcut", "random-network", "shuffled-labels",
 """What is planted wrong, so that a reader can see the report say so; ``as-it-is`` plants nothing."""
 
 _FURTHER = 3
-"""Further patients for each one to confirm on. Of a model that errs on one image in twenty and whose least sure fifth holds
-five errors in six, the lower end of the interval was above 0.25 in 27 % of draws of 200 images, 73 % of 400, 93 % of 600 and all of
-800, which hold some thirty errors (30 draws each, of 2,400 answers of six seeds)."""
+"""Further patients for each one to confirm on. A model that errs on one image in twenty makes ten errors on 200 images, too few to say
+how many of them are spared; of 800 images with some 35 errors the lower end of the interval was above 0.25 in all of 24 draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.studies.phantom.actions import confirm, planned, spared, threshold_of
+from experiments.studies.phantom.actions import confirm, fewest_errors, planned, spared, threshold_of
 from experiments.studies.phantom.config import PhantomStudyConfig
 
 
@@ -19,7 +19,8 @@ def errors_at(margins: np.ndarray, positive: np.ndarray, threshold: float) -> in
 
 def test_a_threshold_lies_midway_between_the_two_classes_where_they_are_apart() -> None:
     margins, positive = np.array([3.0, -1.0, 1.0, -2.0]), np.array([True, False, True, False])
-    assert threshold_of(margins, positive) == 0.0
+    assert fewest_errors(margins, positive) == 0.0
+    assert threshold_of(margins, positive) == pytest.approx(0.0, abs=0.5)
 
 
 @given(st.lists(st.tuples(st.integers(-50, 50), st.booleans()), min_size=1, max_size=30, unique_by=lambda t: t[0]))
@@ -27,7 +28,7 @@ def test_no_other_threshold_makes_fewer_errors(rows: list[tuple[int, bool]]) -> 
     margins, positive = np.array([float(m) for m, _ in rows]), np.array([p for _, p in rows])
     ends = np.concatenate([[margins.min() - 1], margins, [margins.max() + 1]])
     least = min(errors_at(margins, positive, t) for t in ends)
-    assert errors_at(margins, positive, threshold_of(margins, positive)) == least
+    assert errors_at(margins, positive, fewest_errors(margins, positive)) == least
 
 
 def test_deferral_spares_all_errors_where_the_least_sure_are_the_wrong_ones() -> None:
@@ -98,3 +99,24 @@ def test_the_plan_says_on_how_many_further_patients_deferral_is_tested() -> None
 @pytest.mark.parametrize(("quick", "patients", "further"), [(True, 400, 600), (True, 20, 60), (False, 400, 1200)])
 def test_there_are_three_further_patients_for_each_one(quick: bool, patients: int, further: int) -> None:
     assert PhantomStudyConfig(quick=quick, patients=patients).sizes.further == further
+
+
+def test_the_threshold_is_where_a_logistic_curve_fitted_by_newton_steps_crosses_one_half() -> None:
+    random = np.random.default_rng(4)
+    positive = random.random(300) < 0.4
+    margins = 3.0 * positive - 1.0 + random.normal(0, 1.5, 300)
+    # an independent fit: unpenalised maximum likelihood, twenty Newton steps
+    x = np.stack([margins, np.ones(300)], 1)
+    beta = np.zeros(2)
+    for _ in range(20):
+        p = 1 / (1 + np.exp(-x @ beta))
+        beta += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x, x.T @ (positive - p))
+    assert threshold_of(margins, positive) == pytest.approx(-beta[1] / beta[0], abs=0.02)
+    # and it moves along with the answers, in any unit
+    assert threshold_of(5 * margins + 7, positive) == pytest.approx(5 * threshold_of(margins, positive) + 7, abs=1e-6)
+
+
+def test_where_answers_fall_with_the_class_or_there_is_one_class_the_fewest_errors_decide() -> None:
+    margins = np.array([3.0, 2.0, -1.0, -2.0])
+    for positive in (np.array([False, False, True, True]), np.ones(4, dtype=bool), np.zeros(4, dtype=bool)):
+        assert threshold_of(margins, positive) == fewest_errors(margins, positive)
