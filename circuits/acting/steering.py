@@ -65,9 +65,14 @@ class Steered:
 
     @property
     def beyond_random(self) -> bool:
-        """Whether the largest dose moves the decision further than every random direction does."""
-        strongest = int(np.argmax(np.abs(self.doses)))
-        return bool(abs(self.change[strongest]) > np.abs(self.random[:, strongest]).max(initial=0.0))
+        """Whether the largest dose, either way, moves the decision further than every random direction does.
+
+        Never without random directions beside it.
+        """
+        size = np.abs(self.doses)
+        largest = np.flatnonzero(size == size.max())
+        random = np.abs(self.random[:, largest]).max(axis=0, initial=0.0)
+        return len(self.random) > 0 and bool((np.abs(self.change[largest]) > random).any())
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from shortcut_model import MARK, paired, shortcut_model
 
-from circuits.acting.steering import steer
+from circuits.acting.steering import Steered, steer
 from mechinterp.errors import ConfigError
 from mechinterp.feature_encoder import Neurons
+from mechinterp.statistics.bootstrap import Interval
 
 ENCODER = Neurons("stage", 3)
 
@@ -34,6 +37,22 @@ def test_a_channel_that_is_not_read_does_nothing():
     found = steered(2)
     np.testing.assert_allclose(found.change, 0, atol=1e-6)
     assert not found.beyond_random
+
+
+def test_of_two_largest_doses_either_may_go_beyond_random_directions():
+    interval = Interval.not_estimable(0)
+    for change, beyond in (((0.1, 3.0), True), ((-3.0, 0.1), True), ((0.1, 0.5), False)):
+        found = Steered(
+            0,
+            "ill",
+            (-4.0, 4.0),
+            np.array(change),
+            (interval, interval),
+            np.array([[1.0, -2.0], [-0.5, 1.0]]),
+            np.ones(2),
+        )
+        assert found.beyond_random is beyond
+        assert not replace(found, random=np.zeros((0, 2))).beyond_random  # nothing stands beside it
 
 
 def test_the_figure_is_drawn_in_the_order_of_doses():
