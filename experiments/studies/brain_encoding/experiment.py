@@ -71,16 +71,16 @@ class KnownVoxels:
         """
         if not asked:
             return []
-        # as they were and as they become, in one recording: it counts in deviations of its own
-        sets = [_changed(self.phantoms, images, by) for images, added in asked for by in ({}, added)]
+        # as they were, each once, and as they become, in one recording: it counts in deviations of its own
+        shown = np.unique(np.concatenate([images for images, _ in asked]))
+        sets = [_changed(self.phantoms, images, added) for images, added in ((shown, {}), *asked)]
         recorded = np.concatenate(record(_joined(sets), replace(self.study, repeats=1)).signals, axis=1)
-        parts = np.split(recorded, np.cumsum([len(each) for each in sets])[:-1])
-        known = np.concatenate([self.signals[images] for images, _ in asked])
-        unit = _ratio(known.std(0), np.concatenate(parts[::2]).std(0))
+        before, *after = np.split(recorded, np.cumsum([len(each) for each in sets])[:-1])
+        unit = _ratio(self.signals[shown].std(0), before.std(0))
         nothing = ((0, 0), (0, len(self.ceiling) - recorded.shape[1]))
         return [
-            (changed, np.pad((after - before) * unit, nothing))
-            for changed, before, after in zip(sets[1::2], parts[::2], parts[1::2], strict=True)
+            (changed, np.pad((become - before[np.searchsorted(shown, images)]) * unit, nothing))
+            for changed, become, (images, _) in zip(sets[1:], after, asked, strict=True)
         ]
 
 

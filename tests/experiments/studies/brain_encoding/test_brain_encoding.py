@@ -14,7 +14,7 @@ import pytest
 from experiments.cli import entry
 from experiments.report import read_report
 from experiments.report.report import Report
-from experiments.studies.brain_encoding import actions, attribution, localization, study
+from experiments.studies.brain_encoding import actions, attribution, localization, study, transparency
 from experiments.studies.brain_encoding.bench import EncodingBench
 from experiments.studies.brain_encoding.config import BrainEncodingConfig
 from experiments.studies.brain_encoding.experiment import NOISE_REGION, Experiment, planted_responses
@@ -43,7 +43,7 @@ def kept() -> Iterator[Kept]:
     """Render once for all conditions, which differ in the responses alone, and fit once where not even they differ."""
     found, rendered = Kept(), study.studied_experiment
     base: list[Experiment] = []
-    explore, confirm = study.explore, study.confirm
+    explore, confirm, random_sets = study.explore, study.confirm, transparency.matched_sets
 
     def once(config: BrainEncodingConfig, progress: Progress) -> Experiment:
         if config.data is not None:
@@ -70,6 +70,8 @@ def kept() -> Iterator[Kept]:
         return confirmed
 
     with pytest.MonkeyPatch.context() as patch:
+        # of what a small run costs a third is random features beside the found ones
+        patch.setattr(transparency, "matched_sets", lambda driven, n, random: random_sets(driven, min(n, 4), random))
         patch.setattr(study, "studied_experiment", once)
         patch.setattr(study, "explore", exploring)
         patch.setattr(study, "confirm", confirming)
@@ -373,7 +375,7 @@ def test_blanking_is_what_rendering_and_running_everything_stimulus_by_stimulus_
             assert moved[d, i] == pytest.approx(np.abs(after - before) / spread, rel=1e-3, abs=1e-4)
 
 
-def test_a_users_own_recordings_are_reported_without_truth(tmp_path: Path) -> None:
+def test_a_users_own_recordings_are_reported_without_truth(tmp_path: Path, kept: Kept) -> None:
     from experiments.studies.brain_encoding.experiment import simulated_experiment
     from mechinterp.progress import SILENT
 
