@@ -121,7 +121,7 @@ class LocalizationTable:
     rows
         One a method, the baselines last.
     images, patients
-        How many of the confirmation set hold a lesion, and of how many patients.
+        How many of the confirmation set hold a lesion, and of how many patients; 0 where nobody named any, or all are of one.
     prevalence
         Share of lesion pixels in them: the AUPRC of noise.
     trained

@@ -140,7 +140,7 @@ def localization_table(
         )
         for name in progress.track(list(named), "checks by random weights")
     }
-    groups = confirmed.shown.groups or ()
+    groups = (confirmed.shown.groups or ()) if confirmed.shown.units_are_patients else ()
     return LocalizationTable(
         model.name, explained.metric.name, tuple(truth), ordered(rows), len(confirmed.shown), len(set(groups)),
         float(np.nanmean(confirmed.lesions.share)), model.trained, ground_truth, {n: m[0] for n, m in made.items()},

@@ -136,7 +136,7 @@ def _write_page(table: LocalizationTable, path: Path) -> Path:
         f"{table.images} images with {truth}, {_whose(table)}. Thresholds were chosen on others.",
         "Every number is a mean over patients with its 95 % interval."
         if table.patients
-        else "Every number is a mean over images; there is no interval without patients.",
+        else "Every number is a mean; there is no interval without patients.",
         *(f"{c.statement}: {c.verdict}." for c in table.claims()),
     ]
     if not table.trained:

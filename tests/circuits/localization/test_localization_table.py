@@ -139,6 +139,17 @@ def test_few_patients_prove_nothing():
     assert any("too few patients" in f for f in row.flags)
     assert table.claims()[0].verdict == "inconclusive"
     assert table.claims()[0].strength == "correlational"
+    assert table.patients == 4
+
+
+def test_parts_of_one_subject_are_not_counted_as_patients():
+    parts = replace(spot_images(4, 2, "c"), units_are_patients=False)
+    table = localization_table(
+        spot_model(), spot_images(4, 1, "d"), parts, logit("spots"), truth=["spot"], methods=["integrated-gradients"],
+        config=replace(QUICK, faithful_images=0, random_images=0),
+    )  # fmt: skip
+    assert (table.images, table.patients) == (4, 0)
+    assert table.row("integrated-gradients").score("auprc").interval.ends is None
 
 
 def test_a_patient_in_both_sets_is_an_error():
