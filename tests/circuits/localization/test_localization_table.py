@@ -139,7 +139,7 @@ def test_few_patients_prove_nothing():
     assert any("too few patients" in f for f in row.flags)
     assert table.claims()[0].verdict == "inconclusive"
     assert table.claims()[0].strength == "correlational"
-    assert table.patients == 4
+    assert (table.images, table.patients) == (4, 2)
 
 
 def test_parts_of_one_subject_are_not_counted_as_patients():
