@@ -122,7 +122,8 @@ class Exploration:
         names = self.model.class_names
         if len(names) <= MOST_CLASSES:
             return tuple(range(len(names)))
-        first = [names.index(self.question.target), names.index(self.question.reference)]
+        asked = (self.question.target, self.question.reference)
+        first = [names.index(name) for name in asked if name in names]  # a finding is asked about against its absence
         rest = np.argsort(-self.probabilities.mean(0), kind="stable")
         return tuple(dict.fromkeys([*first, *(int(c) for c in rest)]))[:MOST_CLASSES]
 
@@ -247,6 +248,7 @@ def explore(
         target=config.target,
         reference=config.reference,
         threshold=config.threshold,
+        several=model.activation == "sigmoid",
     )
     with run.stage("train-sae", site=site) as record:
         sae = _trained(run, store, site, config, progress)

@@ -120,6 +120,7 @@ def ask(
     reference: str | None = None,
     threshold: float = 0.9,
     least: int = 3,
+    several: bool = False,
 ) -> Question:
     """Find the positive images and their two bands.
 
@@ -132,15 +133,21 @@ def ask(
     positions
         Place of every image along a volume; ``None`` where images have no order, and then there are no bands.
     target, reference
-        Class names; the two classes answered most often by default.
+        Class names; the two classes answered most often by default. Of findings the one found most often, against its absence.
     threshold
         Above which an image is positive.
     least
         Fewest images of a band.
+    several
+        Whether the outputs are findings that do not exclude one another: none is what the model answers *instead*.
 
     """
     if len(class_names) == 1:
         return _of_one_output(probabilities[:, 0], class_names[0], positions, target, threshold, least)
+    if several and reference is None and target in {None, *class_names}:
+        often = np.lexsort((-probabilities.mean(0), -(probabilities > 0.5).sum(0)))[0]
+        asked = int(often) if target is None else class_names.index(target)
+        return _of_one_output(probabilities[:, asked], class_names[asked], positions, target, threshold, least)
     answered = probabilities.argmax(1)
     by_count = [int(c) for c in np.argsort(-np.bincount(answered, minlength=len(class_names)), kind="stable")]
     target = target or class_names[by_count[0]]
@@ -162,7 +169,7 @@ def _of_one_output(
     threshold: float,
     least: int,
 ) -> Question:
-    """Ask about the only output there is, against its absence."""
+    """Ask about one output that stands for itself, against its absence."""
     if target not in {None, name}:
         raise ConfigError(f"the model has no class '{target}': it has {name}")
     positive = np.flatnonzero(probability > threshold)

@@ -144,6 +144,7 @@ def _explored(run: Run, sae_folder: Path, progress: Progress) -> Exploration:
         positions(images),
         target=study.get("target"),
         reference=study.get("reference"),
+        several=model.activation == "sigmoid",
     )
     config = ExplorationConfig(
         k=sae.k or 0,

@@ -68,3 +68,19 @@ def test_a_single_output_is_asked_about_against_its_absence():
     assert question.reference_images.tolist() == [1, 3]
     with pytest.raises(ConfigError, match="no class 'mass': it has tumour"):
         ask(p, ["tumour"], None, target="mass")
+
+
+def test_one_of_several_findings_is_asked_about_against_its_absence():
+    names = ["mass", "edema", "nodule"]
+    p = np.array([[0.1, 0.95, 0.2], [0.6, 0.55, 0.1], [0.7, 0.2, 0.1], [0.3, 0.7, 0.1]], np.float32)
+    found = ask(p, names, None, several=True)
+    assert (found.target, found.reference) == ("edema", "not edema")
+    assert found.positive.tolist() == [0]
+    assert found.reference_images.tolist() == [2]  # of the others one has no edema, whatever else is likeliest there
+    assert ask(p, names, None, target="mass", several=True).reference_images.tolist() == [0, 3]
+    given = ask(p, names, None, target="mass", reference="nodule", several=True)
+    assert given.reference == "nodule"
+    # of findings that are nowhere above a half the likeliest on average
+    assert ask(p / 3, names, None, several=True).target == "edema"
+    with pytest.raises(ConfigError, match="no class 'tumour'"):
+        ask(p, names, None, target="tumour", several=True)
