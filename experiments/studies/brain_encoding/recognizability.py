@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -23,12 +23,15 @@ from sparse_autoencoders.concepts import concepts_of
 from sparse_autoencoders.features import summarise_features
 from sparse_autoencoders.naming import FeatureNames, name_features
 
+Said = Float[NDArray[np.float64], "image name"]
+
 ELEMENT = "visual recognizability"
 NAMED = "names of the driving features hold"
 LEAST = Bound("at least", 0.25)
 FROZEN, ABSTAIN = "names of frozen-random features", "features that are given a name"
 FEWEST_NAMED = Bound("at least", 0.5)
 _CRITERION = "what a name says is there at least 0.25 oftener than by chance, over the whole interval"
+_DRAWS = 500
 ORIENTATIONS = ("horizontal", "rising", "vertical", "falling")
 
 
@@ -62,12 +65,15 @@ def confirm(
         why = "No feature drives a region, or the stimuli come without labels and attributes: nothing was named."
         return ElementEvidence(ELEMENT, (), (why,))
     rival = np.unique(np.concatenate([d.features for d in of_frozen.values()]))
-    names, gains = _named(bench, store, encoder, driven)
-    _, random_gains = _named(bench, store, frozen, rival)
+    names, says, there = _named(bench, store, encoder, driven)
+    _, random_says, random_there = _named(bench, store, frozen, rival)
     groups = bench.experiment.groups[bench.experiment.confirm]
-    value = float(gains(np.arange(len(groups))))
-    interval = bootstrap_groups(gains, groups, n_boot=500, seed=bench.config.seed, method="percentile")
-    by_frozen = float(random_gains(np.arange(len(groups))))
+    value = precision_gain(says, there)
+    interval = bootstrap_groups(
+        lambda i: precision_gain(says, there, i), groups, n_boot=500, seed=bench.config.seed, method="percentile"
+    )
+    by_frozen = precision_gain(random_says, random_there)
+    reached = reached_by_chance(random_says, random_there, seed=bench.config.seed)
     share = len(names.named) / len(driven)
     said = sorted({n.name for n in names.holding if n.name})
     claim = Claim.measured(
@@ -75,14 +81,16 @@ def confirm(
         f"({', '.join(said) if said else 'none'}); where one says its name, that is there {value:.2f} oftener than by chance.",
         "correlational", value if np.isfinite(value) else None, "precision beyond the base rate", LEAST, _CRITERION,
         controls=(
-            # no feature of the frozen-random autoencoder may deserve a name at all
-            Control(FROZEN, 0.0 if not np.isfinite(by_frozen) else by_frozen, None,
-                    "none has a name" if not np.isfinite(by_frozen) else f"theirs: {by_frozen:.2f} oftener than by chance",
+            # where no feature of the frozen-random autoencoder deserves a name there is nothing to be better than
+            Control(FROZEN, reached if np.isfinite(reached) else 0.0, None,
+                    f"theirs: {by_frozen:.2f} oftener than by chance; were others drawn, 95 % of the means would stay below "
+                    f"{reached:.2f}" if np.isfinite(reached) else "none has a name",
                     None if interval.low is None else Bound("at most", interval.low)),
             Control(ABSTAIN, share, None, f"{share:.0%} of them", FEWEST_NAMED, measure="share of the features"),
         ),
         test=NAMED, interval=interval.ends, interval_note=interval.reason or interval.warning, trained=bench.model.trained,
-        numbers={"named": len(names.named), "driving": len(driven), "holding": len(names.holding)},
+        numbers={"named": len(names.named), "driving": len(driven), "holding": len(names.holding),
+                 "names of frozen-random features": by_frozen if np.isfinite(by_frozen) else None},
     )  # fmt: skip
     limits = tuple(
         f"The {region} region: {', '.join(_said(names, driven, f) for f in d.features[:5])}."
@@ -93,10 +101,22 @@ def confirm(
     )
 
 
+def reached_by_chance(says: Said, there: Said, *, seed: int) -> float:
+    """Return what 95 % of the means over names stay below when as many names are drawn anew; NaN where there is none.
+
+    One frozen-random autoencoder's features are a draw like any other: another's may be named better by luck.
+    """
+    random, n = np.random.default_rng(seed), says.shape[1]
+    if not n:
+        return float("nan")
+    drawn = (random.integers(n, size=n) for _ in range(_DRAWS))
+    return float(np.quantile([precision_gain(says[:, names], there[:, names]) for names in drawn], 0.95))
+
+
 def _named(
     bench: EncodingBench, store: ActivationStore, encoder: FeatureEncoder, features: NDArray[np.int64]
-) -> tuple[FeatureNames, Callable[[NDArray[np.int64]], float]]:
-    """Return names of some features, and what gives their mean precision beyond the base rate on a resample."""
+) -> tuple[FeatureNames, Said, Said]:
+    """Return names of some features, where each says its name among the stimuli confirmed on, and whether that is there."""
     experiment = bench.experiment
     order = np.concatenate([experiment.explored, experiment.confirm])
     table, labels = naming_table(bench)
@@ -109,11 +129,10 @@ def _named(
         n_permutations=bench.config.sizes.permutations, seed=bench.config.seed,
     )  # fmt: skip
     present = {c.name: c.present[held] for c in concepts_of(table, labels, discovery=discovery)}
-    said = [(n.feature, n.threshold, n.name) for n in names.named if n.name]
-    says = np.array([values[held, f] > threshold for f, threshold, _ in said], dtype=np.float64)
-    there = np.array([present[name] for *_, name in said], dtype=np.float64)
-    says, there = (v.reshape(-1, len(held)).T for v in (says, there))
-    return names, lambda images: precision_gain(says, there, images)
+    named = [(n.feature, n.threshold, n.name) for n in names.named if n.name]
+    says = np.array([values[held, f] > threshold for f, threshold, _ in named], dtype=np.float64)
+    there = np.array([present[name] for *_, name in named], dtype=np.float64)
+    return names, says.reshape(-1, len(held)).T, there.reshape(-1, len(held)).T
 
 
 def _said(names: FeatureNames, driven: NDArray[np.int64], feature: int) -> str:

@@ -14,6 +14,7 @@ from experiments.studies.brain_encoding.actions import _trusted, response_to_cho
 from experiments.studies.brain_encoding.attribution import CHANGES, own_part, slope
 from experiments.studies.brain_encoding.features import Driving, matched_sets, taken_away
 from experiments.studies.brain_encoding.localization import _at_fixation, nearest_disc
+from experiments.studies.brain_encoding.recognizability import reached_by_chance
 from experiments.studies.brain_encoding.transparency import lost
 from mechinterp.feature_encoder import Neurons
 from mechinterp.phantoms.stimuli.parameters import StimulusParameters
@@ -85,6 +86,20 @@ def test_the_nearest_disc_is_mirrored_through_fixation():
     assert (discs.up_deg[at[1.0]], discs.right_deg[at[1.0]]) == (1.5, -1.5)
     assert (discs.up_deg[at[-1.0]], discs.right_deg[at[-1.0]]) == (-1.5, 1.5)
     assert discs.eccentricity_deg[at[0.0]] == 0
+
+
+def test_what_names_of_other_random_features_reach_is_the_spread_of_their_mean():
+    random = np.random.default_rng(0)
+    there = (random.uniform(size=(400, 60)) < 0.5).astype(float)
+    # each name is right as often as it is: from half (chance) to always
+    right = random.uniform(0.5, 1.0, 60)
+    says = np.where(random.uniform(size=there.shape) < right, there, 1 - there)
+    gains = [there[says[:, n] > 0, n].mean() - there[:, n].mean() for n in range(60)]
+    reached = reached_by_chance(says, there, seed=0)
+    # the mean of sixty draws is nearly normal: 1.645 standard errors above it
+    assert reached == pytest.approx(np.mean(gains) + 1.645 * np.std(gains) / 60**0.5, abs=0.004)
+    assert reached > np.mean(gains)
+    assert np.isnan(reached_by_chance(says[:, :0], there[:, :0], seed=0))
 
 
 def driven(norm):
