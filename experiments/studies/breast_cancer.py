@@ -110,8 +110,8 @@ BREAST_CANCER = StudyCase(
         parameter="density_percent", label="breast density", steps=(3.0,), unit="%", margin=0.02
     ),
     # ten restore half of the answer; with thirty, features or neurons, there is nothing left to tell them apart by. With eight features a
-    # channel one finding is split over several
-    circuit=CircuitSize(units="features", edges=14, expansion=2),
+    # channel one finding is split over several, and 42 passes over 108 cells are the steps of ten over the finer site's 456
+    circuit=CircuitSize(units="features", edges=14, expansion=2, passes=4.2),
     structures=("mass", "spicules", "calcifications"),
     # single pixels taken away here and there leave a speckle, and calcifications are specks: in random order it raised the answer
     removed_mm=8.0,

@@ -91,12 +91,16 @@ class CircuitSize:
         How many of them.
     expansion
         Features per channel of the autoencoder that they are taken from, where the settings name no other number.
+    passes
+        How many times as many passes over the cells that autoencoder makes as the finer site's. A coarse map has few cells an image, so that
+        as many passes are few steps; but an autoencoder that has passed often sees less of what it was not trained on.
 
     """
 
     units: Literal["features", "neurons"] = "features"
     edges: int = 30
     expansion: int = 8
+    passes: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

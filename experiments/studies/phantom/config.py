@@ -46,9 +46,9 @@ class PhantomStudyConfig:
     patients: Annotated[int, "phantom patients on either side: to explore on, and to confirm on"] = 400
     k: Annotated[int, "features active per cell"] = 8
     expansion: Annotated[int | None, "features per channel; by default as many as the study takes at each site"] = None
-    epochs: Annotated[
-        int, "passes over the exploration patients' cells, where they are finest; over fewer cells as many more"
-    ] = 20
+    epochs: Annotated[int, "passes over the exploration patients' cells; breast-cancer makes more at its last site"] = (
+        20
+    )
     n_random: Annotated[int, "random directions, circuits and edits beside every result"] = 100
     seed: Annotated[int, "decides every random choice"] = 0
     quick: Annotated[bool, "a coarser version in minutes: fewer patients, epochs and random controls"] = False
@@ -111,7 +111,7 @@ class Sizes:
     patients
         On either side.
     epochs
-        Of the autoencoder of the site with the most cells.
+        Of the autoencoder of the finer site; of the last site's, as many times more as the study says.
     n_random
         Random rivals of every result.
     calibrated, steered

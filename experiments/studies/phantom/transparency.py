@@ -76,11 +76,9 @@ def site_sae(bench: StudyBench, store: ActivationStore, site: str) -> SparseAuto
     config = bench.config
     if config.condition == "frozen-random-sae":
         return frozen_sae(bench, store, site, config.seed)
-    # an autoencoder learns by steps: a coarse map has few cells an image, so that as many passes would be a fraction of the steps
-    finest = max(store.tokens(name) for name in bench.sites)
+    passes = bench.case.circuit.passes if site == bench.sites[1] else 1.0
     settings = TrainSAEConfig(
-        k=config.k, expansion=expansion(bench, site), epochs=round(config.sizes.epochs * finest / store.tokens(site)),
-        seeds=(config.seed,),
+        k=config.k, expansion=expansion(bench, site), epochs=round(passes * config.sizes.epochs), seeds=(config.seed,)
     )  # fmt: skip
     # the last site's stands where every other command looks for a run's autoencoders
     out = bench.run.folder / ("saes" if site == bench.sites[1] else f"saes-{site.replace('.', '-')}")
