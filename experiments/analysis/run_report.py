@@ -52,7 +52,7 @@ def exploration_report(results: Results) -> Report:
         name="exploration",
         title=results["title"],
         question=results["question"],
-        task=f"{model['spec']} answers one of {len(model['class_names'])} classes for an image.",
+        task=_task(model),
         intended_user="Whoever explores the model; no decision about a patient.",
         decision="Whether its features are worth a study of their own.",
         goals=("see what the model has learnt", "find quantities that its features follow"),
@@ -73,6 +73,14 @@ def exploration_report(results: Results) -> Report:
         numbers={"images": images["n"]},
         provenance=made_by(results),
     )  # fmt: skip
+
+
+def _task(model: Mapping[str, Any]) -> str:
+    n = len(model["class_names"])
+    if model.get("activation") != "sigmoid":
+        return f"{model['spec']} answers one of {n} classes for an image."
+    each = f"each of {n} findings" if n > 1 else f"'{model['class_names'][0]}'"
+    return f"{model['spec']} says of {each} whether an image shows it."
 
 
 def task_check(results: Results, claims: tuple[Claim, ...] = ()) -> ModelCheck:

@@ -193,3 +193,10 @@ def test_labels_of_a_model_of_several_findings_are_asked_one_by_one(results):
     assert check.brier == pytest.approx((0.01 + 0.04 + 0.09 + 0.04 + 0.01 + 0.01 + 0.04 + 0.09) / 8)
     images["labels"] = ["No Finding"] * 40
     assert "labelled 'No Finding', which is no class" in task_check(results).reasons[0]
+
+
+def test_the_task_of_findings_is_to_say_of_each_whether_it_is_there(results):
+    spec = results["model"]["spec"]
+    assert exploration_report(results).use_case.task == f"{spec} answers one of 2 classes for an image."
+    results["model"]["activation"] = "sigmoid"
+    assert exploration_report(results).use_case.task == f"{spec} says of each of 2 findings whether an image shows it."
