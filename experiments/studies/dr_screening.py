@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.studies.phantom.case import ChangedQuantity, StudyCase
+from experiments.studies.phantom.case import ChangedQuantity, CircuitSize, StudyCase
 from experiments.studies.phantom.config import Architecture
 from mechinterp.phantoms.fundus_population import FundusStudy
 from mechinterp.phantoms.planted_shortcut import PlantedShortcut
@@ -55,6 +55,8 @@ DR_SCREENING = StudyCase(
         ChangedQuantity(parameter="exudate_area_mm2", label="exudate area", steps=(0.3, 0.6, 1.0)),
         ChangedQuantity(parameter="haemorrhage_area_mm2", label="haemorrhage area", steps=(0.3, 0.6, 1.0)),
     ),
+    # with eight features a channel thirty of them carry half of the answer, as few as may be
+    circuit=CircuitSize(expansion=4),
     structures=("haemorrhages", "exudates"),
     marks=("camera_tag", "ruler_mark"),
     sites={"cnn": ("stages.2", "stages.3"), "vit": ("blocks.2.hook_resid_post", "blocks.3.hook_resid_post")},
