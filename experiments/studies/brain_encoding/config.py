@@ -35,7 +35,7 @@ class BrainEncodingConfig:
     subjects: Annotated[int, "simulated subjects"] = 4
     voxels: Annotated[int, "simulated voxels of each subject and region"] = 60
     k: Annotated[int, "features active per cell"] = 8
-    expansion: Annotated[int, "features per channel"] = 8
+    expansion: Annotated[int, "features per channel"] = 4
     epochs: Annotated[int, "passes of the autoencoder over the cells of the stimuli to explore on"] = 20
     n_random: Annotated[int, "random rivals beside every result"] = 100
     seed: Annotated[int, "decides every random choice"] = 0
