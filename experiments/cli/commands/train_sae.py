@@ -96,6 +96,8 @@ def run(
         _trained(store, configs, site, to_site, sites, {"images": images, "out": out, "progress": SILENT})
         return
     progress = ConsoleProgress()
+    if (idle := said_of_idle_flags(configs)) is not None:
+        progress.note(idle)
     page = TrainingPage(out)
     trackers = None if not track else Trackers([name.strip() for name in track.split(",")], out, settings)
     with (
@@ -170,6 +172,23 @@ def said_of_silence(dead: dict[str, float], configs: dict[str, TrainSAEConfig]) 
         f"{wakeable[worst]:.0%} of the features of {worst} are dead: without --wake 0 silent features get a new place; "
         "train so into another folder and compare-saes"
     )
+
+
+def said_of_idle_flags(configs: dict[str, TrainSAEConfig]) -> str | None:
+    """Return which settings that somebody gave do not act, since silent features are woken instead; nothing where all do."""
+    from sparse_autoencoders.sparse_learner import ARCHITECTURES
+
+    usual = TrainSAEConfig()
+    idle = [
+        (f"--{name} {getattr(config, name):g}", config.arch)
+        for config in configs.values()
+        for name in ("aux", "restarts")
+        if config.arch in ARCHITECTURES and config.wake and getattr(config, name) != getattr(usual, name)
+    ]
+    if not idle:
+        return None
+    flag, arch = idle[0]
+    return f"{flag} does not act on {arch} while silent features are woken: --wake 0 lets it"
 
 
 def swept(config: TrainSAEConfig, sweeps: list[str]) -> dict[str, TrainSAEConfig]:

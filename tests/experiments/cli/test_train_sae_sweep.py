@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.cli.commands.train_sae import said_of_silence, swept
+from experiments.cli.commands.train_sae import said_of_idle_flags, said_of_silence, swept
 from mechinterp.errors import ConfigError
 from sparse_autoencoders.config import TrainSAEConfig
 
@@ -58,3 +58,11 @@ def test_nothing_is_advised_to_who_woke_them_or_cannot():
     assert "of wake-0.0/seed-0 are dead" in said_of_silence(silent, configs)
     del silent["wake-0.0/seed-0"]
     assert said_of_silence(silent, configs) is None
+
+
+def test_a_flag_that_does_not_act_is_said():
+    said = said_of_idle_flags({"": TrainSAEConfig(aux=0.03)})
+    assert said == "--aux 0.03 does not act on topk while silent features are woken: --wake 0 lets it"
+    assert said_of_idle_flags({"": TrainSAEConfig(arch="archetypal", aux=0.03)}) is None
+    assert said_of_idle_flags({"": TrainSAEConfig(aux=0.03, wake=0.0)}) is None
+    assert said_of_idle_flags({"": TrainSAEConfig()}) is None
