@@ -72,7 +72,7 @@ def test_every_command_stands_in_the_table_of_the_command_line():
         ("in 10 of 10", "kept in 10 of 10 seeds"),
         (
             "*not* by monosemanticity",
-            "did not beat the frozen-random autoencoder in: monosemanticity, attribute purity",
+            "did not beat the frozen-random autoencoder in: monosemanticity, label purity",
         ),
     ],
 )

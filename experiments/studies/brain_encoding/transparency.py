@@ -16,13 +16,14 @@ from experiments.studies.brain_encoding.fits import Confirmed, Explored, called_
 from mechinterp.claims import Bound, Claim, Control
 from mechinterp.feature_encoder import FeatureEncoder
 from mechinterp.phantoms.stimuli.parameters import CONTENTS
-from mechinterp.statistics.bootstrap import bootstrap_groups
+from mechinterp.statistics.bootstrap import Interval, bootstrap_groups
 from probes.encoding_scores import correlations
 
 ELEMENT = "model transparency"
 LEAST = Bound("at least", 0.25)
-RANDOM, FROZEN, OTHER = (
+RANDOM, FROZEN, OTHER, AGREES = (
     "random features of the same norm", "features of a frozen-random autoencoder that move as far", "features of the other regions",
+    "the other kind of replacement",
 )  # fmt: skip
 HOW = ("mean", "resample")
 FEWEST_VOXELS = 3
@@ -46,7 +47,7 @@ def planned(regions: tuple[str, ...]) -> tuple[PlannedTest, ...]:
             f"explored are replaced by {'their mean' if how == 'mean' else 'those of another stimulus'} on confirmation stimuli; the "
             "rest of the network runs anew, what the autoencoder missed is kept. Of a frozen-random autoencoder the best, twice as many, "
             "and so on are replaced until they move the activation as far; what loses most counts",
-            "share of the correlation with measured responses that is lost", _CRITERION, (RANDOM, FROZEN, OTHER), LEAST,
+            "share of the correlation with measured responses that is lost", _CRITERION, (RANDOM, FROZEN, OTHER, AGREES), LEAST,
         )
         for region in regions for how in HOW
     )  # fmt: skip
@@ -77,8 +78,8 @@ def confirm(
     claims = []
     random = np.random.default_rng(bench.config.seed)
     n_sets = max(20, bench.config.sizes.n_random // 4)
+    ablated = {how: {r: without(encoder, found[r], found[r].features, how, everywhere) for r in regions} for how in HOW}
     for how in HOW:
-        ablated = {r: without(encoder, found[r], found[r].features, how, everywhere) for r in regions}
         for region in regions:
             voxels = called_in(bench, explored, region)
             far = moved_by(bench, encoder, found[region].features, found[region].codes if how == "mean" else None)
@@ -94,18 +95,7 @@ def confirm(
                 without(encoder, found[region], s, how, voxels)
                 for s in bench.progress.track(sets, f"random features beside those of {region}", total=len(sets))
             ]
-            claims.append(
-                _claim(
-                    bench,
-                    confirmed,
-                    voxels,
-                    region,
-                    how,
-                    ablated,
-                    max(by_frozen),
-                    rivals,
-                )
-            )
+            claims.append(_claim(bench, confirmed, voxels, region, how, ablated, max(by_frozen), rivals))
     limits = (
         "Only what passes the middle site can be taken away: earlier maps still speak to the prediction.",
         "Features that are few need not be simple: what they show is asked under visual recognizability.",
@@ -123,20 +113,30 @@ def lost(
     return float(1 - after / before) if before > 0 else float("nan")
 
 
-def _claim(
-    bench: EncodingBench, confirmed: Confirmed, voxels: NDArray[np.int64], region: str, how: str,
-    ablated: Mapping[str, NDArray[np.float64]], frozen: tuple[float, int], rivals: list[NDArray[np.float64]],
-) -> Claim:  # fmt: skip
-    measured, predicted, without = (v[:, voxels] for v in (confirmed.measured, confirmed.predicted, ablated[region]))
-    value = lost(predicted, without, measured)
+def _loss(
+    bench: EncodingBench, confirmed: Confirmed, voxels: NDArray[np.int64], ablated: NDArray[np.float64]
+) -> tuple[float, Interval]:
+    measured, predicted, without = (v[:, voxels] for v in (confirmed.measured, confirmed.predicted, ablated))
     interval = bootstrap_groups(
         lambda i: lost(predicted[i], without[i], measured[i]), confirmed.groups, n_boot=500, seed=bench.config.seed,
         method="percentile",
     )  # fmt: skip
+    return lost(predicted, without, measured), interval
+
+
+def _claim(
+    bench: EncodingBench, confirmed: Confirmed, voxels: NDArray[np.int64], region: str, how: str,
+    ablated: Mapping[str, Mapping[str, NDArray[np.float64]]], frozen: tuple[float, int], rivals: list[NDArray[np.float64]],
+) -> Claim:  # fmt: skip
+    measured, predicted = confirmed.measured[:, voxels], confirmed.predicted[:, voxels]
+    value, interval = _loss(bench, confirmed, voxels, ablated[how][region])
+    # either kind of replacement has artefacts of its own: what holds under one alone is not shown
+    (rest,) = (h for h in HOW if h != how)
+    least = _loss(bench, confirmed, voxels, ablated[rest][region])[1].low
     random = [lost(predicted, r[:, voxels], measured) for r in rivals]
     usual = float(np.quantile(random, 0.95)) if random else None
     of_frozen = frozen[0]
-    elsewhere = {r: lost(predicted, a[:, voxels], measured) for r, a in ablated.items() if r != region}
+    elsewhere = {r: lost(predicted, a[:, voxels], measured) for r, a in ablated[how].items() if r != region}
     other = max(elsewhere, key=lambda r: elsewhere[r]) if elsewhere else None
     below = None if interval.low is None else Bound("at most", interval.low)
     return Claim.measured(
@@ -150,6 +150,8 @@ def _claim(
             Control(FROZEN, of_frozen, None, f"{frozen[1]} of them lose {of_frozen:.2f}", below),
             Control(OTHER, None if other is None else elsewhere[other], None,
                     "no other region" if other is None else f"those of {other} lose {elsewhere[other]:.2f}", below),
+            Control(AGREES, least, None,
+                    "no interval" if least is None else f"under {rest} replacement at least {least:.2f} is lost", LEAST),
         ),
         test=_name(region, how), interval=interval.ends, interval_note=interval.reason or interval.warning,
         trained=bench.model.trained, numbers={"features": N_FEATURES, "voxels": len(voxels), "random sets": len(random), "frozen-random features": frozen[1]},

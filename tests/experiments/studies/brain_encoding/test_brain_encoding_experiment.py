@@ -200,3 +200,13 @@ def test_of_frozen_features_what_loses_most_counts(bench, experiment):
     assert controls[transparency.FROZEN].value == pytest.approx(max(losses))
     assert controls[transparency.RANDOM].value is None
     assert claims[0].verdict != "met"
+    # what is lost under one kind of replacement must be lost under the other
+    mean, resample = claims[0], claims[2]
+    assert (mean.test, resample.test) == tuple(
+        f"few features carry the prediction of the face region ({how} replacement)" for how in transparency.HOW
+    )
+    for claim, rest in ((mean, resample), (resample, mean)):
+        (agrees,) = (control for control in claim.controls if control.name == transparency.AGREES)
+        assert rest.interval is not None
+        assert agrees.value == rest.interval[0]
+        assert agrees.passed == (rest.interval[0] >= transparency.LEAST.threshold)
