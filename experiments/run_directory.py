@@ -18,6 +18,8 @@ from mechinterp.files import read_json, write_json
 from mechinterp.provenance import versions
 
 FORMAT_VERSION = 1
+EXPLORER = "explorer"
+"""Beneath a study that keeps its patients in two halves: a run of both, whose features can be looked at."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Run:
         if any(folder.glob("*/manifest.json")):
             raise ConfigError(
                 f"{self.folder} is a study that keeps its patients' activations in two halves: mechinterp dashboard {self.folder} makes "
-                f"{self.folder / 'explorer'}, a run of both that every command takes"
+                f"{self.folder / EXPLORER}, a run of both that every command takes"
             )
         raise ConfigError(f"{self.folder} has no activations: mechinterp capture … --out {folder}")
 

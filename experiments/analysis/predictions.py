@@ -148,15 +148,15 @@ def ask(
         often = np.lexsort((-probabilities.mean(0), -(probabilities > 0.5).sum(0)))[0]
         asked = int(often) if target is None else class_names.index(target)
         return _of_one_output(probabilities[:, asked], class_names[asked], positions, target, threshold, least)
-    answered = probabilities.argmax(1)
-    by_count = [int(c) for c in np.argsort(-np.bincount(answered, minlength=len(class_names)), kind="stable")]
+    likeliest = probabilities.argmax(1)
+    by_count = [int(c) for c in np.argsort(-np.bincount(likeliest, minlength=len(class_names)), kind="stable")]
     target = target or class_names[by_count[0]]
     if target not in class_names:
         raise ConfigError(f"the model has no class '{target}': it has {', '.join(class_names[:8])}")
     reference = reference or next(class_names[c] for c in by_count if class_names[c] != target)
     t, r = class_names.index(target), class_names.index(reference)
     positive = np.flatnonzero(probabilities[:, t] > threshold)
-    reference_images = np.flatnonzero(answered == r)
+    reference_images = np.flatnonzero(likeliest == r)
     bands, note = _bands(positive, positions, least)
     return Question(target, reference, threshold, positive, reference_images, bands, note)
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments.report import groups_hash, read_plan
-from experiments.run_directory import Run
+from experiments.run_directory import EXPLORER, Run
 from experiments.studies.phantom.case import StudyCase
 from experiments.studies.phantom.config import PhantomStudyConfig
 from experiments.studies.phantom.patients import study_patients
@@ -23,7 +23,6 @@ from mechinterp.images.image_set import ImageSet
 from mechinterp.models.vision_model import VisionModel
 from mechinterp.progress import SILENT, Progress
 
-FOLDER = "explorer"
 _REPORT = ("report.html", "report.json", "report.pdf")
 
 
@@ -74,7 +73,7 @@ def _made(
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders import SparseAutoencoder
 
-    out = folder / FOLDER
+    out = folder / EXPLORER
     model = model_of_run(ActivationStore.open(folder / "activations" / "discovery"))
     site = SparseAutoencoder.load(trained).site
     run = Run.create(out)

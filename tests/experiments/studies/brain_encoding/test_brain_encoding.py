@@ -17,7 +17,7 @@ from experiments.report.report import Report
 from experiments.studies.brain_encoding import actions, attribution, localization, study, transparency
 from experiments.studies.brain_encoding.bench import EncodingBench
 from experiments.studies.brain_encoding.config import BrainEncodingConfig
-from experiments.studies.brain_encoding.experiment import NOISE_REGION, Experiment, planted_responses
+from experiments.studies.brain_encoding.experiment import NOISE_REGION, Experiment, KnownVoxels, planted_responses
 from experiments.studies.brain_encoding.fits import Confirmed, Explored, called_in
 from mechinterp.claims import Claim
 from mechinterp.images.image_set import MedicalImage
@@ -36,6 +36,13 @@ class Kept:
     bench: EncodingBench | None = None
     explored: Explored | None = None
     confirmed: Confirmed | None = None
+
+    def simulated(self) -> tuple[EncodingBench, Explored, KnownVoxels]:
+        """Return what was explored of voxels whose truth is known."""
+        assert self.bench is not None
+        assert self.explored is not None
+        assert self.bench.experiment.truth is not None
+        return self.bench, self.explored, self.bench.experiment.truth
 
 
 @pytest.fixture(scope="module")
@@ -194,11 +201,7 @@ def failed(claim: Claim) -> list[str]:
 
 
 def test_each_control_of_the_receptive_fields_falls_when_it_is_spoiled(kept: Kept, planted_right: Report) -> None:
-    bench, explored = kept.bench, kept.explored
-    assert bench is not None
-    assert explored is not None
-    truth = bench.experiment.truth
-    assert truth is not None
+    bench, explored, truth = kept.simulated()
     voxels = np.flatnonzero(explored.called & (bench.experiment.region != NOISE_REGION))
 
     def fields(of: Explored, known: Any = truth) -> Claim:
@@ -229,11 +232,7 @@ def test_each_control_of_the_receptive_fields_falls_when_it_is_spoiled(kept: Kep
 def test_the_change_that_a_prediction_should_follow_is_held_against_each_control(
     change: attribution.Change, kept: Kept, planted_right: Report
 ) -> None:
-    bench, explored = kept.bench, kept.explored
-    assert bench is not None
-    assert explored is not None
-    truth = bench.experiment.truth
-    assert truth is not None
+    bench, explored, truth = kept.simulated()
     images = attribution.changed_stimuli(bench, truth, change)
     rendered = truth.changes([(images, added) for added in change.renderings])
 
@@ -261,11 +260,7 @@ def test_how_much_of_a_change_is_predicted_is_what_rendering_and_weighing_pixels
     change: attribution.Change, network: str, kept: Kept, planted_right: Report
 ) -> None:
     """A slow twin: each stimulus rendered and run alone; a voxel's true response is how much of its field a face covers."""
-    bench, explored = kept.bench, kept.explored
-    assert bench is not None
-    assert explored is not None
-    truth = bench.experiment.truth
-    assert truth is not None
+    bench, explored, truth = kept.simulated()
     images = attribution.changed_stimuli(bench, truth, change)[:3]
     voxels = called_in(bench, explored, "face")
     renderer, phantoms = StimulusRenderer(96, 17.0), truth.phantoms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ import pytest
 from experiments.analysis.stagewise import images_of
 from experiments.report import groups_hash, register_plan
 from experiments.report.plan import Plan
-from experiments.run_directory import Run
+from experiments.run_directory import EXPLORER, Run
 from experiments.studies.dr_screening import DR_SCREENING
 from experiments.studies.phantom.config import PhantomStudyConfig
-from experiments.studies.phantom.explorer import FOLDER, explorable
+from experiments.studies.phantom.explorer import explorable
 from experiments.studies.phantom.patients import study_patients
 from experiments.studies.phantom.study import studied_model
 from mechinterp.capturing import CaptureConfig, capture
@@ -30,10 +31,10 @@ from sparse_autoencoders.baselines import random_sae
 SITE = "stages.3"
 
 
-def ended(folder: Path, **settings: object) -> PhantomStudyConfig:
+def ended(folder: Path, **settings: Any) -> PhantomStudyConfig:
     """Write what a study leaves behind that ran to its end, as far as its features need it."""
     model_spec = TrainedReference("cnn", Path(), {"phantom": "fundus"}).spec
-    config = PhantomStudyConfig(patients=20, model=model_spec, weights="random", **settings)  # type: ignore[arg-type]
+    config = PhantomStudyConfig(patients=20, model=model_spec, weights="random", **settings)
     patients = study_patients(DR_SCREENING, config, SILENT)
     model = studied_model(DR_SCREENING, config)
     store = capture(
@@ -67,7 +68,7 @@ def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_halves_are_captured_with_the_split_that_the_study_had(tmp_path: Path, eyes: Path, own: bool) -> None:
     config = ended(tmp_path / "run", **({"data": str(eyes)} if own else {}))
     out = explorable(tmp_path / "run")
-    assert out == tmp_path / "run" / FOLDER
+    assert out == tmp_path / "run" / EXPLORER
     store, patients = ActivationStore.open(out / "activations"), study_patients(DR_SCREENING, config, SILENT)
     held = set(store.images["group"][store.images["split"] == "test"])
     assert held == set(patients.confirmation.patients)
@@ -117,4 +118,4 @@ def test_images_of_other_patients_are_refused(tmp_path: Path, eyes: Path) -> Non
     (mine / "metadata.csv").write_text("\n".join(table[:-3]) + "\n")
     with pytest.raises(HashMismatchError, match="other patients than the study confirmed on"):
         explorable(tmp_path / "run")
-    assert not (tmp_path / "run" / FOLDER / "activations").exists()
+    assert not (tmp_path / "run" / EXPLORER / "activations").exists()
