@@ -15,6 +15,7 @@ from torch import Tensor
 from circuits.metrics import PerImage
 from mechinterp.errors import ConfigError, ImagesError, ShapeError
 from mechinterp.images.image_set import ImageSet
+from mechinterp.images.labels import words_of
 from mechinterp.models.vision_model import VisionModel
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def true_labels(
     decision
         The target.
     labels
-        Class names, or true and false; the set's own by default.
+        Class names, or true and false; the set's own by default. Of a model whose outputs are findings of their own, several
+        names may stand between bars, ``mass|edema``.
 
     Raises
     ------
@@ -108,7 +110,12 @@ def true_labels(
         )
     if found.dtype.kind in "iuf" and not np.isin(found, (0, 1)).all():
         raise ConfigError(f"labels are numbers besides 0 and 1: say of each image whether it shows '{decision.name}'")
-    truth: NDArray[np.bool_] = found.astype(bool) if found.dtype.kind in "biuf" else found == decision.name
+    several = decision.activation == "sigmoid"
+    truth: NDArray[np.bool_] = (
+        found.astype(bool)
+        if found.dtype.kind in "biuf"
+        else np.array([decision.name in words_of(str(label), several=several) for label in found.tolist()], dtype=bool)
+    )
     if truth.all() or not truth.any():
         raise ImagesError(
             f"all {len(truth)} images are labelled {'' if truth.all() else 'not '}'{decision.name}': give images of both kinds"

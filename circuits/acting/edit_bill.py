@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from mechinterp.attributes.table import AttributeTable
 
 WON_BACK = 0.5
+AS_GOOD = 0.05
+"""At most this share of random edits may win back as much."""
+FEWEST_RANDOM = 20
+"""Of fewer random edits a single one is more than that share, so that none doing as well shows nothing."""
 READ_AFTER_RANDOM = 5
 """Of so many random edits of either kind the probes are run too: each is a probe for every attribute."""
 
@@ -46,11 +50,12 @@ class EditBill:
     threshold
         Operating point in log-odds, fixed before the edit.
     images, patients
-        How many were tested.
+        How many were tested; no patients where nobody said whose images these are, or all are of one subject.
     before, after
         Scores of the model as it is and edited.
     random_features, random_directions
-        Scores after random edits of the same norm, at the same site; empty for a retrained head.
+        Scores after random edits of the same norm, at the same site; empty for a retrained head. Of fewer than 20 of either
+        kind none can carry the claim: it is *inconclusive* then.
     norm
         Root mean square over images of what the edit changes of the activation.
     collateral
@@ -69,7 +74,7 @@ class EditBill:
     target: str
     threshold: float
     images: int
-    patients: int
+    patients: int | None
     before: Scores
     after: Scores
     random_features: tuple[Scores, ...]
@@ -106,7 +111,7 @@ class EditBill:
         controls = [
             self._control(f"{len(scores)} {name} of the same norm", scores)
             for name, scores in (("random features' edits", self.random_features), ("random directions", self.random_directions))
-            if scores
+            if self.norm > 0
         ]  # fmt: skip
         names = ", ".join(c.attribute for c in self.lost)
         controls.append(
@@ -139,11 +144,16 @@ class EditBill:
         )
 
     def _control(self, name: str, scores: Sequence[Scores]) -> Control:
+        few = f"not testable: fewer than {FEWEST_RANDOM} cannot show that at most {AS_GOOD:.0%} do as well; draw {FEWEST_RANDOM} or more"
+        if not scores:
+            return Control(name, None, None, few)
         won = [self.won_back_by(s) for s in scores]
         as_good = sum(w >= self.won_back for w in won)
+        enough = len(won) >= FEWEST_RANDOM or as_good > 0
         return Control(
-            name, float(np.median(won)), as_good <= 0.05 * len(won),
-            f"they win back {np.median(won):.0%} (median), {max(won):.0%} at most; {as_good} of {len(won)} do as well",
+            name, float(np.median(won)), as_good <= AS_GOOD * len(won) if enough else None,
+            f"they win back {np.median(won):.0%} (median), {max(won):.0%} at most; {as_good} of {len(won)} do as well"
+            + ("" if enough else f"; {few}"),
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -182,6 +192,7 @@ def measure_bill(
     shortcut: Sequence[Any] | NDArray[Any],
     labels: Sequence[Any] | NDArray[Any] | None = None,
     groups: Sequence[Any] | NDArray[Any] | None = None,
+    units_are_patients: bool | None = None,
     attributes: AttributeTable | None = None,
     leave_out: Sequence[str] = (),
     n_random: int = 20,
@@ -199,12 +210,14 @@ def measure_bill(
         Test images, that took no part in training, fitting or choosing.
     shortcut, labels, groups
         As for :func:`circuits.acting.editing.edit`.
+    units_are_patients
+        Whether those groups are patients; an ``ImageSet`` knows it, and of prepared images it is believed.
     attributes
         Of the images; an ``ImageSet`` has its own.
     leave_out
         Attributes that are the shortcut itself.
     n_random
-        Random edits of either kind.
+        Random edits of either kind; with fewer than 20 the claim stays *inconclusive*.
     n_boot, seed
         Of intervals (none at 0 draws), random edits and folds.
     progress
@@ -231,7 +244,10 @@ def measure_bill(
     scores = [known.score(s) for s in said]
     table = attributes if attributes is not None else images.attributes if isinstance(images, ImageSet) else None
     collateral: tuple[Collateral, ...] = ()
-    patients = not isinstance(images, ImageSet) or images.units_are_patients
+    patients = units_are_patients
+    if patients is None:
+        patients = not isinstance(images, ImageSet) or images.units_are_patients
+    named = groups is not None or (isinstance(images, ImageSet) and images.groups is not None)
     if table is not None:
         read = _read(answers, len(features), len(directions))
         collateral = measure_collateral(
@@ -239,7 +255,7 @@ def measure_bill(
         )
     return EditBill(
         edited.method, edited.strength, edited.chosen, edited.decision.name, edited.threshold, len(truth),
-        len(set(known.groups.tolist())), scores[0], scores[1], tuple(scores[2 : 2 + len(features)]),
+        len(set(known.groups.tolist())) if patients and named else None, scores[0], scores[1], tuple(scores[2 : 2 + len(features)]),
         tuple(scores[2 + len(features) :]), norm, collateral,
         _intervals(known, said[0], said[1], n_boot, seed, units_are_patients=patients), edited.model.trained,
     )  # fmt: skip

@@ -147,6 +147,7 @@ class EditedModel:
         shortcut: Sequence[Any] | NDArray[Any],
         labels: Sequence[Any] | NDArray[Any] | None = None,
         groups: Sequence[Any] | NDArray[Any] | None = None,
+        units_are_patients: bool | None = None,
         attributes: AttributeTable | None = None,
         leave_out: Sequence[str] = (),
         n_random: int = 20,
@@ -158,9 +159,8 @@ class EditedModel:
         from circuits.acting.edit_bill import measure_bill
 
         return measure_bill(
-            self, images, shortcut=shortcut, labels=labels, groups=groups, attributes=attributes,
-            leave_out=leave_out, n_random=n_random,
-            n_boot=n_boot, seed=seed, progress=progress,
+            self, images, shortcut=shortcut, labels=labels, groups=groups, units_are_patients=units_are_patients,
+            attributes=attributes, leave_out=leave_out, n_random=n_random, n_boot=n_boot, seed=seed, progress=progress,
         )  # fmt: skip
 
 

@@ -15,12 +15,12 @@ from experiments.analysis.chosen_images import patients_of_rows, rows_of_split, 
 from experiments.analysis.circuit_runs import model_of_run, prepared_images
 from experiments.analysis.stagewise import images_of
 from experiments.dashboard.single_page import Shown, write_single_page
-from experiments.report.label_checks import words_of
 from experiments.run_directory import Run
 from mechinterp.attributes.from_masks import attributes_from_masks
 from mechinterp.attributes.table import AttributeTable
 from mechinterp.errors import AttributeTableError, ConfigError, nearest
 from mechinterp.files import write_json
+from mechinterp.images.labels import words_of
 from mechinterp.progress import SILENT, Progress
 from mechinterp.store.reader import ActivationStore
 
@@ -234,7 +234,8 @@ def edit_run(
     table = opened.images.attributes
     bill = edited.bill(
         opened.prepared(parts["test"]), attributes=None if table is None else table.select(parts["test"]),
-        leave_out=(shortcut,), n_random=random, seed=seed, progress=progress, **known(parts["test"]), **draws,
+        leave_out=(shortcut,), n_random=random, seed=seed, progress=progress,
+        units_are_patients=opened.units_are_patients, **known(parts["test"]), **draws,
     )  # fmt: skip
     return edited, bill
 

@@ -13,10 +13,10 @@ import torch
 from experiments.analysis.chosen_images import patients_of_rows, rows_of_split, spread
 from experiments.analysis.predictions import answered
 from experiments.analysis.stagewise import images_of
-from experiments.report.label_checks import words_of
 from experiments.run_directory import Run
 from mechinterp.errors import ConfigError, HashMismatchError
 from mechinterp.files import write_json
+from mechinterp.images.labels import words_of
 from mechinterp.objectives import Objective, logit, logit_difference, probability
 from mechinterp.progress import SILENT, Progress
 from mechinterp.store.reader import ActivationStore

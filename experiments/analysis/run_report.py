@@ -21,9 +21,10 @@ from experiments.report import (
     check_classifier,
 )
 from experiments.report.elements import ELEMENTS
-from experiments.report.label_checks import check_labels, words_of
+from experiments.report.label_checks import check_labels
 from mechinterp.claims import Claim
 from mechinterp.images.image_set import own_patient
+from mechinterp.images.labels import words_of
 
 Results: TypeAlias = Mapping[str, Any]
 

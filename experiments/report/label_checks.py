@@ -15,17 +15,6 @@ from experiments.report.task_checks import expected_calibration_error, mean_auro
 from mechinterp.errors import ShapeError
 
 
-def words_of(label: str | None, *, several: bool) -> list[str]:
-    """Return the labels of one image.
-
-    Of a model whose outputs do not exclude one another several may stand between bars (``Effusion|Mass``), as in public
-    tables of chest radiographs.
-    """
-    if label is None:
-        return []
-    return [word.strip() for word in label.split("|") if word.strip()] if several else [label]
-
-
 def check_labels(
     probabilities: Float[NDArray[Any], "image label"],
     present: Bool[NDArray[Any], "image label"],

@@ -33,7 +33,9 @@ def run(
     sensitivity: Annotated[
         float, typer.Option("--sensitivity", help="operating point: the sensitivity of the model as it is")
     ] = 0.9,
-    random: Annotated[int, typer.Option("--random", help="random edits of either kind beside it")] = 20,
+    random: Annotated[
+        int, typer.Option("--random", help="random edits of either kind beside it; fewer than 20 can carry no claim")
+    ] = 20,
     out: Annotated[Path | None, typer.Option("--out", help="where it is written; default: RUN/edit")] = None,
     seed: SeedFlag = 0,
     as_json: JsonFlag = False,

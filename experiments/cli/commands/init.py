@@ -140,8 +140,8 @@ def _active(model: VisionModel | None, site: str) -> int:
 
 def _looked_at(model: VisionModel | None, images: ImageSet | None) -> list[str]:
     """Return what the images lack for a whole report, a sentence each."""
-    from experiments.report.label_checks import words_of
     from mechinterp.errors import MechinterpError
+    from mechinterp.images.labels import words_of
     from mechinterp.images.preparation import Preparation
     from mechinterp.images.proportions import note_of_proportions
     from mechinterp.statistics.bootstrap import FEWEST_GROUPS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from circuits.acting.site_edits import at_strength, norm_of
 from mechinterp.attributes.table import Attribute, AttributeTable
 from mechinterp.errors import ConfigError, ImagesError, ShapeError
 from mechinterp.feature_encoder import Directions, Neurons
+from mechinterp.images.image_set import ImageSet
 
 ENCODER = Neurons("stage", 3)
 
@@ -67,6 +70,39 @@ def test_the_claim_holds_beside_random_edits_of_the_same_norm():
     assert len(bill.random_directions) == len(bill.random_features) == 20
     low, high = bill.claim.interval
     assert low < bill.won_back < high
+
+
+@pytest.mark.parametrize("n_random", [0, 1, 19])
+def test_too_few_random_edits_can_carry_no_claim(n_random):
+    claim = billed(edited("leace"), n_random=n_random, n_boot=0).claim
+    assert [c.passed for c in claim.controls] == [None, None, True]
+    assert claim.verdict == "inconclusive"
+    assert all("draw 20 or more" in reason for reason in claim.reasons)
+
+
+def test_a_retrained_head_needs_no_random_edits():
+    claim = billed(edited("retrain-head"), n_random=0, n_boot=0).claim
+    assert [c.name for c in claim.controls] == ["other attributes"]
+
+
+def test_one_random_edit_that_does_as_well_speaks_against_the_claim():
+    bill = billed(edited("leace"), n_random=2, n_boot=0)
+    claim = replace(bill, random_directions=(bill.after, bill.before)).claim
+    assert claim.controls[1].passed is False
+    assert claim.verdict == "not met"
+
+
+def test_patients_are_counted_where_somebody_named_them():
+    made, (x, labels, marks, patients) = edited(), paired(20, seed=7)
+    known = {"shortcut": marks, "labels": labels, "n_random": 0, "n_boot": 0}
+    assert made.bill(x, groups=patients, **known).patients == 20
+    assert made.bill(x, **known).patients is None
+    assert made.bill(x, groups=patients, units_are_patients=False, **known).to_json()["patients"] is None
+    ids = tuple(f"{i}" for i in range(len(x)))
+    own = ImageSet(ids, lambda i: x[i].movedim(0, -1).numpy())
+    assert made.bill(own, **known).patients is None
+    named = replace(own, groups=tuple(str(p) for p in patients))
+    assert made.bill(named, **known).patients == 20
 
 
 def test_random_edits_change_the_norm_that_the_edit_changes():

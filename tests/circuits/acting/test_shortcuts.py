@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from shortcut_model import LESION, MARK, pictures, shortcut_model
 
 from circuits import find_shortcuts, neurons
+from circuits.acting.decision import Decision, true_labels
 from circuits.acting.figures import use_figure
 from circuits.acting.use_differences import PatientMeans
 from mechinterp.errors import ConfigError, ImagesError, LeakageError, ShapeError
@@ -116,3 +118,12 @@ def test_what_cannot_be_searched_is_refused():
         search(target="sick")
     with pytest.raises(ConfigError, match="has outputs 0 to 1, not 5"):
         search(target=5)
+
+
+def test_an_image_with_several_findings_shows_each_of_them():
+    labels = np.array(["mass|edema", "edema", " mass ", "No Finding"])
+    images = torch.zeros(4, 3, 4, 4)
+    several = Decision(0, "mass", "sigmoid")
+    assert true_labels(images, several, labels).tolist() == [True, False, True, False]
+    one_of = Decision(0, "mass|edema", "softmax")  # where classes exclude one another, the bar is part of a name
+    assert true_labels(images, one_of, labels).tolist() == [True, False, False, False]

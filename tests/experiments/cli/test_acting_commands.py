@@ -83,6 +83,7 @@ def test_an_edit_is_billed_on_the_test_images(made, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["method"] == "ablate"
     assert said["images"] == 20
+    assert said["patients"] == 20
     assert "camera_tag" not in {c["attribute"] for c in said["collateral"]}
     assert Path(said["files"]["edit.html"]).stat().st_size > 0
 
@@ -173,6 +174,7 @@ def test_images_that_name_no_patient_give_no_interval_over_patients(made):
             seed=0,
         )
         assert bill.intervals == {}
+        assert bill.to_json()["patients"] is None  # images were counted, as if each were a patient
 
 
 def test_images_without_a_label_are_left_out_and_not_taken_for_healthy_ones(made):
