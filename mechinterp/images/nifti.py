@@ -154,6 +154,7 @@ def from_nifti(
         name=name or path.name.removesuffix(".gz").removesuffix(".nii"),
         licence=licence,
         units_are_patients=False,
+        notes=() if volume.stated_in is None else (f"lengths stated in {volume.stated_in}, turned into mm",),
         read_masks=None if labels is None else masks,
         flags=(Flag("face", names[0], "the profile of the volume's head goes on below its forehead"),) if face else (),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -116,6 +117,7 @@ def from_nifti_files(
     ranges: list[tuple[float, float]] = []
     spacings: list[tuple[float, ...]] = []
     positions: list[float] = []
+    other_units: Counter[str] = Counter()
     set_aside: list[SetAside] = []
     for i, row in enumerate(rows):
         file = folder / row["file_name"]
@@ -126,6 +128,8 @@ def from_nifti_files(
             reason = str(error).replace(str(file), "it") if names is None else "it cannot be read as NIfTI"
             set_aside.append(SetAside(shown, reason, True, file))
             continue
+        if volume.stated_in is not None:
+            other_units[volume.stated_in] += 1
         black_and_white = given or range_of([np.array([volume.array.min(), volume.array.max()], dtype=np.float32)])
         masks = tuple((mask_name(c), folder / row[c]) for c in row if is_mask_column(c) and row[c].strip())
         stem = re.sub(r"\.nii(\.gz)?$", "", shown)
@@ -180,6 +184,7 @@ def from_nifti_files(
         set_aside=tuple(set_aside),
         notes=(
             f"{len(images)} {'volumes' if volumes else f'{axis} slices'} of {len(rows) - len(set_aside)} NIfTI files",
+            *(f"{n} of the files state lengths in {unit}, turned into mm" for unit, n in sorted(other_units.items())),
             *note_of_text(text_columns(rows, said)),
         ),
         source={

@@ -15,6 +15,7 @@ from mechinterp.errors import ConfigError, ImagesError, MissingDependencyError, 
 
 Axis = Literal["axial", "coronal", "sagittal"]
 _NORMAL: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
+_UNITS_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,9 @@ class Volume:
         From voxel index to millimetres in the same axes.
     name
         What to call it in an error.
+    unit_mm
+        Millimetres of the unit of length that its file states (the affine is in millimetres already); ``None`` where it states
+        none and millimetres were taken.
 
     Notes
     -----
@@ -47,6 +51,7 @@ class Volume:
     array: Shaped[NDArray[Any], "x y z"]
     affine: Float[NDArray[np.float64], "4 4"]
     name: str = "volume"
+    unit_mm: float | None = None
 
     @property
     def voxel_mm(self) -> tuple[float, float, float]:
@@ -98,8 +103,17 @@ class Volume:
         away = self.affine[0, 3] + self.affine[0, 1] * centre[1] + self.affine[0, 2] * centre[2]
         return float(-away / self.affine[0, 0] + 0.5)  # pixel i covers [i, i + 1)
 
+    @property
+    def stated_in(self) -> str | None:
+        """Unit of the file's lengths, where millimetres had to be made of it."""
+        if self.unit_mm is None or self.unit_mm == 1:
+            return None
+        return "metres" if self.unit_mm > 1 else "micrometres"
+
     def require_same_grid(self, other: Volume) -> None:
         """Check that another volume has this one's voxels.
+
+        Lengths of one that states no unit, as masks often do, are taken to be in this one's unit.
 
         Raises
         ------
@@ -107,7 +121,11 @@ class Volume:
             If its shape or affine differs.
 
         """
-        if self.array.shape != other.array.shape or not np.allclose(self.affine, other.affine, atol=1e-3):
+        theirs = other.affine
+        if other.unit_mm is None and self.unit_mm is not None:
+            theirs = _in_mm(theirs, self.unit_mm)
+        nearby = min(1e-3, 0.01 * min(self.voxel_mm))
+        if self.array.shape != other.array.shape or not np.allclose(self.affine, theirs, atol=nearby):
             raise ImagesError(
                 f"'{other.name}' of shape {other.array.shape} does not lie on the grid of '{self.name}' of shape "
                 f"{self.array.shape}: resample it first"
@@ -127,7 +145,8 @@ def load_volume(path: str | Path, frame: int | None = None) -> Volume:
     Returns
     -------
     Volume
-        Values in the file's units (scale slope and intercept applied), NaN as 0. Whole numbers stay what they are.
+        Values in the file's units (scale slope and intercept applied), NaN as 0. Whole numbers stay what they are. Lengths that
+        the header states in metres or micrometres (``xyzt_units``) become millimetres; without a unit they are millimetres.
 
     Raises
     ------
@@ -157,7 +176,20 @@ def load_volume(path: str | Path, frame: int | None = None) -> Volume:
     values = np.asanyarray(ras.dataobj)
     if np.issubdtype(values.dtype, np.floating):
         values = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    return Volume(values, np.asarray(ras.affine, dtype=np.float64), path.name)
+    unit = _unit_mm(image.header)
+    return Volume(values, _in_mm(np.asarray(ras.affine, dtype=np.float64), unit or 1.0), path.name, unit)
+
+
+def _unit_mm(header: Any) -> float | None:
+    """Return millimetres of the unit that a header states; ``None`` for none, and for a code that NIfTI does not know."""
+    try:
+        return _UNITS_MM.get(header.get_xyzt_units()[0])
+    except (AttributeError, KeyError):  # other formats than NIfTI have no such field
+        return None
+
+
+def _in_mm(affine: Float[NDArray[np.float64], "4 4"], unit_mm: float) -> Float[NDArray[np.float64], "4 4"]:
+    return np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ affine
 
 
 def _one_frame(array: NDArray[Any], frame: int | None, path: Path) -> NDArray[Any]:

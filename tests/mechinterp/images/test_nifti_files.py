@@ -119,6 +119,33 @@ def test_slices_of_one_volume_take_a_mask(folder):
         ImageSet.from_nifti(path, mask=folder / "other.nii")
 
 
+def test_areas_are_the_same_in_whatever_unit_the_files_state_lengths(tmp_path):
+    """A lesion of 6 voxels of 0.5 × 0.75 mm, said in millimetres, metres and micrometres."""
+    lesion = np.zeros((4, 5, 6), dtype=np.uint8)
+    lesion[1:3, 1:4, 2] = 1
+    for unit, per_mm in (("mm", 1.0), ("meter", 1e-3), ("micron", 1e3)):
+        for name, values in ((unit, rng.integers(1, 900, lesion.shape).astype(np.int16)), (f"{unit}_mask", lesion)):
+            image = nibabel.Nifti1Image(values, np.diag([per_mm, per_mm, per_mm, 1]) @ AFFINE)
+            image.header.set_xyzt_units(unit)
+            nibabel.save(image, tmp_path / f"{name}.nii")
+    images = from_nifti_files(tmp_path, step_mm=3)
+    assert len(images) == 18
+    np.testing.assert_allclose(images.spacing_mm, [(0.75, 0.5)] * 18, rtol=1e-5)
+    np.testing.assert_allclose(
+        images.attributes.column("slice_position").reshape(3, 6), [[0, 3, 6, 9, 12, 15]] * 3, rtol=1e-5
+    )
+    areas = attributes_from_masks(images).column("mask_area").reshape(3, 6)
+    np.testing.assert_allclose(areas, [[0, 0, 6 * 0.375, 0, 0, 0]] * 3, rtol=1e-5)
+    assert "1 of the files state lengths in metres, turned into mm" in images.notes
+    whole = from_nifti_files(tmp_path, volumes=True)
+    np.testing.assert_allclose(whole.spacing_mm, [(3, 0.75, 0.5)] * 3, rtol=1e-5)
+    single = ImageSet.from_nifti(tmp_path / "micron.nii", step_mm=3)
+    assert single.spacing_mm[0] == pytest.approx((0.75, 0.5))
+    assert single.attributes.column("slice_position")[-1] == pytest.approx(15)
+    assert single.attributes.column("foreground_area")[0] == pytest.approx(20 * 0.375)
+    assert single.notes == ("lengths stated in micrometres, turned into mm",)
+
+
 def test_a_volume_that_holds_the_first_label_alone_names_it_as_the_others_do(tmp_path):
     def labelled(name, *there):
         values = np.zeros((4, 5, 6), dtype=np.uint8)

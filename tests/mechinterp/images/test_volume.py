@@ -97,6 +97,44 @@ def test_slope_and_intercept_are_applied_and_nan_is_black(tmp_path):
     assert load_volume(save(tmp_path / "b.nii", holes, AFFINE)).array[0].max() == 0
 
 
+@pytest.mark.parametrize(
+    ("unit", "per_mm", "said"),
+    [("meter", 1e-3, "metres"), ("micron", 1e3, "micrometres"), ("mm", 1.0, None), ("unknown", 1.0, None)],
+)
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_lengths_are_millimetres_whatever_unit_the_file_states(tmp_path, kind, unit, per_mm, said):
+    image = kind(np.zeros(SHAPE, dtype=np.uint8), np.diag([per_mm, per_mm, per_mm, 1]) @ AFFINE)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    volume = load_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.affine, AFFINE, rtol=1e-6)
+    assert volume.voxel_mm == pytest.approx((2.0, 1.5, 3.0))
+    assert volume.positions_mm("axial")[:2] == pytest.approx([-9, -6])
+    assert volume.stated_in == said
+
+
+def test_a_unit_that_nifti_does_not_know_is_none(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, dtype=np.uint8), AFFINE)
+    image.header["xyzt_units"] = 5
+    nibabel.save(image, tmp_path / "a.nii")
+    assert load_volume(tmp_path / "a.nii").unit_mm is None
+
+
+def test_a_mask_that_states_no_unit_is_in_its_volumes(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, dtype=np.uint8), AFFINE)
+    nibabel.save(image, tmp_path / "mask.nii")
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "a.nii")
+    volume, mask = load_volume(tmp_path / "a.nii"), load_volume(tmp_path / "mask.nii")
+    volume.require_same_grid(mask)
+    # one micrometre aside is half a voxel here
+    moved = Volume(mask.array, mask.affine + np.array([[0, 0, 0, 1.0], *np.zeros((3, 4))]))
+    with pytest.raises(ImagesError, match="does not lie on the grid"):
+        volume.require_same_grid(moved)
+    with pytest.raises(ImagesError, match="does not lie on the grid"):
+        Volume(mask.array, AFFINE, unit_mm=1.0).require_same_grid(volume)
+
+
 def test_a_series_needs_a_frame(tmp_path):
     series = np.stack([np.full(SHAPE, i, dtype=np.uint8) for i in range(3)], axis=-1)
     path = save(tmp_path / "a.nii", series, AFFINE)
