@@ -105,7 +105,8 @@ def _measure(
     """Measure one image; without a unit its intensities are left alone."""
     if image.spacing_mm is None:
         raise AttributeTableError(
-            f"image '{image.id}' has no spacing, so nothing can be measured in mm: give `spacing_mm` in dataset.yaml"
+            f"image '{image.id}' has no spacing, so nothing can be measured in mm: give `spacing_mm` in dataset.yaml, of DICOM "
+            "PixelSpacing in the header"
         )
     spacing = (float(image.spacing_mm[0]), float(image.spacing_mm[1]))
     size = image.pixels.shape[:2]

@@ -13,7 +13,7 @@ from mechinterp.errors import UnreadableImageError
 from mechinterp.images.dicom.headers import UNREADABLE, Found, numbers, read_header, word
 from mechinterp.images.dicom.identity import Identity, identity_of, names_its_patient
 from mechinterp.images.dicom.pixels import Scale, physical_range, scale_of, shown_range, stored_range
-from mechinterp.images.dicom.placing import Spacing, orientation, position_mm, spacing_of
+from mechinterp.images.dicom.placing import Spacing, has_square_pixels, orientation, position_mm, spacing_of
 from mechinterp.images.dicom.segmentation import SegmentFrame, is_segmentation, segment_frames
 from mechinterp.images.dicom.voi import header_window
 from mechinterp.images.findings import SetAside
@@ -39,7 +39,7 @@ class Frame:
     identity
         Whose it is, as keyed hashes; `patient_known` is false where the group stands for a study.
     spacing
-        Millimetres per pixel with their source.
+        Millimetres per pixel with their source; without them `square` says whether pixels are as high as they are wide.
     position_mm, orientation
         Along the normal of its plane, and the plane's directions; ``None`` and empty where the header does not say.
     number
@@ -71,6 +71,7 @@ class Frame:
     acquisition: dict[str, float | str] = field(repr=False)
     text_said: bool = False
     face_said: bool = False
+    square: bool = True
 
     @property
     def series(self) -> tuple[str, tuple[float, ...], tuple[int, int]]:
@@ -205,6 +206,7 @@ def _frame(path: Path, header: Any, frame: int, frames: int, names: Pseudonyms) 
         acquisition=acquisition,
         text_said=word(header.get("BurnedInAnnotation")) == "YES",
         face_said=word(header.get("RecognizableVisualFeatures")) == "YES",
+        square=has_square_pixels(header),
     )
 
 

@@ -60,6 +60,7 @@ _MEANING_TAGS = (
     "PixelSpacingCalibrationType",
     "ImagerPixelSpacing",
     "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
     "SequenceOfUltrasoundRegions",
     "EstimatedRadiographicMagnificationFactor",
     "ImageOrientationPatient",

@@ -70,6 +70,12 @@ def spacing_of(header: Any, frame: int = 0) -> Spacing | None:
     return _ultrasound(header)
 
 
+def has_square_pixels(header: Any) -> bool:
+    """Say whether a header without any spacing leaves its pixels as high as they are wide (``PixelAspectRatio``, 0028,0034)."""
+    ratio = _pair(header.get("PixelAspectRatio"))
+    return ratio is None or math.isclose(*ratio, rel_tol=1e-3)
+
+
 def _pair(value: Any) -> tuple[float, float] | None:
     found = numbers(value)
     if len(found) != 2 or not all(math.isfinite(v) and v > 0 for v in found):

@@ -262,6 +262,10 @@ def _notes(stacks: Sequence[Stack], found: Found, window: str | None, by_pixels:
             f.spacing is not None and f.spacing.source == "detector" for f in frames
         ),
         "{} without spacing": sum(f.spacing is None for f in frames),
+        "{} whose pixels are not square by PixelAspectRatio, but without millimetres: shown and fitted to the model's input as if "
+        "they were, so out of proportion; write PixelSpacing into the header": sum(
+            f.spacing is None and not f.square for f in frames
+        ),
         "{} that name no patient: the study stands for the patient": sum(not f.patient_known for f in frames),
     }
     said = [

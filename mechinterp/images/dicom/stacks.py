@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -125,6 +126,9 @@ def _depth_mm(frames: Sequence[Frame]) -> float | str:
         return "its series has one slice"
     if any(f.scale.colour for f in frames):
         return "its series is in colour"
+    sizes = [(math.nan,) * 2 if f.spacing is None else f.spacing.mm for f in frames]
+    if not np.allclose(sizes, sizes[0], rtol=1e-3, atol=0, equal_nan=True):
+        return "its slices have pixels of different sizes"
     positions = [f.position_mm for f in frames]
     known = [p for p in positions if p is not None]
     if len(known) < len(positions):

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import replace
 
 import highdicom
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from made_dicom import PATIENT, sequence, write_dicom, write_series
 from pydicom.sr.codedict import codes
 
-from mechinterp.errors import ConfigError, ImagesError, MissingDependencyError
+from mechinterp.attributes.from_masks import attributes_from_masks
+from mechinterp.errors import AttributeTableError, ConfigError, ImagesError, MissingDependencyError
 from mechinterp.images import ImageSet, open_images
 from mechinterp.images.dicom.stacks import Turn
 
@@ -286,3 +288,26 @@ def test_a_head_that_slices_make_is_flagged_once(folder, monkeypatch):
     images = open_images(folder, max_bad=0)
     assert [(f.kind, f.image) for f in images.flags] == [("face", images.ids[0])]
     assert seen == [((8, 6, 4), (0.25, 0.5, 2.5))]
+
+
+def test_pixels_that_are_not_square_are_told_where_millimetres_do_not_say_so(tmp_path):
+    tall = {"modality": "XA", "PixelAspectRatio": [2, 1], "remove": ("PixelSpacing",)}
+    write_dicom(tmp_path / "a.dcm", np.zeros((4, 8), np.uint8), **tall)
+    write_dicom(tmp_path / "b.dcm", np.zeros((4, 8), np.uint8), **{**tall, "PixelAspectRatio": [1, 1]})
+    write_dicom(tmp_path / "c.dcm", np.zeros((4, 8), np.uint8), **tall, ImagerPixelSpacing=[0.4, 0.2])
+    images = ImageSet.from_dicom(tmp_path)
+    assert sorted(images.spacing_mm, key=str) == [(0.4, 0.2), None, None]
+    (note,) = (note for note in images.notes if "PixelAspectRatio" in note)
+    assert note.startswith("1 image whose pixels are not square")
+    assert note.endswith("write PixelSpacing into the header")
+    with pytest.raises(AttributeTableError, match=r"has no spacing.* of DICOM PixelSpacing in the header"):
+        attributes_from_masks(replace(images, read_masks=lambda _: {"all": np.ones((4, 8), dtype=bool)}))
+
+
+def test_slices_whose_pixels_differ_in_size_make_no_volume(folder):
+    for i, spacing in enumerate(([0.5, 0.5], [0.5, 0.5], [0.25, 0.25])):
+        where = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 2.0 * i]}
+        write_dicom(folder / f"{i}.dcm", np.zeros((4, 4), np.int16), PixelSpacing=spacing, **where)
+    assert [s[0] for s in ImageSet.from_dicom(folder).spacing_mm] == [0.5, 0.5, 0.25]
+    with pytest.raises(ImagesError, match="its slices have pixels of different sizes"):
+        ImageSet.from_dicom(folder, volumes=True)
