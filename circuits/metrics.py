@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp.errors import ConfigError, ShapeError
@@ -101,6 +102,74 @@ class PerImage:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """The loss of the truth, by what turns the model's logits into probabilities.
+
+    Parameters
+    ----------
+    labels
+        Per image, the true output; for a single output, or outputs that are findings of their own, 0 and 1, one for each.
+    activation
+        The model's; filled in by :meth:`resolve`. Until then several labels of an image, or a single output, mean a sigmoid.
+
+    """
+
+    labels: Tensor
+    activation: Literal["softmax", "sigmoid"] | None = None
+
+    @property
+    def name(self) -> str:
+        """How pages call it."""
+        return "loss"
+
+    def resolve(self, model: VisionModel) -> Loss:
+        """Return the loss by the model's own softmax or sigmoid.
+
+        Raises
+        ------
+        ConfigError
+            If the labels cannot be the truth of such a model.
+
+        """
+        outputs, labels = len(model.class_names), self.labels
+        if model.activation == "sigmoid" or outputs == 1:
+            fit = labels.shape[1:] == (outputs,) or (labels.dim() == 1 and outputs == 1)
+            if not fit or not torch.isin(labels.to(torch.float64), torch.tensor([0.0, 1.0]).to(labels.device)).all():
+                each = (
+                    "whether it shows it" if outputs == 1 else f"a row of {outputs}, since each is a finding of its own"
+                )
+                raise ConfigError(
+                    f"labels of shape {tuple(labels.shape)} are no truth for '{model.spec}', of {outputs} output"
+                    f"{'' if outputs == 1 else 's'} with a sigmoid: give 0 or 1 for each image, {each}"
+                )
+            return replace(self, activation="sigmoid")
+        if labels.dim() != 1 or labels.is_floating_point() or ((labels < 0) | (labels >= outputs)).any():
+            raise ConfigError(
+                f"labels of shape {tuple(labels.shape)} are no truth for '{model.spec}', which answers one of its outputs: "
+                f"give each image's, 0 to {outputs - 1}"
+            )
+        return replace(self, activation="softmax")
+
+    def at(self, logits: Float[Tensor, "row output"], images: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+        """Return the cross-entropy of the true class, or the binary ones of all outputs, summed.
+
+        Raises
+        ------
+        ShapeError
+            If there are fewer labels than images.
+
+        """
+        return PerImage(self._of, self.labels, self.name).at(logits, images)
+
+    def _of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        # the softmax of a single output is 1 whatever it says
+        if self.activation == "sigmoid" or labels.dim() > 1 or logits.shape[1] == 1:
+            binary = torch.nn.functional.binary_cross_entropy_with_logits
+            return binary(logits, labels.to(logits).reshape(logits.shape), reduction="none").sum(1)
+        return torch.nn.functional.cross_entropy(logits, labels.long(), reduction="none")
+
+
 Measurable: TypeAlias = Metric | Objective | Callable[[Tensor], Tensor]
 
 
@@ -110,12 +179,14 @@ def as_metric(metric: Measurable, model: VisionModel) -> Metric:
     Raises
     ------
     ConfigError
-        If it is none of these, or an objective names a class that the model does not have.
+        If it is none of these, an objective names a class that the model does not have, or a loss's labels are no truth for it.
 
     """
     if isinstance(metric, Objective):
         resolved = metric.resolve(model)
         return OfLogits(resolved, resolved.name)
+    if isinstance(metric, Loss):
+        return metric.resolve(model)
     if isinstance(metric, Metric):
         return metric
     if callable(metric):
@@ -126,18 +197,23 @@ def as_metric(metric: Measurable, model: VisionModel) -> Metric:
     )
 
 
-def loss(labels: Sequence[int] | Tensor) -> PerImage:
-    """Return the cross-entropy of the true class.
+def loss(labels: Sequence[Any] | NDArray[Any] | Tensor) -> Loss:
+    """Return the loss of the truth: cross-entropy of the true class, or binary where outputs are findings of their own.
 
     Parameters
     ----------
     labels
-        The true output of each image.
+        The true output of each image. For a model of a single output 0 or 1, whether the image shows it; for one whose
+        outputs do not exclude one another (a sigmoid each) a row of 0 and 1 per image, whose losses are summed.
+
+    Examples
+    --------
+    >>> logits, images = torch.zeros(2, 1), torch.arange(2)
+    >>> loss([1, 0]).at(logits, images)
+    tensor([0.6931, 0.6931])
 
     """
-    return PerImage(
-        lambda z, y: torch.nn.functional.cross_entropy(z, y, reduction="none"), torch.as_tensor(labels), "loss"
-    )
+    return Loss(torch.as_tensor(labels))
 
 
 def regression(output: int = 0, unit: str = "") -> OfLogits:

@@ -1,5 +1,7 @@
 """Effects against slow twins, against each other, and against captum."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from circuits.nodes import NodeSet
 from mechinterp import intervene, logit, run_with_cache
 from mechinterp.errors import ConfigError, HashMismatchError, ImagesError, ShapeError
 from mechinterp.feature_encoder import Directions, Neurons
+from mechinterp.models.discovery import discover_sites
 from mechinterp.models.vision_model import InputContract, VisionModel
 from mechinterp.sites import Site
 
@@ -259,6 +262,48 @@ def test_metrics_of_every_kind(vit, x):
         loss(labels).at(z, rows + 3)
     with pytest.raises(ConfigError, match="a metric cannot be made of a int"):
         as_metric(3, vit)
+
+
+def test_the_loss_of_a_single_output_is_binary_and_changes():
+    """A softmax over one output is 1, so that its loss would be 0 whatever is changed."""
+    module = nn.Sequential()
+    module.add_module("stage", nn.Conv2d(1, 2, 1))
+    module.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    module.add_module("flat", nn.Flatten())
+    module.add_module("head", nn.Linear(2, 1))
+    torch.manual_seed(0)
+    contract = InputContract(4, 4, 1, mean=(0.0,), std=(1.0,))
+    sites = discover_sites(module.eval(), contract)
+    model = VisionModel(module, "tests:one", contract, ("ill",), "logits", sites, activation="sigmoid")
+    x, labels = torch.randn(6, 1, 4, 4), [0, 1, 1, 0, 1, 0]
+    p = model.probabilities(model.logits(x)).detach()[:, 0]
+    expected = -torch.where(torch.tensor(labels) == 1, p, 1 - p).log()
+    torch.testing.assert_close(as_metric(loss(labels), model).at(model.logits(x).detach(), torch.arange(6)), expected)
+    found = effects(loss(labels), whole(model, "stage"), model=model, images=x, ablation=zero(), batch=4)
+    bias = torch.sigmoid(module.head.bias.detach())
+    after = -torch.where(torch.tensor(labels) == 1, bias, 1 - bias).log()
+    assert np.allclose(found.values[:, 0, 0], (after - expected).numpy(), atol=1e-6)
+    assert np.abs(found.values).min() > 0
+    # said of a model that was put together without telling its activation, too
+    silent = replace(model, activation="softmax")
+    torch.testing.assert_close(as_metric(loss(labels), silent).at(silent.logits(x).detach(), torch.arange(6)), expected)
+    with pytest.raises(ConfigError, match="give 0 or 1 for each image, whether it shows it"):
+        as_metric(loss([0, 2]), model)
+
+
+def test_the_loss_of_several_findings_is_the_sum_of_their_own(vit, x):
+    findings = replace(vit, activation="sigmoid")
+    labels = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [0, 0, 1]])
+    z = vit.logits(x).detach()
+    p = z.sigmoid().numpy()
+    expected = -np.where(labels == 1, np.log(p), np.log(1 - p)).sum(1)
+    assert np.allclose(as_metric(loss(labels), findings).at(z, torch.arange(IMAGES)).numpy(), expected)
+    with pytest.raises(ConfigError, match=r"of 3 outputs with a sigmoid: give 0 or 1 for each image, a row of 3"):
+        as_metric(loss([0, 1, 2, 0, 1]), findings)
+    with pytest.raises(ConfigError, match="give each image's, 0 to 2"):
+        as_metric(loss([0, 1, 3, 0, 1]), vit)
+    with pytest.raises(ConfigError, match="which answers one of its outputs"):
+        as_metric(loss(labels), vit)
 
 
 def test_an_interrupted_run_goes_on_where_it_was(vit, x, tmp_path, monkeypatch):
