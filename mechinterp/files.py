@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from mechinterp.errors import DamagedFileError, DiskError
 
 TEMPORARY = ".tmp"
@@ -123,9 +125,19 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskError(f"no space left while writing {path}: free some and run the same command again") from error
-        raise DiskError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _refused(path, error.errno, error.strerror or str(error)) from error
+    except SafetensorError as error:
+        # safetensors has no error of its own for a disk: it says the system's number in its text
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise _refused(path, int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def _refused(path: Path, number: int | None, what: str) -> DiskError:
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskError(f"no space left while writing {path}: free some and run the same command again")
+    return DiskError(f"cannot write {path}: {what}")
 
 
 def _remove(temporary: Path) -> None:

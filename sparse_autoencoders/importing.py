@@ -6,6 +6,7 @@ instead is refused, with what to save in its place.
 
 from __future__ import annotations
 
+import io
 import pickle  # for the error alone, which torch.load raises
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mechinterp.errors import ConfigError, DamagedFileError, nearest
-from mechinterp.files import read_json, write_atomically, write_json
+from mechinterp.files import read_json, write_bytes, write_json
 from sparse_autoencoders.autoencoder import SparseAutoencoder
 
 Library = Literal["saelens", "dictionary_learning", "overcomplete"]
@@ -287,4 +288,6 @@ def _state(file: Path) -> dict[str, Tensor]:
 
 def _save(state: Mapping[str, Tensor], file: Path) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomically(file, lambda path: torch.save(plain, path))
+    buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+    torch.save(plain, buffer)
+    write_bytes(file, buffer.getvalue())

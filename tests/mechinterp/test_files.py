@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from mechinterp import files
 from mechinterp.errors import DamagedFileError, DiskError
@@ -89,6 +92,46 @@ def test_what_the_disk_refuses_is_named_and_what_was_there_stays(tmp_path, monke
     assert caught.value.exit_code == 3
     assert path.read_bytes() == b"before"
     assert left_in(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("I/O error: No space left on device (os error 28)", "no space left while writing .*a.bin: free some"),
+        ("I/O error: Input/output error (os error 5)", "cannot write .*a.bin: Input/output error"),
+    ],
+)
+def test_what_safetensors_says_of_the_disk_is_named_too(tmp_path, said, message):
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"before")
+
+    def refuse(_temporary):
+        raise SafetensorError(f"Error while serializing: {said}")
+
+    with pytest.raises(DiskError, match=message):
+        write_atomically(path, refuse)
+    assert path.read_bytes() == b"before"
+    assert left_in(tmp_path) == ["a.bin"]
+
+
+def test_what_safetensors_refuses_for_another_reason_is_no_fault_of_the_disk(tmp_path):
+    def refuse(_temporary):
+        raise SafetensorError("Error while serializing: invalid shape")
+
+    with pytest.raises(SafetensorError, match="invalid shape"):
+        write_atomically(tmp_path / "a.bin", refuse)
+
+
+def test_tensors_above_the_largest_file_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "a.safetensors"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(DiskError, match=r"cannot write .*a\.safetensors: File too large"):
+            write_atomically(path, lambda temporary: save_file({"a": np.zeros(10_000)}, temporary))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert left_in(tmp_path) == []
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):

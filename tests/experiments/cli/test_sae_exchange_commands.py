@@ -1,6 +1,7 @@
 """``import-sae`` and ``export-sae``: there and back, and one line where it cannot be."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -35,3 +36,19 @@ def test_what_is_not_there_is_one_line_and_exit_2(tmp_path, capsys):
     error = capsys.readouterr().err.strip()
     assert "does not exist" in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("library", ["saelens", "dictionary_learning"])
+def test_what_the_disk_does_not_take_is_one_line_and_exit_3(library, tmp_path, capsys):
+    sae().save(tmp_path / "ours")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        out = str(tmp_path / "theirs")
+        assert run(["export-sae", str(tmp_path / "ours"), "--format", library, "--out", out]) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("mechinterp: cannot write ")
+    assert error.endswith("File too large")
+    assert not [path for path in tmp_path.glob("theirs/*") if path.is_file()]
