@@ -75,7 +75,7 @@ def lines_of(matrix: AttributeMatrix, whole: dict[str, Any], trained: bool) -> l
     """Return the sentences that stand above the figures."""
     lines = [
         f"{whole['survivors']} of {len(matrix)} features keep their attribute on held-out images, at a false-discovery rate of "
-        f"5 %; {len(matrix.findings)} after correction for the highest of all pairs ({matrix.test.scheme}).",
+        f"5 %; {len(matrix.findings)} after correction for the highest of all pairs tested ({matrix.test.scheme}).",
         f"Disentanglement {whole['disentanglement']:.2f}, completeness {whole['completeness']:.2f}, information gap "
         f"{whole['information_gap']:.2f}, of held-out mutual information.",
     ]

@@ -33,9 +33,9 @@ ENCODES = PlannedTest(
 FOLLOWS = PlannedTest(
     "physical attribution",
     "features that follow a quantity",
-    "every feature against every attribute: paired on some images, tested on held-out ones, corrected for all pairs",
+    "every feature against every attribute: paired on some images, tested on held-out ones, corrected for all pairs that are tested",
     "features",
-    "at least one pair with p ≤ 0.05 on held-out images, corrected for all features and attributes",
+    "at least one pair with p ≤ 0.05 on held-out images, corrected for all pairs that are tested",
     ("shuffled attributes", "neurons", "pca", "random"),
     Bound("at least", 1),
     largest_p=0.05,

@@ -37,9 +37,9 @@ def run(
     """Say which physical attribute each feature follows, in units.
 
     Each feature's attribute is chosen on the training images and tested on the held-out ones, at a false-discovery rate of 5 %
-    and by the highest of all pairs, beside neurons, PCA, random directions, and the directions that the attributes themselves
-    give. Writes the numbers as JSON, and a page with the heat map, the survivors' intervals, and the activation of the strongest
-    against their attributes in units.
+    and by the highest of all pairs tested, beside neurons, PCA, random directions, and the directions that the attributes
+    themselves give. Writes the numbers as JSON, and a page with the heat map, the survivors' intervals, and the activation of
+    the strongest against their attributes in units.
 
     [bold]Example[/bold]
 

@@ -142,8 +142,11 @@ def _attributes(view: RunView, feature: Record) -> list[Block]:
         Column("ρ confirmation", form="signed"),
         Column("p", form="p"),
     )
+    # of patients each feature's chosen attribute alone is tested, along a volume all are
     table = Table(
-        "Every attribute, not only the best; p is corrected over all features and attributes", columns, tuple(rows)
+        "Every attribute, not only the best; p, of those that were tested, is corrected over all tested pairs of all features",
+        columns,
+        tuple(rows),
     )
     return [Side((*_scatter(view, feature, best), table), narrowest_px=420)]
 

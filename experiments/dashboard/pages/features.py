@@ -17,7 +17,7 @@ COLUMNS = (
     Column("best attribute", explanation="The attribute with the strongest rank correlation on the discovery images."),
     Column("ρ discovery", form="signed", explanation="Spearman's ρ on the images the attribute was chosen on."),
     Column("ρ confirmation", form="signed", explanation="Spearman's ρ on images that were not looked at before."),
-    Column("p", form="p", explanation="Corrected over all features and attributes."),
+    Column("p", form="p", explanation="Corrected over all pairs of feature and attribute that were tested."),
     Column("survives", explanation="Whether the correlation survives the correction."),
     Column("active on", form="percent", explanation="Share of tokens on which the feature is not zero."),
     Column("maximum", form="number"),

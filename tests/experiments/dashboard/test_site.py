@@ -26,6 +26,7 @@ from experiments.dashboard.page import (
     Verdict,
     walk,
 )
+from experiments.dashboard.pages.features import COLUMNS
 from experiments.dashboard.pages.model import build as build_model_page
 from experiments.dashboard.run_view import RunView, is_picture_of_run
 from experiments.dashboard.site import SECTIONS, build_pages, missing_page
@@ -186,6 +187,20 @@ def test_a_page_shows_every_attribute_not_only_the_best(pages):
     table = next(b for b in walk(pages["feature/10"].blocks) if isinstance(b, Table) and "Every attribute" in b.caption)
     assert len(table.rows) == 3
     assert sum("(best)" in str(row[0]) for row in table.rows) == 1
+
+
+def test_a_p_is_said_to_be_corrected_for_what_was_tested(results, run_dir):
+    """Over patients only each feature's chosen attribute is tested: nothing was corrected for the other pairs."""
+    of_patients = copy.deepcopy(results)
+    for feature in of_patients["features"]:
+        for record in feature["attributes"]:
+            if record["attribute"] != feature["best"]["attribute"]:
+                record["p_corrected"] = None
+    pages = build_pages(of_patients, run_dir)
+    (table,) = tables(pages["feature/10"], "Every attribute")
+    assert [row[3] is not None for row in table.rows] == ["(best)" in str(row[0]) for row in table.rows]
+    assert "p, of those that were tested, is corrected over all tested pairs" in table.caption
+    assert "that were tested" in next(c.explanation for c in COLUMNS if c.heading == "p")
 
 
 def tables(page, caption):
