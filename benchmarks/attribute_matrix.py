@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import Any
 
 import numpy as np
+
+from benchmarks import memory
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def measure(quick: bool) -> dict[str, Any]:
     before = time.perf_counter()
     matrix = match_attributes(x, table, np.flatnonzero(half), np.flatnonzero(~half))
     ours = time.perf_counter() - before
-    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    gib = memory.peak() / 1024
     before = time.perf_counter()
     for i in range(100):
         spearmanr(x[half, i], table.values[half, 0])

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memory
+
 _WIDTH, _TOKENS = 384, 197
 
 
@@ -37,8 +39,6 @@ def measure(quick: bool) -> dict[str, Any]:
 
 def _capture(n: int, folder: Path) -> float:
     """Capture and return this process's peak resident memory [MiB]."""
-    import resource
-
     import numpy as np
     import torch
 
@@ -68,7 +68,7 @@ def _capture(n: int, folder: Path) -> float:
     capture(
         model, images, out=folder / "store", config=CaptureConfig(sites=tuple(sites), dtype="float16", batch_size=32)
     )
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return memory.peak()
 
 
 if __name__ == "__main__":

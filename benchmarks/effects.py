@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Any
 
 import torch
 
+from benchmarks import memory
 from benchmarks.timing import interleaved_medians
 
 
@@ -87,5 +87,5 @@ def _thousand_ablations() -> dict[str, float]:
     peaks = []
     for n in (100, 1000):
         effects(logit(1), features(encoder, range(n)), model=model, images=x[:1], reference=x, ablation=zero(), rows=16)
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        peaks.append(memory.peak())
     return {"peak_mib": peaks[1], "growth_mib": peaks[1] - peaks[0]}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import sae_peers
+from benchmarks import memory, sae_peers
 from benchmarks.sae_training import ARCHITECTURES, QUICK_SIZES, SIZES, synthetic
 
 _STEPS = 3
@@ -37,9 +37,6 @@ def _asked(arch: str, who: str, quick: bool) -> float:
 
 def _peak(arch: Literal["topk", "batchtopk"], who: str, quick: bool) -> float:
     """Train, and return how far this process's peak lies above the memory that it held with everything imported [MiB]."""
-    import resource
-    from pathlib import Path
-
     torch.set_num_threads(2)
     d_in, d_sae, k, batch = QUICK_SIZES["192"] if quick else SIZES["768"]
     task = sae_peers.Task(arch, d_in, d_sae, k, batch, steps=300)
@@ -57,9 +54,9 @@ def _peak(arch: Literal["topk", "batchtopk"], who: str, quick: bool) -> float:
             step(rows[at % len(rows)])
 
     trained(small, [x[:64, :16].contiguous() for x in batches])  # imports and compiles
-    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    before = memory.held()
     trained(task, batches)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - held
+    return memory.peak() - before
 
 
 if __name__ == "__main__":

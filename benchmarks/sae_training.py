@@ -25,8 +25,9 @@ SIZES = {"192": (192, 3072, 32, 4096), "768": (768, 12288, 32, 2048)}
 QUICK_SIZES = {"192": (192, 768, 32, 1024)}
 
 
-# steps after which explained variance is compared; timed steps are few, for a peer's takes up to two seconds
-_COMPARED, _TIMED = 60, {"192": 2, "768": 1}
+# steps after which explained variance is compared; timed in a turn are some, since the first finds cold caches and sleeping threads
+# and a training takes thousands, but few where a peer's takes up to three seconds
+_COMPARED, _TIMED = 60, {"192": 6, "768": 1}
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def measure(quick: bool) -> dict[str, Any]:
     seconds: dict[str, dict[str, float]] = {}
     variance: dict[str, dict[str, float]] = {}
     for size, (d_in, d_sae, k, batch) in (QUICK_SIZES if quick else SIZES).items():
-        batches = synthetic(d_in, batch, 4)
+        batches = synthetic(d_in, batch, max(4, _TIMED[size]))
         for arch in ARCHITECTURES:
             task = Task(arch, d_in, d_sae, k, batch, steps=300)
             name = f"{arch}/{size}"
