@@ -18,6 +18,7 @@ from mechinterp.progress import SILENT, Progress
 from sparse_autoencoders.autoencoder import SparseAutoencoder, only_site
 from sparse_autoencoders.checkpoint import FOLDER, load_checkpoint, remove_checkpoint, save_checkpoint
 from sparse_autoencoders.config import TrainSAEConfig
+from sparse_autoencoders.interruption import Held
 from sparse_autoencoders.processes import Processes
 from sparse_autoencoders.single_training import SingleTraining
 from sparse_autoencoders.stream import TrainingStream
@@ -81,7 +82,8 @@ def train_saes(
     """Train one sparse autoencoder for each seed.
 
     Activations are centred and scaled by the statistics of the training images, and that is folded into the weights: what is
-    returned and saved reads raw activations. A training that was interrupted goes on from its last checkpoint, to the same bits.
+    returned and saved reads raw activations. A training that was interrupted goes on from its last checkpoint, to the same bits;
+    with a folder to save in, Ctrl-C and SIGTERM wait for the step that is being taken and write a checkpoint.
 
     Parameters
     ----------
@@ -263,6 +265,11 @@ class _Loop:
     _rows: int = field(default=0, init=False)
 
     def run(self) -> None:
+        # of several processes that share a step, one that stops by itself would leave the others waiting for it
+        with Held(active=self.out is not None and self.processes.alone) as held:
+            self._run(held)
+
+    def _run(self, held: Held) -> None:
         stream, trainings = self.stream, self.trainings
         self._first = self._go_on()
         held_out = stream.held_out_sample()
@@ -285,7 +292,14 @@ class _Loop:
             if time.perf_counter() - last_saved > 60 * trainings[0].config.checkpoint_minutes:
                 self._save(step)
                 last_saved = time.perf_counter()
+            if held.came:
+                break
         self._save(step, only_watch=self.out is None)
+        if held.came and self.out is not None:
+            self.progress.note(
+                f"stopped after step {step} of {stream.steps}: {self.out / FOLDER} holds where it was, and the same training goes on "
+                "from there; remove it to begin another"
+            )
 
     def _steps(self) -> Iterator[int]:
         """Take every step that is left, and yield how many there have been."""

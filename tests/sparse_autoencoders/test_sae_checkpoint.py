@@ -1,6 +1,7 @@
 """A training killed at any step goes on to the same bits; sweeps share a stream and nothing else."""
 
 import dataclasses
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mechinterp.errors import ConfigError, DamagedFileError, ImagesError
 from sparse_autoencoders import checkpoint
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.schedules import active_features, learning_rate
+from sparse_autoencoders.single_training import SingleTraining
 from sparse_autoencoders.training import train_saes, train_sweep
 
 FAST = {"k": 3, "expansion": 2, "epochs": 6, "batch_size": 128, "lr": 3e-3}
@@ -63,6 +65,79 @@ def test_a_killed_training_goes_on_to_the_same_bits(store, tmp_path, monkeypatch
     assert not (tmp_path / "checkpoint").exists()
 
 
+def struck_in(monkeypatch, step, number, times=1):
+    """Send this process a signal in the middle of a step, before its first seed takes it."""
+    take = SingleTraining.step
+
+    def struck(self, x, at, stream):
+        if at + 1 == step and self.seed == 0:
+            for _ in range(times):
+                signal.raise_signal(number)
+        take(self, x, at, stream)
+
+    monkeypatch.setattr(SingleTraining, "step", struck)
+
+
+class Notes:
+    """Progress that keeps what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def track(self, items, description, total=None):
+        yield from items
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def test_an_interruption_waits_for_its_step_and_leaves_a_checkpoint(store, tmp_path, monkeypatch):
+    settings, notes, seen = {**FAST, "seeds": (0, 3)}, Notes(), []
+    whole = train_saes(store, **settings)
+    before = signal.getsignal(signal.SIGINT)
+    for step in (1, 44):  # before any checkpoint was due, and after going on
+        with monkeypatch.context() as patch:
+            struck_in(patch, step, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                train_saes(store, **settings, out=tmp_path, progress=notes, watch=seen.append)
+        assert f"stopped after step {step} of 72: {tmp_path / 'checkpoint'} holds where it was" in notes.said[-1]
+        assert [p.name for p in tmp_path.rglob("*.safetensors")] == [f"step-{step}.safetensors"]
+        assert seen[-1].step == step
+        assert signal.getsignal(signal.SIGINT) is before
+    resumed = train_saes(store, **settings, out=tmp_path)
+    for a, b in zip(whole, resumed, strict=True):
+        assert a.weights_hash == b.weights_hash
+        assert a.provenance["curve"] == b.provenance["curve"]
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_second_interruption_does_not_wait(store, tmp_path, monkeypatch):
+    struck_in(monkeypatch, 3, signal.SIGINT, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        train_saes(store, **FAST, out=tmp_path)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_an_interruption_without_a_folder_does_not_wait(store, monkeypatch):
+    steps = []
+    monkeypatch.setattr(SingleTraining, "step", lambda *_args: (signal.raise_signal(signal.SIGINT), steps.append(1)))
+    with pytest.raises(KeyboardInterrupt):
+        train_saes(store, **FAST)
+    assert steps == []
+
+
+def test_what_ends_a_process_finds_a_checkpoint(store, tmp_path, monkeypatch):
+    found = []
+    before = signal.signal(signal.SIGTERM, lambda *_args: found.extend(tmp_path.rglob("step-5.safetensors")))
+    try:
+        with monkeypatch.context() as patch:
+            struck_in(patch, 5, signal.SIGTERM)
+            train_saes(store, **FAST, out=tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(found) == 1
+
+
 def test_an_unfinished_training_of_other_settings_is_not_written_over(store, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         killed_after(patch, 5)
@@ -112,18 +187,10 @@ def test_a_sweep_is_saved_by_name(store, tmp_path):
 
 
 def test_training_stops_when_held_out_tokens_gain_no_more(store):
-    notes = []
-
-    class Notes:
-        def track(self, items, description, total=None):
-            yield from items
-
-        def note(self, text):
-            notes.append(text)
-
-    sae = train_saes(store, **{**FAST, "epochs": 60, "patience": 2, "lr": 3e-2, "decay": 0}, progress=Notes())[0]
+    notes = Notes()
+    sae = train_saes(store, **{**FAST, "epochs": 60, "patience": 2, "lr": 3e-2, "decay": 0}, progress=notes)[0]
     assert sae.provenance["steps"] < 60 * 11
-    assert any("held-out tokens gain no more" in note for note in notes)
+    assert any("held-out tokens gain no more" in note for note in notes.said)
     one = MemoryStore(store.acts[:1])
     with pytest.raises(ImagesError, match="early stopping wants held-out groups"):
         train_saes(one, k=2, expansion=1, patience=1)
