@@ -101,6 +101,8 @@ class ShortcutSearch:
         Level of an alarm.
     trained
         Whether the model is.
+    patients_named, units_are_patients
+        Whether somebody said whose images these are, and whether those are patients: over others there is no interval.
 
     """
 
@@ -116,6 +118,8 @@ class ShortcutSearch:
     alpha: float = 0.05
     n_boot: int = 1000
     trained: bool = True
+    patients_named: bool = True
+    units_are_patients: bool = True
 
     @cached_property
     def order(self) -> Int[NDArray[np.int64], " feature"]:
@@ -167,8 +171,9 @@ class ShortcutSearch:
             means = [float(np.average(values[rows], weights=share[rows])) for rows in chosen]
             return (means[0] + means[1] - means[2] - means[3]) / 2
 
-        patients = self.effects.batch is None or self.effects.batch.units_are_patients
-        return bootstrap_groups(difference, self.groups, self.n_boot, method="percentile", units_are_patients=patients)
+        return bootstrap_groups(
+            difference, self.groups, self.n_boot, method="percentile", units_are_patients=self.units_are_patients
+        )
 
     @cached_property
     def claim(self) -> Claim:
@@ -204,7 +209,7 @@ class ShortcutSearch:
         d = self.differences
         return {
             "environments": list(self.environments),
-            "patients": list(d.patients),
+            "patients": list(d.patients) if self.patients_named and self.units_are_patients else None,
             "target": self.decision.name,
             "method": self.effects.method,
             "ablation": self.effects.ablation.name,
@@ -234,6 +239,7 @@ def find_shortcuts(
     target: str | int,
     labels: Sequence[Any] | NDArray[Any] | None = None,
     groups: Sequence[Any] | NDArray[Any] | None = None,
+    units_are_patients: bool | None = None,
     method: Method = "exact",
     ablation: Ablation | None = None,
     n_permutations: int = 2000,
@@ -260,6 +266,8 @@ def find_shortcuts(
         The class that the decision is about.
     labels, groups
         Class and patient of each image; an ``ImageSet`` has its own.
+    units_are_patients
+        Whether those groups are patients; an ``ImageSet`` knows it, and of prepared images it is believed.
     method
         How effects are computed, see :func:`circuits.effects`; ``attribution`` where exact ones take too long.
     ablation
@@ -302,9 +310,13 @@ def find_shortcuts(
         groups=patients, batch=batch, rows=rows, seed=seed, progress=progress,
     )  # fmt: skip
     means = PatientMeans.of(found.per_image, second, truth, patients)
+    if units_are_patients is None:
+        units_are_patients = not isinstance(images, ImageSet) or images.units_are_patients
+    named = groups is not None or (isinstance(images, ImageSet) and images.groups is not None)
     return ShortcutSearch(
         names, decision, found, means.test(n_permutations, seed), second, truth, patients,
         means.placebo_alarms(placebos, alpha=alpha, seed=seed), placebos, alpha, trained=model.trained,
+        patients_named=named, units_are_patients=units_are_patients,
     )  # fmt: skip
 
 

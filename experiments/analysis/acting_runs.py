@@ -188,8 +188,8 @@ def search_run(
     rows = spread(rows, most_images)
     return find_shortcuts(
         opened.model, list(opened.encoders), opened.prepared(rows), environments=values[rows], target=as_class(target),
-        labels=opened.truth(rows, target, label), groups=opened.patients(rows), method=method, seed=seed,
-        progress=progress,
+        labels=opened.truth(rows, target, label), groups=opened.patients(rows),
+        units_are_patients=opened.units_are_patients, method=method, seed=seed, progress=progress,
     )  # fmt: skip
 
 

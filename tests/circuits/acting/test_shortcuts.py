@@ -29,8 +29,8 @@ def searched(rho=0.9, **settings):
     x, labels, hospital = two_hospitals(rho)
     model = settings.pop("model", None) or shortcut_model()
     return find_shortcuts(
-        model, neurons(model, "stage"), x, environments=hospital, target="ill", labels=labels, n_permutations=499,
-        **{"placebos": 20, **settings},
+        model, neurons(model, "stage"), x, environments=hospital, target="ill", labels=labels,
+        **{"n_permutations": 499, "placebos": 20, **settings},
     )  # fmt: skip
 
 
@@ -48,6 +48,14 @@ def test_the_mark_is_ranked_first_and_the_lesion_is_not_found(method):
     assert top.p <= 0.05
     low, high = search.claim.interval
     assert low < top.difference < high < 0
+
+
+def test_patients_are_counted_where_somebody_named_them():
+    assert searched(n_permutations=19, placebos=0, groups=np.arange(160)).to_json()["patients"] == [80, 80]
+    assert searched(n_permutations=19, placebos=0).to_json()["patients"] is None
+    blocks = searched(n_permutations=19, placebos=0, groups=np.arange(160), units_are_patients=False)
+    assert blocks.to_json()["patients"] is None
+    assert blocks.claim.interval is None
 
 
 def test_an_interval_is_of_patients_however_many_images_each_has():

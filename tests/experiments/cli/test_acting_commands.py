@@ -162,6 +162,10 @@ def test_images_that_name_no_patient_give_no_interval_over_patients(made):
             most_images=100, seed=0,
         )  # fmt: skip
         assert not found.found[1].interval.estimable
+        asked = {"split": None, "most_images": 40, "method": "attribution", "seed": 0}
+        search = search_run(other, "laterality", "1", label="referable", **asked).to_json()
+        assert search["patients"] is None
+        assert {f["interval"]["low"] for f in search["ranked"][:5]} == {None}
         _, bill = edit_run(
             other,
             "camera_tag",
