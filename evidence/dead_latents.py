@@ -22,7 +22,7 @@ from sparse_autoencoders.training import train_sweep
 
 TITLE = "Dead latents"
 SOURCES = ("sparse_autoencoders/metrics.py", "sparse_autoencoders/initialisation.py", "sparse_autoencoders/resampling.py",
-           "sparse_autoencoders/schedules.py", "sparse_autoencoders/waking.py", "sparse_autoencoders/sparse_learner.py", "sparse_autoencoders/fused/step.py")  # fmt: skip
+           "sparse_autoencoders/schedules.py", "sparse_autoencoders/waking.py", "sparse_autoencoders/merged.py", "sparse_autoencoders/sparse_learner.py", "sparse_autoencoders/fused/step.py")  # fmt: skip
 SITES = {"cnn": "stages.2", "vit": "blocks.2.hook_resid_post"}
 TRAIN, TEST, EPOCHS, EXPANSION, K = 2_000, 400, 10, 16.0, 16
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka")

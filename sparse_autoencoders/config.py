@@ -39,6 +39,9 @@ class TrainSAEConfig:
     prefixes: Annotated[
         tuple[float, ...], "shares of the dictionary that each reconstruct alone (matryoshka), ascending to 1"
     ] = (0.0625, 0.125, 0.25, 0.5, 1.0)
+    balance: Annotated[
+        float, "weight of a prefix's loss, as a multiple of the next wider one's; 1: all count the same (matryoshka)"
+    ] = 0.5
     clip: Annotated[float | None, "largest norm of a step's gradient; unlimited if left out"] = None
     ema: Annotated[
         float, "weight of the past in an average over the steps that is saved in place of the last; 0: none"
@@ -89,7 +92,7 @@ class TrainSAEConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}: it must be at least 1")
-        for name in ("expansion", "lr", "dead_after", "anneal_k", "checkpoint_minutes"):
+        for name in ("expansion", "lr", "dead_after", "anneal_k", "balance", "checkpoint_minutes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
         if self.clip is not None and not self.clip > 0:

@@ -17,6 +17,7 @@ from sparse_autoencoders.architectures.topk import SparseStepBatchTopK, SparseSt
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
+from sparse_autoencoders.merged import held_beside
 from sparse_autoencoders.processes import ALONE, Processes
 from sparse_autoencoders.sparse_learner import ARCHITECTURES, prefixes_of
 from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, moments_of_new, places
@@ -116,13 +117,19 @@ class SAELensLearner:
         self.silent_for[silent] = 0
 
     @torch.no_grad()
-    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row d_in"], generator: torch.Generator) -> int:
+    def wake(
+        self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row d_in"], generator: torch.Generator, *, apart: bool
+    ) -> int:
         """Give silent features new places among some rows; outside the TopK family there is none."""
         if self.config.arch not in ARCHITECTURES:
             return 0
         sae, x, living = self.sae, x.to(self.sae.device), ~silent.to(self.sae.device)
         output = self._forward(x)
         codes, left_over = output.feature_acts, x - output.sae_out
+        beside = None
+        if apart:
+            directions = torch.nn.functional.normalize(sae.W_dec.data, dim=1)
+            beside = held_beside(codes.to_sparse_csr(), left_over, directions, living, int(silent.sum()), generator)
         if self.config.arch == "topk":
             values, columns = codes.topk(sae.cfg.k, dim=1, sorted=False)
             bar = bar_of_rows(values)
@@ -131,7 +138,7 @@ class SAELensLearner:
             bar = bar_of_batch(codes[codes > 0], len(x))
         norm = float(sae.W_enc[:, living].norm(dim=0).mean())
         candidates = longest(self.silent_for, silent).to(x.device)
-        found = places(candidates, x - sae.b_dec, left_over, bar, norm, generator)
+        found = places(candidates, x - sae.b_dec, left_over, bar, norm, generator, beside)
         at = found.features
         share = moments_of_new(len(x), int((codes > 0).sum()), int(living.sum()))
         for parameter, values in ((sae.W_enc, found.encoder), (sae.b_enc, found.bias), (sae.W_dec, found.decoder)):
@@ -212,7 +219,7 @@ def _training_sae(begin: Start, config: TrainSAEConfig, device: str) -> Training
             **size, k=config.k, aux_loss_coefficient=config.aux, rescale_acts_by_decoder_norm=False
         )
         if config.arch == "matryoshka":
-            return SparseStepMatryoshka(topk, prefixes_of(config, width))
+            return SparseStepMatryoshka(topk, prefixes_of(config, width), config.balance)
         return (SparseStepTopK if config.arch == "topk" else SparseStepBatchTopK)(topk)
     if config.arch == "jumprelu":
         return JumpReLUTrainingSAE(

@@ -219,12 +219,12 @@ class SingleTraining:
             self.standing.restarted += restart_silent(
                 self.learner, silent, self.sample[:_RESTART_ROWS], self.generator, read_width=stream.read_width
             )
-        patience = due(step, steps, stream.steps_per_epoch, stream.batch_size, config.wake)
-        if patience is not None and isinstance(self.learner, Waking):
-            silent = self.learner.silent_for >= patience
+        look = due(step, steps, stream.steps_per_epoch, stream.batch_size, config.wake)
+        if look is not None and isinstance(self.learner, Waking):
+            silent = self.learner.silent_for >= look.silent_for
             if bool(silent.any()) and not bool(silent.all()):
                 rows = self.sample[: rows_for(width)]
-                self.standing.woken += self.learner.wake(silent, rows, self.generator)
+                self.standing.woken += self.learner.wake(silent, rows, self.generator, apart=look.apart)
         if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
             # the scaled activations have a mean squared norm of their width about their mean
             dead = float((self.learner.silent_for >= self.learner.dead_after).float().mean())

@@ -10,6 +10,7 @@ from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.fused.step import SparseStep, Weights
 from sparse_autoencoders.initialisation import Start
 from sparse_autoencoders.learner import LearntWeights, StepResult, copy_into
+from sparse_autoencoders.merged import held_beside
 from sparse_autoencoders.waking import bar_of_batch, bar_of_rows, displaced, longest, moments_of_new, places
 
 ARCHITECTURES = frozenset({"topk", "batchtopk", "matryoshka"})
@@ -49,6 +50,7 @@ class SparseLearner:
             config.k,
             whole_batch=config.arch != "topk",
             prefixes=prefixes_of(config, width) if config.arch == "matryoshka" else None,
+            balance=config.balance,
             aux=config.aux,
             dead_after=dead_after,
             clip=config.clip,
@@ -84,14 +86,31 @@ class SparseLearner:
         self.refresh()
 
     @torch.no_grad()
-    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row width"], generator: torch.Generator) -> int:
-        """Give silent features new places among some rows, and return how many there was room for."""
+    def wake(
+        self,
+        silent: Bool[Tensor, " feature"],
+        x: Float[Tensor, "row width"],
+        generator: torch.Generator,
+        *,
+        apart: bool,
+    ) -> int:
+        """Give silent features new places among some rows, and return how many there was room for.
+
+        What a transcoder's features hold is not looked for: what they read is not what they write.
+        """
         step, w = self._step, self._step.weights
         d_in = w.encoder.shape[1]
         read = x[:, :d_in].contiguous()
         codes, written = step.heard(read)
         left_over = (read if w.tied_bias else x[:, d_in:]) - written
         values, columns = torch.from_numpy(codes.values), torch.from_numpy(codes.columns).long()
+        beside = None
+        if apart and w.tied_bias:
+            shape = len(x), len(w.decoder)
+            table = torch.sparse_csr_tensor(
+                torch.from_numpy(codes.starts), columns, values, shape, check_invariants=False
+            )
+            beside = held_beside(table, left_over, w.decoder, ~silent, int(silent.sum()), generator)
         if step.select.whole_batch:
             bar = bar_of_batch(values, len(x))
         else:
@@ -102,7 +121,7 @@ class SparseLearner:
             read = read - w.out_bias
         heard = ~silent
         norm = float(w.encoder[heard].norm(dim=1).mean())
-        found = places(longest(step.silent_for, silent), read, left_over, bar, norm, generator)
+        found = places(longest(step.silent_for, silent), read, left_over, bar, norm, generator, beside)
         at = found.features
         w.encoder[at], w.bias[at], w.decoder[at] = found.encoder, found.bias, found.decoder
         share = moments_of_new(len(x), int((codes.values > 0).sum()), int(heard.sum()))

@@ -5,7 +5,8 @@ help it where that is far smaller than the k-th code: what the feature then says
 louder where it points: most silent features are near-duplicates of others, what they write adds nothing, and the gradient silences
 them again. So a silent feature gets a new place: its decoder is what some alike tokens have left over, the weakest code that it
 displaces included; its encoder tells these tokens from all others (Fisher's discriminant) and just reaches the bar on as many. It
-is useful from its first step, and on so many tokens that it keeps a gradient.
+is useful from its first step, and on so many tokens that it keeps a gradient. Now and then a silent feature takes over what another
+one holds beside its own (:mod:`~sparse_autoencoders.merged`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ROWS = 1 << 13  # that places are looked for on
 LOUDEST, QUIETEST = 1.0, 0.3
 _VALUES = 1 << 25  # pre-activations at once
 _CLUSTER = 0.002  # share of the rows that a new feature is to be heard on
+_APART = 4  # looks of which one takes merged features apart
 _HEARD = 16  # times that such a feature is to be heard, on average, before its silence means anything
 _TAKEN = 0.5  # share of the rows that new features may take together
 _RIDGE = 0.1  # of the discriminant, as a share of the mean variance of a unit
@@ -35,9 +37,36 @@ _OVER = 1e-4  # how far over the bar, as a share of it
 class Waking(Protocol):
     """A learner whose features can be woken."""
 
-    def wake(self, silent: Bool[Tensor, " feature"], x: Float[Tensor, "row width"], generator: torch.Generator) -> int:
-        """Give silent features new places among some rows, and return how many there was room for."""
+    def wake(
+        self,
+        silent: Bool[Tensor, " feature"],
+        x: Float[Tensor, "row width"],
+        generator: torch.Generator,
+        *,
+        apart: bool,
+    ) -> int:
+        """Give silent features new places among some rows, and return how many there was room for.
+
+        With `apart` the first places are at what others hold beside their own.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look for silent features.
+
+    Parameters
+    ----------
+    silent_for
+        Steps for which a feature must have been silent to be woken.
+    apart
+        Whether features that are merged are taken apart.
+
+    """
+
+    silent_for: int
+    apart: bool
 
 
 @dataclass(frozen=True)
@@ -59,10 +88,10 @@ class Places:
     decoder: Float[Tensor, "place d_out"]
 
 
-def due(step: int, steps: int, steps_per_epoch: int, batch_size: int, wake: float) -> int | None:
-    """Return for how many steps a feature must have been silent to be woken after a step, counted from 0; none: none is now.
+def due(step: int, steps: int, steps_per_epoch: int, batch_size: int, wake: float) -> Look | None:
+    """Return the look for silent features that is due after a step, counted from 0; none: none is.
 
-    It is looked for once in as many steps as the silence lasts.
+    There is one in as many steps as the silence must last.
 
     Parameters
     ----------
@@ -76,9 +105,10 @@ def due(step: int, steps: int, steps_per_epoch: int, batch_size: int, wake: floa
 
     """
     patience = max(1, round(wake * steps_per_epoch), math.ceil(_HEARD / (_CLUSTER * batch_size)))
-    if wake == 0 or step >= UNTIL * steps or (step + 1) % patience:
+    number, within = divmod(step + 1, patience)
+    if wake == 0 or step >= UNTIL * steps or within:
         return None
-    return patience
+    return Look(patience, number % _APART == 0)
 
 
 def rows_for(width: int) -> int:
@@ -139,6 +169,7 @@ def places(
     bar: Float[Tensor, " row"],
     norm: float,
     generator: torch.Generator,
+    beside: Float[Tensor, "known d_out"] | None = None,
 ) -> Places:
     """Find a place for each candidate, the first ones where there is no room for all.
 
@@ -159,6 +190,9 @@ def places(
         Mean norm of the encoders of features that are heard.
     generator
         Draws the rows.
+    beside
+        What the first candidates are to write, where that is known: what others hold beside their own. Of an encoder that reads
+        what is written.
 
     References
     ----------
@@ -171,12 +205,12 @@ def places(
     features = candidates[:room]
     if not len(features):
         return Places(features, read[:0], bar[:0], left_over[:0])
-    anchors = torch.multinomial(squared.cpu(), len(features), generator=generator).to(read.device)
-    directions = torch.nn.functional.normalize(left_over, dim=1)
-    clusters = (directions[anchors] @ directions.T).topk(size, dim=1, sorted=False).indices
-    meant = left_over[clusters].mean(1)
+    beside = left_over[:0] if beside is None else beside[:room]
+    clusters = _alike(left_over, squared, len(features) - len(beside), size, generator)
+    meant = torch.cat([beside, left_over[clusters].mean(1)])
     decoder = torch.nn.functional.normalize(meant, dim=1)
-    encoder = _discriminants(read, clusters)
+    shifts = read[clusters].mean(1) - read.mean(0)
+    encoder = _discriminants(read, torch.cat([beside, shifts]) if len(beside) else shifts)
     # a row's code is to be as large as what it is to say, where the encoder's norm allows that
     score = encoder @ read.T
     best = score.topk(size, dim=1, sorted=False).values
@@ -194,13 +228,21 @@ def _size(rows: int) -> int:
     return max(1, round(_CLUSTER * rows))
 
 
-def _discriminants(
-    read: Float[Tensor, "row d_in"], clusters: Int[Tensor, "place member"]
-) -> Float[Tensor, "place d_in"]:
-    """Return the unit direction along which each cluster stands farthest from all rows, measured by their spread."""
-    mean = read.mean(0)
-    centred = read - mean
+def _alike(
+    left_over: Float[Tensor, "row d_out"], squared: Float[Tensor, " row"], n: int, size: int, generator: torch.Generator
+) -> Int[Tensor, "n size"]:
+    """Return the rows of `n` clusters of that size."""
+    if not n:
+        return torch.zeros(0, size, dtype=torch.long, device=left_over.device)
+    anchors = torch.multinomial(squared.cpu(), n, generator=generator).to(left_over.device)
+    directions = torch.nn.functional.normalize(left_over, dim=1)
+    return (directions[anchors] @ directions.T).topk(size, dim=1, sorted=False).indices
+
+
+def _discriminants(read: Float[Tensor, "row d_in"], shifts: Float[Tensor, "place d_in"]) -> Float[Tensor, "place d_in"]:
+    """Return the unit directions along which rows that are shifted stand farthest from all rows, measured by their spread."""
+    centred = read - read.mean(0)
     covariance = centred.T @ centred / len(read)
     covariance.diagonal().add_(_RIDGE * covariance.diagonal().mean().clamp_min(torch.finfo(read.dtype).eps))
-    apart = torch.cholesky_solve((read[clusters].mean(1) - mean).T, torch.linalg.cholesky(covariance)).T
+    apart = torch.cholesky_solve(shifts.T, torch.linalg.cholesky(covariance)).T
     return torch.nn.functional.normalize(apart, dim=1)

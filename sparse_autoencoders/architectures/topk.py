@@ -22,6 +22,7 @@ from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from torch import Tensor
 
 from sparse_autoencoders.architectures.auxiliary import dead_latents_loss
+from sparse_autoencoders.fused.step import level_shares
 from sparse_autoencoders.kernels import Select, autoencode, topk_of_batch, topk_of_row
 from sparse_autoencoders.processes import ALONE, Processes
 
@@ -78,7 +79,14 @@ class SparseStepBatchTopK(SparseStepTopK):
 
 
 class SparseStepMatryoshka(SparseStepBatchTopK):
-    """BatchTopK whose first latents must reconstruct alone too: the loss is the mean over nested prefixes of the dictionary.
+    """BatchTopK whose first latents must reconstruct alone too: the loss is a mean over nested prefixes of the dictionary.
+
+    Parameters
+    ----------
+    cfg
+        Sizes and the auxiliary loss.
+    prefixes, balance
+        As :class:`~sparse_autoencoders.fused.step.SparseStep` has them.
 
     References
     ----------
@@ -86,9 +94,9 @@ class SparseStepMatryoshka(SparseStepBatchTopK):
 
     """
 
-    def __init__(self, cfg: TopKTrainingSAEConfig, prefixes: tuple[int, ...]) -> None:
+    def __init__(self, cfg: TopKTrainingSAEConfig, prefixes: tuple[int, ...], balance: float) -> None:
         super().__init__(cfg)
-        self.prefixes = prefixes
+        self.prefixes, self.shares = prefixes, torch.from_numpy(level_shares(len(prefixes), balance))
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Return reconstruction, codes and loss of one batch."""
@@ -101,7 +109,7 @@ class SparseStepMatryoshka(SparseStepBatchTopK):
         for begin, end in zip((0, *self.prefixes), self.prefixes, strict=False):
             before = errors[-1] if errors else centred
             errors.append(before - kept[:, begin:end] @ self.W_dec[begin:end])
-        mse = torch.stack([error.square().sum(-1).mean() for error in errors]).mean()
+        mse = torch.stack([error.square().sum(-1).mean() for error in errors]) @ self.shares.to(x.device)
         auxiliary = self._auxiliary(centred, errors[-1], step_input.dead_neuron_mask)
         return TrainStepOutput(
             sae_in=x,

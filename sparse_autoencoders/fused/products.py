@@ -5,8 +5,8 @@ Codes are compressed rows (CSR). With :math:`e = t - z W_{dec}` and the loss :ma
 .. math:: \partial W_{dec} = -\tfrac2B z^\top e, \quad \partial z = -\tfrac2B e W_{dec}^\top, \quad
           \partial W_{enc} = (\partial z)^\top x, \quad \partial b_{enc} = \textstyle\sum_b \partial z_b,
 
-all taken where :math:`z > 0` only. For nested prefixes of latents (Matryoshka) the loss is the mean over prefixes, and a latent's
-error is the mean of the errors of those prefixes that hold it.
+all taken where :math:`z > 0` only. For nested prefixes of latents (Matryoshka) the loss is a weighted mean over prefixes, and a latent's
+error is the weighted sum of the errors of those prefixes that hold it.
 
 A latent's gradient is summed over its rows in ascending order by one thread and used at once, so weights do not depend on the
 number of threads, and no gradient is ever stored. Rows are taken four at a time, so that a sum is loaded and stored once for four.
@@ -27,7 +27,7 @@ LATENTS = 512
 
 
 @SharedLoop
-def decode(from_row, to_row, starts, columns, values, decoder, prefixes, target, error, code_gradient, losses, sums):  # type: ignore[no-untyped-def]
+def decode(from_row, to_row, starts, columns, values, decoder, prefixes, shares, target, error, code_gradient, losses, sums):  # type: ignore[no-untyped-def]  # fmt: skip
     """Decode, and take the gradient of the codes.
 
     Parameters
@@ -40,21 +40,23 @@ def decode(from_row, to_row, starts, columns, values, decoder, prefixes, target,
         float32 (latent, d_out).
     prefixes
         int64 (level,), ascending, the last one the number of latents: a loss is taken for each.
+    shares
+        float32 (level,): what each one's loss counts; 1 together.
     target
         float32 (row, d_out): what shall be reconstructed, the decoder's bias taken off.
     error
-        float32 (level, row, d_out), written: for a latent of that level, the mean over levels of the errors that it shares in, scaled
-        by ``-2 / rows``.
+        float32 (level, row, d_out), written: for a latent of that level, the sum of the errors that it takes part in, times their shares
+        and ``-2 / rows``.
     code_gradient
         float32 (entry,), written.
     losses
-        float32 (row, 2), written: squared error with all latents, and its mean over the levels.
+        float32 (row, 2), written: squared error with all latents, and the loss.
     sums
         float32 (rows / ROWS_OF_SUM, d_out), written: sums over so many rows of the first level's error.
 
     """
     n_levels, n_rows, width = error.shape
-    scale = error.dtype.type(-2.0 / (n_rows * n_levels))
+    scale = error.dtype.type(-2.0 / n_rows)
     for row in range(from_row, to_row):
         current = error[n_levels - 1, row]
         for i in range(width):
@@ -70,18 +72,20 @@ def decode(from_row, to_row, starts, columns, values, decoder, prefixes, target,
             _subtract(current, decoder, columns, values, entry, end)
             entry = end
             loss = dot(current, current)
-            mean_loss += loss / error.dtype.type(n_levels)
+            mean_loss += loss * shares[level]
             if level < n_levels - 1:
                 for i in range(width):
                     error[level, row, i] = current[i]
         losses[row, 0] = loss
         losses[row, 1] = mean_loss
+        own = scale * shares[n_levels - 1]
         for i in range(width):
-            current[i] *= scale
+            current[i] *= own
         # a latent of an early prefix takes part in every later one
         for level in range(n_levels - 2, -1, -1):
+            own = scale * shares[level]
             for i in range(width):
-                error[level, row, i] = error[level, row, i] * scale + error[level + 1, row, i]
+                error[level, row, i] = error[level, row, i] * own + error[level + 1, row, i]
         entry = starts[row]
         for level in range(n_levels):
             end = starts[row + 1]

@@ -15,6 +15,8 @@ from sparse_autoencoders.fused import products
 from sparse_autoencoders.fused.selecting import CoarseEncoder, Codes, Rows, Selector
 from sparse_autoencoders.learner import StepResult
 
+ALONE = np.ones(1, np.float32)  # what a single reconstruction counts
+
 
 @dataclass
 class Weights:
@@ -71,8 +73,10 @@ class SparseStep:
     k, whole_batch
         What is kept: see :class:`Selector`.
     prefixes
-        Numbers of latents, ascending, the last one all: the loss is the mean over the reconstructions by these first latents
+        Numbers of latents, ascending, the last one all: the loss is a mean over the reconstructions by these first latents
         (Matryoshka). By default all alone.
+    balance
+        Weight of each of these in the mean, as a multiple of the next wider one's.
     aux
         Weight of the loss by which dead latents learn what the living left over (AuxK).
     dead_after
@@ -86,6 +90,7 @@ class SparseStep:
     ----------
     Gao et al. Scaling and evaluating sparse autoencoders. arXiv 2406.04093, section 2.4 and appendix A.2.
     Bussmann et al. BatchTopK sparse autoencoders. arXiv 2412.06410; Learning multi-level features with Matryoshka SAEs. arXiv 2503.17547.
+    Chanin, Dulka, Garriga-Alonso. Feature hedging: correlated features break narrow sparse autoencoders. arXiv 2505.11756 (the balance).
 
     """
 
@@ -96,6 +101,7 @@ class SparseStep:
         *,
         whole_batch: bool = False,
         prefixes: tuple[int, ...] | None = None,
+        balance: float = 1.0,
         aux: float = 1.0,
         dead_after: int = 100,
         clip: float | None = None,
@@ -106,6 +112,7 @@ class SparseStep:
         self.k = k
         self.aux, self.dead_after, self.clip, self.betas, self.epsilon = aux, dead_after, clip, betas, epsilon
         self.prefixes = np.array(prefixes or (len(weights.encoder),), np.int64)
+        self.shares = level_shares(len(self.prefixes), balance)
         self.first = {name: torch.zeros_like(value) for name, value in weights.tensors().items()}
         self.second = {name: torch.zeros_like(value) for name, value in weights.tensors().items()}
         self.steps = 0
@@ -145,7 +152,7 @@ class SparseStep:
             return StepResult(float("nan"), float("nan"), 0.0)
         codes = self.select(rows, self.coarse)
         error = np.empty((len(self.prefixes), *wanted.shape), np.float32)
-        slopes, losses, sums = decoded(codes, w.decoder.numpy(), self.prefixes, wanted.numpy(), error)
+        slopes, losses, sums = decoded(codes, w.decoder.numpy(), self.prefixes, self.shares, wanted.numpy(), error)
         extra, auxiliary = self._dead_latents_gradient(rows, error[-1])
         self._update(codes, slopes, error, rows.x.numpy(), extra, torch.from_numpy(sums.sum(0)), lr)
         squared, mean_loss = losses.mean(0, dtype=np.float64)
@@ -164,7 +171,7 @@ class SparseStep:
         codes = Selector(self.select.k, self.select.whole_batch)(rows, CoarseEncoder(w.encoder, w.bias))
         error = np.empty((1, len(x), w.decoder.shape[1]), np.float32)
         every = np.array([len(w.encoder)], np.int64)
-        decoded(codes, w.decoder.numpy(), every, np.zeros(error.shape[1:], np.float32), error)
+        decoded(codes, w.decoder.numpy(), every, ALONE, np.zeros(error.shape[1:], np.float32), error)
         # with nothing to reconstruct the error is the reconstruction, scaled by 2 / rows
         return codes, torch.from_numpy(error[0]) * (len(x) / 2) + w.out_bias
 
@@ -223,10 +230,10 @@ class SparseStep:
         of[dead.numpy()] = np.arange(len(dead))
         encoder, bias, decoder = w.encoder[dead], w.bias[dead], w.decoder[dead]
         codes = Selector(min(d_out // 2, len(dead)))(rows, CoarseEncoder(encoder, bias))
-        n, levels = len(rows.x), len(self.prefixes)
-        left_over = scaled_error * np.float32(-n * levels / 2)
+        n = len(rows.x)
+        left_over = scaled_error * np.float32(-n / (2 * self.shares[-1]))
         error, every = np.empty((1, n, d_out), np.float32), np.array([len(dead)], np.int64)
-        slopes, losses, _ = decoded(codes, decoder.numpy(), every, left_over, error)
+        slopes, losses, _ = decoded(codes, decoder.numpy(), every, ALONE, left_over, error)
         begins, at_rows, places = products.transpose(codes.starts, codes.columns, len(dead))
         to_decoder, to_encoder = np.empty_like(decoder.numpy()), np.empty_like(encoder.numpy())
         to_bias = np.empty(len(dead), np.float32)
@@ -241,10 +248,17 @@ class SparseStep:
         return ExtraGradient(of, to_decoder, to_encoder, to_bias), loss
 
 
+def level_shares(levels: int, balance: float) -> NDArray[np.float32]:
+    """Return what each of some nested reconstructions counts: `balance` times what the next wider one does, 1 together."""
+    weights = np.array([balance**narrower for narrower in reversed(range(levels))])
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
 def decoded(
     codes: Codes,
     decoder: NDArray[np.float32],
     prefixes: NDArray[np.int64],
+    shares: NDArray[np.float32],
     target: NDArray[np.float32],
     error: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -253,7 +267,7 @@ def decoded(
     slopes, losses = np.empty(len(codes.values), np.float32), np.empty((n, 2), np.float32)
     sums = np.empty((-(-n // products.ROWS_OF_SUM), width), np.float32)
     products.decode(
-        n, codes.starts, codes.columns, codes.values, decoder, prefixes, target, error, slopes, losses, sums,
+        n, codes.starts, codes.columns, codes.values, decoder, prefixes, shares, target, error, slopes, losses, sums,
         multiple=products.ROWS_OF_SUM,
     )  # fmt: skip
     return slopes, losses, sums

@@ -101,9 +101,9 @@ def test_ties_keep_k_and_the_first(product):
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000), rows=st.integers(1, 20), d_in=st.integers(1, 12), d_out=st.integers(1, 12),
-    width=st.integers(4, 40), levels=st.integers(1, 3),
+    width=st.integers(4, 40), levels=st.integers(1, 3), balance=st.floats(0.1, 2),
 )  # fmt: skip
-def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, width, levels):
+def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, width, levels, balance):
     g = torch.Generator().manual_seed(seed)
     encoder = torch.randn(width, d_in, generator=g, dtype=torch.float64, requires_grad=True)
     decoder = torch.randn(width, d_out, generator=g, dtype=torch.float64, requires_grad=True)
@@ -115,7 +115,9 @@ def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, 
     kept = torch.rand(hidden.shape, generator=g) < 0.3
     codes = torch.where(kept, hidden, 0).relu()
     errors = [target - codes[:, :p] @ decoder[:p] for p in prefixes]
-    torch.stack([e.square().sum(1).mean() for e in errors]).mean().backward()
+    weights = torch.tensor([balance**i for i in range(len(prefixes))][::-1], dtype=torch.float64)
+    loss = torch.stack([e.square().sum(1).mean() for e in errors]) @ weights / weights.sum()
+    loss.backward()
 
     starts = np.concatenate([[0], kept.sum(1).cumsum(0).numpy()])
     columns, values = kept.nonzero()[:, 1].numpy().astype(np.int32), codes[kept].detach().numpy()
@@ -129,6 +131,7 @@ def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, 
         values,
         decoder.detach().numpy(),
         np.array(prefixes),
+        (weights / weights.sum()).numpy(),
         target.numpy(),
         error,
         slopes,
@@ -152,28 +155,31 @@ def test_every_gradient_is_that_of_autograd_in_float64(seed, rows, d_in, d_out, 
     for found, tensor in ((to_decoder, decoder), (to_encoder, encoder), (to_bias, bias)):
         np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(losses[:, 0], errors[-1].detach().square().sum(1).numpy(), rtol=1e-9)
+    assert losses[:, 1].mean() == pytest.approx(float(loss.detach()))
 
 
-def dense_twin(w, k, whole_batch, prefixes, clip):
+def dense_twin(w, k, whole_batch, prefixes, clip, balance):
     """Return a step of plain torch on copies of the weights."""
     trained = {n: t.clone().requires_grad_() for n, t in w.tensors().items()}
     optimiser = torch.optim.Adam(trained.values())
+    weights = torch.tensor([balance**i for i in range(len(prefixes))][::-1])
 
     def step(x, target, lr):
         t = trained
         read = x - t["out_bias"] if w.tied_bias else x
         codes = dense_codes(read, t["encoder"], t["bias"], k, whole_batch)
         wanted = (x if target is None else target) - t["out_bias"]
-        losses = [(wanted - codes[:, :p] @ t["decoder"][:p]).square().sum(1).mean() for p in prefixes]
+        losses = torch.stack([(wanted - codes[:, :p] @ t["decoder"][:p]).square().sum(1).mean() for p in prefixes])
+        loss = losses @ weights / weights.sum()
         optimiser.param_groups[0]["lr"] = lr
         optimiser.zero_grad()
-        torch.stack(losses).mean().backward()
+        loss.backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(trained.values(), clip)
         optimiser.step()
         with torch.no_grad():
             t["decoder"] /= t["decoder"].norm(dim=1, keepdim=True)
-        return float(torch.stack(losses).mean().detach())
+        return float(loss.detach())
 
     return trained, step
 
@@ -193,8 +199,8 @@ def dense_twin(w, k, whole_batch, prefixes, clip):
 def test_thirty_steps_of_adam_equal_those_of_autograd(product, whole_batch, prefixes, clip, d_out, tied):
     g = torch.Generator().manual_seed(0)
     w = weights(g, 20, 96, d_out, tied)
-    expected, dense_step = dense_twin(w, 6, whole_batch, prefixes, clip)
-    step = SparseStep(w, 6, whole_batch=whole_batch, prefixes=prefixes, aux=0, clip=clip)
+    expected, dense_step = dense_twin(w, 6, whole_batch, prefixes, clip, 0.6)
+    step = SparseStep(w, 6, whole_batch=whole_batch, prefixes=prefixes, balance=0.6, aux=0, clip=clip)
     for at in range(30):
         x = torch.randn(64, 20, generator=g)
         target = None if tied else torch.randn(64, d_out, generator=g)
@@ -244,7 +250,7 @@ def test_matryoshka_on_another_device_takes_the_same_step():
     w = weights(g, 6, 20)
     prefixes = (3, 9, 20)
     sae = SparseStepMatryoshka(
-        TopKTrainingSAEConfig(d_in=6, d_sae=20, k=3, rescale_acts_by_decoder_norm=False), prefixes
+        TopKTrainingSAEConfig(d_in=6, d_sae=20, k=3, rescale_acts_by_decoder_norm=False), prefixes, 0.3
     )
     with torch.no_grad():
         for parameter, tensor in (
@@ -257,7 +263,7 @@ def test_matryoshka_on_another_device_takes_the_same_step():
     output.loss.backward()
     optimiser.step()
     sae.project_decoder()
-    step = SparseStep(w, 3, whole_batch=True, prefixes=prefixes)
+    step = SparseStep(w, 3, whole_batch=True, prefixes=prefixes, balance=0.3)
     assert step(x, lr=1e-2).loss == pytest.approx(float(output.loss.detach()), rel=1e-5)
     assert torch.allclose(w.encoder, sae.W_enc.t(), atol=1e-5)
     assert torch.allclose(w.decoder, sae.W_dec, atol=1e-5)

@@ -16,6 +16,7 @@ from sparse_autoencoders.saelens import SAELensLearner
 from sparse_autoencoders.single_training import make_learner
 from sparse_autoencoders.transcoder_learner import TranscoderLearner
 from sparse_autoencoders.waking import (
+    Look,
     Waking,
     bar_of_batch,
     bar_of_rows,
@@ -120,14 +121,19 @@ def test_a_very_wide_dictionary_is_looked_at_on_fewer_rows():
 def test_silence_is_looked_for_once_in_as_many_steps_as_it_lasts_and_not_in_the_last_ones():
     assert [step for step in range(100) if due(step, 100, 40, 4096, 0.5)] == [19, 39, 59, 79]
     assert [step for step in range(200) if due(step, 200, 40, 4096, 0.1)][-1] == 195
-    assert due(19, 100, 40, 4096, 0.5) == 20
-    assert due(0, 100, 40, 1 << 14, 0.001) == 1
+    assert due(19, 100, 40, 4096, 0.5) == Look(20, apart=False)
+    assert due(0, 100, 40, 1 << 14, 0.001) == Look(1, apart=False)
     assert not any(due(step, 100, 40, 4096, 0.0) for step in range(100))
+
+
+def test_one_look_in_four_takes_merged_features_apart():
+    looks = [due(step, 200, 40, 4096, 0.5) for step in range(19, 190, 20)]
+    assert [look.apart for look in looks if look] == [False, False, False, True] * 2 + [False]
 
 
 def test_silence_by_chance_is_none():
     # heard on two of a thousand rows: sixteen times in eight thousand
-    assert due(79, 100, 40, 100, 0.001) == 80
+    assert due(79, 100, 40, 100, 0.001) == Look(80, apart=False)
     assert due(19, 100, 40, 100, 0.001) is None
 
 
@@ -153,14 +159,15 @@ def asleep(arch, learner_class, sample):
     return learner, rows
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("arch", ["topk", "batchtopk", "matryoshka"])
-def test_both_kinds_of_learner_wake_the_same(arch, sample):
+def test_both_kinds_of_learner_wake_the_same(arch, apart, sample):
     silent, woken = torch.arange(12) < 2, []
     for kind in ("own", "sae-lens"):
         learner, rows = asleep(arch, kind, sample)
         assert isinstance(learner, Waking)
         before = [tensor.clone() for tensor in rows()]
-        assert learner.wake(silent, sample, generator()) == 2
+        assert learner.wake(silent, sample, generator(), apart=apart) == 2
         for now, was in zip(rows(), before, strict=True):
             # but for the unit norm that SAELens gives decoder rows before a step, ours after it
             assert torch.allclose(now[~silent], was[~silent], atol=3e-3)
@@ -177,7 +184,7 @@ def test_both_kinds_of_learner_wake_the_same(arch, sample):
 def test_adam_starts_with_what_it_knows_of_the_others(kind, sample):
     learner, _ = asleep("topk", kind, sample)
     silent = torch.arange(12) < 2
-    learner.wake(silent, sample, generator())
+    learner.wake(silent, sample, generator(), apart=False)
     state = learner.state()
     first, second = ("first.decoder", "second.decoder") if kind == "own" else ("exp_avg.W_dec", "exp_avg_sq.W_dec")
     assert (state[first][silent] == 0).all()
@@ -199,7 +206,7 @@ def test_a_transcoders_feature_writes_what_is_left_over_of_the_output(sample):
     learner.step(both, lr=1e-3, k=3)
     left_over = wanted - learner.reconstruct(both)
     silent = torch.arange(12) == 5
-    assert learner.wake(silent, both, generator()) == 1
+    assert learner.wake(silent, both, generator(), apart=True) == 1
     # of 64 rows a cluster is one, so that what is written is one row's
     cosine = torch.nn.functional.cosine_similarity(left_over, learner.trained()["decoder"][5], dim=1)
     assert float(cosine.max()) == pytest.approx(1, abs=1e-5)
@@ -208,7 +215,7 @@ def test_a_transcoders_feature_writes_what_is_left_over_of_the_output(sample):
 def test_features_outside_the_topk_family_are_left_alone(sample):
     learner = make_learner(start("data", sample, 12, 3, generator(1)), TrainSAEConfig(arch="standard", k=3), 3, 0)
     before = {name: tensor.clone() for name, tensor in learner.trained().items()}
-    assert learner.wake(torch.ones(12, dtype=torch.bool), sample, generator()) == 0
+    assert learner.wake(torch.ones(12, dtype=torch.bool), sample, generator(), apart=True) == 0
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.trained().items())
 
 
