@@ -104,10 +104,11 @@ def _recurring(saes: Mapping[str, SparseAutoencoder]) -> dict[str, float]:
     return shares
 
 
-def pareto_page(comparison: Comparison, path: Path) -> Path:
-    """Write the page and return its path."""
-    lines = [
-        f"Site {comparison.site}. Explained variance of held-out images against active features of a token: up and to the left is "
+def pareto_page(comparison: Comparison, path: Path, *, caution: str | None = None) -> Path:
+    """Write the page, with what is to be held against its numbers, and return its path."""
+    lines = [] if caution is None else [f"CAUTION: {caution}."]
+    lines += [
+        f"Site {comparison.site}. Explained variance of {'held-out' if caution is None else 'these'} images against active features of a token: up and to the left is "
         "better. Grey: baselines with as many active features. Reconstruction is not recovery of features: look at what recurs over "
         "seeds too."
     ]

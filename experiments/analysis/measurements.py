@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,56 @@ from mechinterp.store.reader import ActivationStore
 from mechinterp.tails import Tail
 from probes import AttributeMatrix, attribute_matrix, pixel_baseline, probe_store
 from sparse_autoencoders import SparseAutoencoder, control_encoders, evaluate_sae, loss_recovered
+from sparse_autoencoders.metrics import held_out_images
 
 MOST_SPLICED = 12
 
 
 def held_out(store: ActivationStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the images to train or choose on, and those to test on: by split, or all and all where there is none."""
+    """Return the images to train or choose on, and those to test on: by split, or all and all where there is none.
+
+    Where no split is called ``test``, those of any other than ``train`` are for testing; where none is called ``train``, the rest is
+    for training.
+    """
     splits = store.images["split"].to_numpy(dtype=object)
+    everything, test = np.arange(len(splits)), held_out_images(store)
     train = np.flatnonzero([s == "train" for s in splits])
-    test = np.flatnonzero([s == "test" for s in splits])
-    everything = np.arange(len(splits))
-    return (train if len(train) else everything), (test if len(test) else everything)
+    rest = np.setdiff1d(everything, test)
+    return (train if len(train) else rest if len(rest) else everything), test
+
+
+def said_of_training_images(
+    encoders: Mapping[str, object], store: ActivationStore, chosen: NDArray[np.int64]
+) -> str | None:
+    """Say that what is measured was trained on some of the images, or on others of their patients; nothing where it was not.
+
+    Parameters
+    ----------
+    encoders
+        By name; the training images are known of what was trained here.
+    store, chosen
+        Activations, and positions of the images that are measured on.
+
+    """
+    ids, groups = (store.images[name].to_numpy(dtype=object) for name in ("id", "group"))
+    worst: tuple[int, int, str] = (0, 0, "")
+    for name, encoder in encoders.items():
+        trained = set(getattr(encoder, "provenance", {}).get("training_images", []))
+        patients = {group for i, group in zip(ids, groups, strict=True) if str(i) in trained and group is not None}
+        same = sum(str(ids[i]) in trained for i in chosen)
+        worst = max(worst, (same, sum(groups[i] in patients for i in chosen), name))
+    same, of_patients, name = worst
+    if same:
+        return f"{name} was trained on {same} of these {len(chosen)} images: they are not held out"
+    if of_patients:
+        return f"{name} was trained on other images of the patients of {of_patients} of these {len(chosen)}: they are not held out"
+    return None
+
+
+def said_of_images(site: str, chosen: NDArray[np.int64], store: ActivationStore, caution: str | None) -> str:
+    """Return the title of a table of metrics: where and on what they were measured, and what is to be held against that."""
+    said = f"{site}, {len(chosen)} images" + ("" if len(chosen) < len(store) else " (all: no split is held out)")
+    return said if caution is None else f"{said}. CAUTION: {caution}"
 
 
 def matched_attributes(

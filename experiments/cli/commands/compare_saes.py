@@ -34,7 +34,7 @@ def run(
       mechinterp compare-saes runs/a/sweep --activations runs/a/activations
     """
     from experiments.analysis.comparison import compared, pareto_page
-    from experiments.analysis.measurements import held_out
+    from experiments.analysis.measurements import held_out, said_of_images, said_of_training_images
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders import SparseAutoencoder
 
@@ -44,12 +44,19 @@ def run(
     train, test = held_out(store)
     chosen = test if split is None else store.where(split)
     comparison = compared(loaded, store, train=train, test=chosen, seed=seed, progress=ConsoleProgress())
-    page = pareto_page(comparison, Path(out) if out is not None else saes[0] / "pareto.html")
+    caution = said_of_training_images(loaded, store, chosen)
+    page = pareto_page(comparison, Path(out) if out is not None else saes[0] / "pareto.html", caution=caution)
     rows: dict[str, Any] = {str(name): row for name, row in comparison.table.to_dict(orient="index").items()}
     emit_table(
-        {"metrics": rows, "recurs": comparison.recurs, "images": len(chosen), "page": str(page)},
-        f"{comparison.site}, {len(chosen)} images"
-        + ("" if len(chosen) < len(store) else " (all: no split is held out)"),
+        {
+            "site": comparison.site,
+            "metrics": rows,
+            "recurs": comparison.recurs,
+            "images": len(chosen),
+            "caution": caution,
+            "page": str(page),
+        },
+        said_of_images(comparison.site, chosen, store, caution),
         ["", "features", *(name.replace("_", " ") for name in COLUMNS), "recurs"],
         [
             (name, row["features"], *(f"{row[column]:.4g}" for column in COLUMNS), _recurs(comparison.recurs.get(name)))

@@ -33,14 +33,15 @@ def run(
 ) -> None:
     """Measure a sparse autoencoder on held-out images, beside baselines with as many active features.
 
-    Measured on the split named, on `test` where there is one, else on all images (and said so). Of a transcoder, what counts is the
+    Measured on the split named, on `test` where there is one, else on what is not in `train`, else on all images. Images that it was
+    trained on are no measure of it, and said. Of a transcoder, what counts is the
     site that it writes, beside the best linear map; of a crosscoder, each site has a column.
 
     [bold]Example[/bold]
 
       mechinterp evaluate-sae runs/a/saes/topk-seed0 --activations runs/a/activations
     """
-    from experiments.analysis.measurements import held_out
+    from experiments.analysis.measurements import held_out, said_of_images, said_of_training_images
     from mechinterp.store.reader import ActivationStore
     from sparse_autoencoders.joint_format import load_trained
 
@@ -50,9 +51,10 @@ def run(
     site, rows = _measured(loaded, store, train, chosen, seed, allow_mismatch)
     first = next(iter(rows.values()))
     names = [k for k, v in first.items() if isinstance(v, (int, float))]
+    caution = said_of_training_images({sae.name: loaded}, store, chosen)
     emit_table(
-        {"sae": str(sae), "images": len(chosen), "metrics": rows},
-        f"{site}, {len(chosen)} images" + ("" if len(chosen) < len(store) else " (all: no split is held out)"),
+        {"sae": str(sae), "site": site, "images": len(chosen), "caution": caution, "metrics": rows},
+        said_of_images(site, chosen, store, caution),
         ["", *rows],
         [(n.replace("_", " "), *(_shown(row.get(n)) for row in rows.values())) for n in names],
         as_json=as_json,
@@ -99,4 +101,6 @@ def _measured(
 
 
 def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else "–"

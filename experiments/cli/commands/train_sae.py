@@ -77,6 +77,7 @@ def run(
       accelerate launch --num_processes 4 --no-python mechinterp train-sae --activations runs/a/activations --device cuda
       --out runs/a/saes
     """
+    from experiments.analysis.finished_training import refuse_to_overwrite
     from experiments.analysis.tracking import Trackers
     from experiments.dashboard.training_page import TrainingPage
     from experiments.run_directory import Run
@@ -91,6 +92,7 @@ def run(
         raise ConfigError("--skip is for transcoders: name the site that is written with --to-site")
     store = ActivationStore.open(activations)
     images = None if split is None else store.where(split)
+    refuse_to_overwrite(out, configs, store, _sites(store, site, to_site, sites), images)
     if not Processes.joined(settings["device"]).first:
         # the first process alone speaks and writes
         _trained(store, configs, site, to_site, sites, {"images": images, "out": out, "progress": SILENT})
@@ -123,6 +125,19 @@ def run(
     emit({"saes": folders, "width": width, "site": read}, "\n".join(folders), as_json=as_json)
 
 
+def _sites(store: ActivationStore, site: str | None, to_site: str | None, sites: str | None) -> list[str]:
+    """Return the sites that are asked for: of autoencoders one, of transcoders what is read and written, of crosscoders all."""
+    from sparse_autoencoders.autoencoder import only_site
+
+    if sites is not None:
+        return [name.strip() for name in sites.split(",") if name.strip()]
+    if to_site is None:
+        return [only_site(store, site)]
+    if site is None:
+        raise ConfigError(f"--to-site {to_site} says what is written: name what is read with --site")
+    return [only_site(store, site), to_site]
+
+
 def _trained(
     store: ActivationStore,
     configs: dict[str, TrainSAEConfig],
@@ -133,16 +148,13 @@ def _trained(
 ) -> tuple[int, str]:
     """Train what the sites ask for; return the number of features and what they read, in words."""
     from sparse_autoencoders import crosscoder_sweep, train_sweep, transcoder_sweep
-    from sparse_autoencoders.autoencoder import only_site
 
+    names = _sites(store, site, to_site, sites)
     if sites is not None:
-        names = [name.strip() for name in sites.split(",") if name.strip()]
         return crosscoder_sweep(store, configs, sites=names, **common)[0].width, ", ".join(names)
-    read = only_site(store, site) if to_site is None or site is not None else None
+    read = names[0]
     if to_site is None:
-        return train_sweep(store, configs, site=read, **common)[0].width, str(read)
-    if read is None:
-        raise ConfigError(f"--to-site {to_site} says what is written: name what is read with --site")
+        return train_sweep(store, configs, site=read, **common)[0].width, read
     return transcoder_sweep(store, configs, site=read, to_site=to_site, **common)[0].width, f"{read} to {to_site}"
 
 
@@ -199,6 +211,10 @@ def swept(config: TrainSAEConfig, sweeps: list[str]) -> dict[str, TrainSAEConfig
     ConfigError
         If a sweep is not ``setting=value,value``, or names no setting that can be swept.
 
+    Notes
+    -----
+    A setting that is named twice takes the values of both.
+
     """
     kinds = {name: kind for name, kind in get_type_hints(TrainSAEConfig).items() if name not in {"seeds", "prefixes"}}
     chosen: dict[str, list[Any]] = {}
@@ -207,19 +223,25 @@ def swept(config: TrainSAEConfig, sweeps: list[str]) -> dict[str, TrainSAEConfig
         name = name.strip().replace("-", "_")
         if name not in kinds:
             raise ConfigError(f"--sweep {text}: no setting '{name}' to sweep; {nearest(name, kinds)}")
-        chosen[name] = [_parsed(text, kinds[name], value.strip()) for value in values.split(",") if value.strip()]
-        if not chosen[name]:
+        found = [_parsed(text, kinds[name], value.strip()) for value in values.split(",") if value.strip()]
+        chosen[name] = list(dict.fromkeys([*chosen.get(name, []), *found]))
+        if not found:
             raise ConfigError(f"--sweep {text}: give values, as {name}=…,…")
     names = list(chosen)
     return {
         "_".join(
-            f"{name.replace('_', '-')}-{value}" for name, value in zip(names, values, strict=True)
+            f"{name.replace('_', '-')}-{str(value).lower() if kinds[name] is bool else value}"
+            for name, value in zip(names, values, strict=True)
         ): dataclasses.replace(config, **dict(zip(names, values, strict=True)))
         for values in itertools.product(*chosen.values())
     }
 
 
 def _parsed(text: str, kind: Any, value: str) -> Any:
+    if kind is bool:
+        if value.lower() not in {"true", "false"}:
+            raise ConfigError(f"--sweep {text}: '{value}' is neither true nor false")
+        return value.lower() == "true"
     for number in (int, float):
         if kind in {number, number | None}:
             try:

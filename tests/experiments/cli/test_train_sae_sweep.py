@@ -29,11 +29,23 @@ def test_without_a_sweep_there_is_one_without_a_name():
         ("k=", "^--sweep k=: give values, as k="),
         ("seeds=1,2", "no setting 'seeds' to sweep"),
         ("arch=topp", "unknown architecture 'topp'"),
+        ("skip=maybe", "^--sweep skip=maybe: 'maybe' is neither true nor false$"),
     ],
 )
 def test_what_cannot_be_swept_is_one_line(sweep, message):
     with pytest.raises(ConfigError, match=message):
         swept(TrainSAEConfig(), [sweep])
+
+
+def test_what_is_on_or_off_is_swept_as_such():
+    assert {name: config.skip for name, config in swept(TrainSAEConfig(), ["skip=false,True"]).items()} == {
+        "skip-false": False,
+        "skip-true": True,
+    }
+
+
+def test_a_setting_named_twice_takes_the_values_of_both():
+    assert list(swept(TrainSAEConfig(), ["k=16", "k=32,16"])) == ["k-16", "k-32"]
 
 
 def test_a_setting_that_may_be_left_out_is_a_number_too():
