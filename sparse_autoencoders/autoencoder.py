@@ -200,9 +200,11 @@ def check_activation(
     Raises
     ------
     ConfigError
-        If a TopK one has no `k` up to `width`, or a JumpReLU one no threshold.
+        If a TopK one has no `k` up to `width`, or a JumpReLU one no threshold, or it is a matching pursuit.
 
     """
+    if architecture == "matching_pursuit":
+        raise ConfigError(f"a {what} is one product and an activation function, which a matching pursuit is not")
     if architecture == "topk" and not (k and 1 <= k <= width):
         raise ConfigError(f"k is {k}: a TopK {what} of {width} features wants 1 to {width}")
     if architecture == "jumprelu" and threshold is None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mechinterp.errors import SiteError
+from mechinterp.errors import ConfigError, SiteError
 from mechinterp.progress import SILENT, Progress
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.crosscoder import Crosscoder
@@ -143,6 +143,10 @@ def crosscoder_sweep(
     if len(sites) < 2:
         raise SiteError(
             f"a crosscoder wants two sites or more, and {len(sites)} was named: train an autoencoder instead"
+        )
+    if any(config.arch == "matching-pursuit" for config in configs.values()):
+        raise ConfigError(
+            "matching-pursuit codes one site, round by round, and a crosscoder reads several at once: take topk or batchtopk"
         )
     stream = TrainingStream.of(store, tuple(sites), images, shared_by(configs))
     return train_on(stream, configs, _crosscoder, out=out, progress=progress, watch=watch)

@@ -44,6 +44,8 @@ class TrainingStatus:
         Of each autoencoder by its name: ``step``, ``loss``, ``explained_variance``, ``l0``, ``dead``.
     silent_epochs
         Of each autoencoder: for how many epochs each feature has been silent.
+    finished
+        Whether no step will follow, be it that all were taken or that held-out tokens gained no more.
 
     """
 
@@ -52,6 +54,7 @@ class TrainingStatus:
     rows_per_second: float
     curves: dict[str, dict[str, list[float]]]
     silent_epochs: dict[str, NDArray[np.float64]]
+    finished: bool = False
 
 
 Watch = Callable[[TrainingStatus], None]
@@ -294,7 +297,7 @@ class _Loop:
                 last_saved = time.perf_counter()
             if held.came:
                 break
-        self._save(step, only_watch=self.out is None)
+        self._save(step, finished=True)
         if held.came and self.out is not None:
             self.progress.note(
                 f"stopped after step {step} of {stream.steps}: {self.out / FOLDER} holds where it was, and the same training goes on "
@@ -355,10 +358,10 @@ class _Loop:
         self.progress.note(f"going on from step {record['step']} of {self.stream.steps}")
         return int(record["step"])
 
-    def _save(self, step: int, *, only_watch: bool = False) -> None:
+    def _save(self, step: int, *, finished: bool = False) -> None:
         if not self.processes.first:
             return
-        if self.out is not None and not only_watch:
+        if self.out is not None:
             tensors = {f"{at}.{name}": t for at, tr in enumerate(self.trainings) for name, t in tr.tensors().items()}
             record = {"step": step, "trainings": [training.record() for training in self.trainings]}
             save_checkpoint(self.out / FOLDER, self._made_from, record, tensors)
@@ -371,5 +374,6 @@ class _Loop:
                     self._rows / max(seconds, 1e-9),
                     {t.name: t.curve for t in self.trainings},
                     {t.name: t.learner.silent_for.numpy() / self.stream.steps_per_epoch for t in self.trainings},
+                    finished,
                 )
             )

@@ -19,9 +19,11 @@ class TrainingPage:
 
     def write(self, status: TrainingStatus) -> None:
         """Write the page anew."""
-        done = status.step >= status.steps
+        done = status.finished or status.step >= status.steps
+        early = done and status.step < status.steps
         lines = [
-            f"{'Finished' if done else 'At'} step {status.step:,} of {status.steps:,}; "
+            f"{'Stopped early at' if early else 'Finished' if done else 'At'} step {status.step:,} of {status.steps:,}"
+            f"{', since held-out tokens gained no more' if early else ''}; "
             f"{status.rows_per_second:,.0f} tokens a second, all autoencoders together."
         ]
         lines += [

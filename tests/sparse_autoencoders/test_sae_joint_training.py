@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,6 +186,14 @@ def test_early_stopping_looks_at_the_site_that_is_written(store):
     assert stopped["steps"] < 40 * (45 * 20 // 128)
 
 
+def test_whoever_watches_is_told_that_it_ended_early(store):
+    settings = {**FAST, "epochs": 40, "patience": 2, "lr": 2e-2}
+    seen = []
+    train_transcoders(store, site="in", to_site="out", watch=seen.append, **settings)
+    assert [status.finished for status in seen] == [False] * (len(seen) - 1) + [True]
+    assert seen[-1].step < seen[-1].steps
+
+
 def test_what_is_saved_loads_to_the_same_codes(made, crosscoder, store, tmp_path):
     x = {site: store.rows(site, [55]) for site in store.sites}
     for name, transcoder in made.items():
@@ -275,6 +284,10 @@ def test_what_cannot_be_meant_is_one_line(store, made, crosscoder):
         train_transcoders(store, site="in", to_site="in", **FAST)
     with pytest.raises(ConfigError, match="arch gated on cpu is not trained here: take batchtopk, matryoshka, topk"):
         train_transcoders(store, site="in", to_site="out", arch="gated", **FAST)
+    with pytest.raises(ConfigError, match="matching-pursuit codes one site, round by round"):
+        train_crosscoders(store, sites=["in", "out"], arch="matching-pursuit", **FAST)
+    with pytest.raises(ConfigError, match="a crosscoder is one product and an activation function"):
+        replace(crosscoder, architecture="matching_pursuit")
     fewer = PairedStore({"in": store.parts["in"], "out": store.parts["out"][:, :10]})
     with pytest.raises(SiteError, match=r"hold different tokens \(20 and 10 of an image\)"):
         train_crosscoders(fewer, sites=["in", "out"])

@@ -36,3 +36,7 @@ def test_the_training_page_says_where_it_stands_and_stops_refreshing(tmp_path):
     text = page.path.read_text()
     assert "Finished step 2,000" in text
     assert 'http-equiv="refresh"' not in text
+    page.write(TrainingStatus(700, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, finished=True))
+    text = page.path.read_text()
+    assert "Stopped early at step 700 of 2,000, since held-out tokens gained no more; " in text
+    assert 'http-equiv="refresh"' not in text
