@@ -185,7 +185,10 @@ _CONTROL_SYMBOLS = (
 
 
 def pareto_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
-    """Return explained variance against active features, controls in grey.
+    """Return explained variance against active features, controls in grey behind them.
+
+    The axis ends at 0, or below the worst autoencoder: controls that are far worse than the mean are named instead of drawn, since
+    all else would be pressed together at the top.
 
     Parameters
     ----------
@@ -200,12 +203,14 @@ def pareto_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
     from mechinterp.figures import COLOURS, SEQUENCE, apply_theme
 
     figure = go.Figure()
-    ours = [name for name in table.index if name in saes]
+    ours = [name for name in table.sort_values("l0").index if name in saes]
     # seeds of one setting share a colour
     groups = list(dict.fromkeys(name.rpartition("/seed-")[0] or name for name in ours))
     for at, group in enumerate(groups):
         rows = table.loc[[name for name in ours if (name.rpartition("/seed-")[0] or name) == group]]
-        figure.add_trace(_points(rows, group, SEQUENCE[at % len(SEQUENCE)], "circle"))
+        # drawn last, over the controls, and first in the legend
+        points = _points(rows, group, SEQUENCE[at % len(SEQUENCE)], "circle")
+        figure.add_trace(points.update(zorder=1, legendrank=at))
     kinds: dict[str, list[str]] = {}
     for name in table.index:
         if name not in saes:
@@ -218,7 +223,24 @@ def pareto_figure(table: pd.DataFrame, saes: Sequence[str] = ()) -> go.Figure:
     # all may have the same k: a logarithmic axis needs room for two ticks at least
     ends = [float(np.log10(max(l0, 0.1))) for l0 in (table["l0"].min() / 2, table["l0"].max() * 2)]
     figure.update_xaxes(title_text="active features of a token (mean)", type="log", dtick="D2", range=ends)
-    figure.update_yaxes(title_text="explained variance of held-out images")
+    shown = table.loc[ours, "explained_variance"] if ours else table["explained_variance"]
+    least = min(0.0, float(shown.min())) - 0.02
+    figure.update_yaxes(title_text="explained variance of held-out images", range=[least, 1.02])
+    below = {
+        kind: low for kind, names in kinds.items() if (low := table.loc[names, "explained_variance"].min()) < least
+    }
+    if below:
+        said = ", ".join(f"{kind} (down to {low:.2g})" for kind, low in below.items())
+        figure.add_annotation(
+            text=f"below the axis: {said}",
+            x=0,
+            y=0,
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            showarrow=False,
+        )
     return apply_theme(figure).update_layout(height=520, showlegend=True)
 
 
