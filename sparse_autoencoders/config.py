@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, get_args
 
 from mechinterp.errors import ConfigError, nearest
@@ -81,6 +82,10 @@ class TrainSAEConfig:
     device: Annotated[str, "where to train: cpu, cuda, cuda:1, …"] = "cpu"
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{setting.name} is {value}: it must be a finite number")
         if self.arch not in get_args(Architecture):
             raise ConfigError(f"unknown architecture '{self.arch}': {nearest(self.arch, get_args(Architecture))}")
         if self.schedule not in get_args(Schedule):
@@ -112,8 +117,10 @@ class TrainSAEConfig:
             raise ConfigError(f"warm_up {self.warm_up} and decay {self.decay}: neither below 0, and at most 1 together")
         if not self.seeds:
             raise ConfigError("no seed given: name at least one")
-        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ConfigError(f"seeds are {', '.join(map(str, self.seeds))}: each once, none negative")
+        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
+            raise ConfigError(
+                f"seeds are {', '.join(map(str, self.seeds))}: each once, none negative, none above 2^63 - 1"
+            )
 
     def width(self, d_in: int) -> int:
         """Return the number of features for a site of `d_in` units.

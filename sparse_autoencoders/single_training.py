@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -210,8 +211,10 @@ class SingleTraining:
                 f"the loss of {config.arch}, seed {self.seed}, is {result.loss} at step {step + 1}: take a smaller lr than "
                 f"{config.lr:g}"
             )
+        # at first the average forgets sooner: it begins at weights that have learnt nothing
+        past = min(config.ema, (1 + step) / (10 + step))
         for name, average in self.average.items():
-            average.lerp_(self.learner.trained()[name], 1 - config.ema)
+            average.lerp_(self.learner.trained()[name], 1 - past)
         epoch, within = divmod(step + 1, stream.steps_per_epoch)
         # none in the second half: a restarted feature needs time to learn
         if within == 0 and epoch <= config.restarts and 2 * (step + 1) <= steps:
@@ -236,17 +239,43 @@ class SingleTraining:
                 self.curve[name].append(value)
 
     def look_at_held_out(
-        self, rows: Float[Tensor, "row width"], wanted: Float[Tensor, "row wanted"], step: int, patience_steps: int
+        self,
+        rows: Float[Tensor, "row width"],
+        wanted: Float[Tensor, "row wanted"],
+        step: int,
+        steps: int,
+        patience: int,
     ) -> None:
-        """Keep the best weights so far; stop where none came for too long."""
+        """Keep the best weights so far, after `step` of all steps; stop where none came for `patience` steps.
+
+        Where k still falls nothing is looked at: more features explain more, and the best weights would be some that never learnt to
+        explain with k. What is looked at is what would be saved: the average, where there is one.
+        """
+        width = len(self.learner.silent_for)
+        if active_features(step - 1, steps, self.config, width) > min(self.config.k, width):
+            return
         variance = ExplainedVariance()
-        variance.update(wanted, self.learner.reconstruct(rows))
+        with self._averaged():
+            variance.update(wanted, self.learner.reconstruct(rows))
         explained, standing = variance.compute(), self.standing
         if standing.best_variance is None or explained > standing.best_variance:
             standing.best_variance, standing.best_step = explained, step
             self.best = {name: tensor.clone() for name, tensor in (self.average or self.learner.trained()).items()}
-        elif step - standing.best_step >= patience_steps:
+        elif step - standing.best_step >= patience:
             standing.stopped = True
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Let the learner have the averaged weights for a while, where there are some."""
+        if not self.average:
+            yield
+            return
+        own = {name: tensor.clone() for name, tensor in self.learner.trained().items()}
+        copy_into(self.learner.trained(), self.average)
+        self.learner.refresh()
+        yield
+        copy_into(self.learner.trained(), own)
+        self.learner.refresh()
 
     def finished(self, stream: TrainingStream) -> SparseAutoencoder:
         """Return the autoencoder, its threshold calibrated where it needs one, measured on the training images."""

@@ -287,7 +287,7 @@ class _Loop:
             if patience and step % stream.steps_per_epoch == 0:
                 for training in trainings:
                     if not training.standing.stopped:
-                        training.look_at_held_out(held_out, stream.wanted(held_out), step, patience)
+                        training.look_at_held_out(held_out, stream.wanted(held_out), step, stream.steps, patience)
                 if all(training.standing.stopped for training in trainings):
                     self.progress.note(f"stopped after {step} of {stream.steps} steps: held-out tokens gain no more")
                     break

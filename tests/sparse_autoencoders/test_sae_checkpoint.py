@@ -204,6 +204,46 @@ def test_an_average_over_the_steps_is_smoother_than_the_last_step(store):
     assert torch.allclose(averaged.directions.norm(dim=-1), torch.ones(32), atol=1e-5)
 
 
+def test_the_best_weights_are_never_some_that_had_more_features_than_is_saved(store):
+    long = {**FAST, "epochs": 20, "patience": 20, "anneal_k": 4.0, "lr": 1e-2}
+    sae = train_saes(store, **long)[0]
+    # k falls over the first half
+    assert sae.provenance["steps"] > 10 * 12
+    free = train_saes(store, **{**long, "patience": 0})[0]
+    explained = [s.provenance["metrics"]["train"]["explained_variance"] for s in (sae, free)]
+    assert explained[0] > explained[1] - 0.02
+
+
+def test_held_out_tokens_are_shown_to_the_average_where_that_is_saved(store, monkeypatch):
+    looked = []
+    look = SingleTraining.look_at_held_out
+
+    def watched(training, rows, wanted, *args):
+        reconstruct = training.learner.reconstruct
+        before = {name: tensor.clone() for name, tensor in training.learner.trained().items()}
+
+        def seeing(x):
+            looked.append(torch.equal(training.learner.trained()["encoder"], training.average["encoder"]))
+            return reconstruct(x)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.learner, "reconstruct", seeing)
+            look(training, rows, wanted, *args)
+        assert all(torch.allclose(before[n], tensor, atol=1e-6) for n, tensor in training.learner.trained().items())
+
+    monkeypatch.setattr(SingleTraining, "look_at_held_out", watched)
+    train_saes(store, **FAST, ema=0.9, patience=3)
+    assert looked
+    assert all(looked)
+
+
+def test_a_long_average_of_a_short_training_is_not_its_beginning(store):
+    short = {**FAST, "epochs": 10}
+    plain, averaged = (train_saes(store, **short, ema=ema)[0] for ema in (0.0, 0.9999))
+    variance = [s.provenance["metrics"]["train"]["explained_variance"] for s in (plain, averaged)]
+    assert variance[1] > variance[0] - 0.1
+
+
 def test_the_watcher_sees_the_end(store):
     seen = []
     train_saes(store, **{**FAST, "seeds": (0, 1)}, watch=seen.append)
