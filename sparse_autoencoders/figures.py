@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from sparse_autoencoders.autoencoder import SparseAutoencoder
-    from sparse_autoencoders.features import FeatureSummary
 
 _PANELS = {
     "loss": "loss (scaled activations)",
@@ -112,14 +111,14 @@ def silence_figure(silent_epochs: Mapping[str, NDArray[np.float64]]) -> go.Figur
     return apply_theme(figure).update_layout(height=340)
 
 
-def density_figure(summaries: Mapping[str, FeatureSummary]) -> go.Figure:
+def density_figure(densities: Mapping[str, NDArray[np.float64]]) -> go.Figure:
     """Return how often features fire: a histogram of the logarithm of their density, one line for each encoder.
 
     Parameters
     ----------
-    summaries
-        Name → summary, for example of a trained and of a frozen-random SAE. Features that never fire are counted in the
-        legend, having no logarithm.
+    densities
+        Name → share of the tokens on which each feature is active. Features that never are stand in the legend, having no
+        logarithm.
 
     """
     import plotly.graph_objects as go
@@ -128,8 +127,8 @@ def density_figure(summaries: Mapping[str, FeatureSummary]) -> go.Figure:
 
     figure = go.Figure()
     edges = np.linspace(-6, 0, 49)
-    for name, summary in summaries.items():
-        living = summary.density[summary.living]
+    for name, density in densities.items():
+        living = density[density > 0]
         counts, _ = np.histogram(np.log10(living).clip(-6, 0), bins=edges)
         figure.add_trace(
             go.Scatter(
@@ -137,7 +136,7 @@ def density_figure(summaries: Mapping[str, FeatureSummary]) -> go.Figure:
                 y=counts,
                 mode="lines",
                 line={"shape": "hvh", "width": 2},
-                name=f"{name} ({summary.width - len(living)} of {summary.width} silent)",
+                name=f"{name} ({len(density) - len(living)} of {len(density)} silent)",
                 showlegend=True,
             )
         )

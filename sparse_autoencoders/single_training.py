@@ -10,10 +10,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mechinterp.errors import ConfigError
-from sparse_autoencoders.autoencoder import SparseAutoencoder
+from sparse_autoencoders.architectures.matching_pursuit import pursuit_codes
+from sparse_autoencoders.autoencoder import SparseAutoencoder, activated
 from sparse_autoencoders.calibration import threshold_for_l0
 from sparse_autoencoders.config import TrainSAEConfig
 from sparse_autoencoders.explained_variance import ExplainedVariance
@@ -29,6 +31,7 @@ from sparse_autoencoders.waking import ROWS, Waking, due, rows_for
 _CURVE_POINTS = 200
 _RESTART_ROWS = 1 << 12
 _CALIBRATION_VALUES = 1 << 22
+_DENSITY_ROWS = 1 << 11
 
 
 class Thresholded(Protocol):
@@ -276,6 +279,24 @@ class SingleTraining:
         yield
         copy_into(self.learner.trained(), own)
         self.learner.refresh()
+
+    @torch.no_grad()
+    def density(self) -> NDArray[np.float64]:
+        """Return the share of some training tokens on which each feature is active by the weights as they are."""
+        learnt = self.learner.learnt()
+        rows = self.sample[:_DENSITY_ROWS, : len(learnt.W_enc)]
+        if learnt.architecture == "matching_pursuit":
+            codes = pursuit_codes(rows - learnt.b_dec, learnt.W_dec, self.config.k)
+        else:
+            # an autoencoder takes its bias off what it reads, a transcoder does not
+            read = rows - learnt.b_dec if self.sample.shape[1] == len(learnt.W_enc) else rows
+            hidden = read @ learnt.W_enc + learnt.b_enc
+            threshold = learnt.threshold
+            if self.config.arch in {"batchtopk", "matryoshka"}:
+                threshold = torch.full_like(learnt.b_enc, threshold_for_l0([hidden], self.config.k))
+            codes = activated(hidden, learnt.k, threshold)
+        share: NDArray[np.float64] = (codes > 0).double().mean(0).numpy()
+        return share
 
     def finished(self, stream: TrainingStream) -> SparseAutoencoder:
         """Return the autoencoder, its threshold calibrated where it needs one, measured on the training images."""

@@ -44,6 +44,8 @@ class TrainingStatus:
         Of each autoencoder by its name: ``step``, ``loss``, ``explained_variance``, ``l0``, ``dead``.
     silent_epochs
         Of each autoencoder: for how many epochs each feature has been silent.
+    densities
+        Of each autoencoder: on which share of some training tokens each feature is active.
     finished
         Whether no step will follow, be it that all were taken or that held-out tokens gained no more.
 
@@ -54,6 +56,7 @@ class TrainingStatus:
     rows_per_second: float
     curves: dict[str, dict[str, list[float]]]
     silent_epochs: dict[str, NDArray[np.float64]]
+    densities: dict[str, NDArray[np.float64]]
     finished: bool = False
 
 
@@ -374,6 +377,7 @@ class _Loop:
                     self._rows / max(seconds, 1e-9),
                     {t.name: t.curve for t in self.trainings},
                     {t.name: t.learner.silent_for.numpy() / self.stream.steps_per_epoch for t in self.trainings},
+                    {t.name: t.density() for t in self.trainings},
                     finished,
                 )
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.dashboard.single_page import Shown, write_single_page
-from sparse_autoencoders.figures import curves_figure, silence_figure
+from sparse_autoencoders.figures import curves_figure, density_figure, silence_figure
 from sparse_autoencoders.training import TrainingStatus
 
 REFRESH_SECONDS = 60
@@ -40,6 +40,12 @@ class TrainingPage:
                 curves_figure(status.curves),
                 "Loss and explained variance are of training batches: what counts is measured on held-out images "
                 "afterwards.",
+            ),
+            Shown(
+                "How often features are active",
+                density_figure(status.densities),
+                "On 2,048 training tokens at most, by the weights as they are. A hump at the right says little of many tokens; features at the left "
+                "are rare, and may be chance.",
             ),
             Shown(
                 "Silent features",

@@ -254,6 +254,18 @@ def test_the_watcher_sees_the_end(store):
     assert seen[-1].rows_per_second > 0
 
 
+@pytest.mark.parametrize("arch", ["topk", "batchtopk", "matching-pursuit", "standard", "archetypal"])
+def test_the_watcher_sees_how_often_each_feature_is_active(store, arch):
+    seen = []
+    sae = train_saes(store, **{**FAST, "arch": arch, "epochs": 3}, watch=seen.append)[0]
+    density = seen[-1].densities["seed-0"]
+    rows = store.rows("site")
+    expected = (sae.encode(rows) > 0).double().mean(0)
+    assert density.shape == (32,)
+    assert density.sum() == pytest.approx(float(expected.sum()), rel=0.1)
+    assert float(torch.corrcoef(torch.stack([torch.from_numpy(density), expected]))[0, 1]) > 0.95
+
+
 def test_learning_rate_and_k_follow_their_schedules():
     config = TrainSAEConfig(lr=1.0, warm_up=0.1, decay=0.2, k=10, anneal_k=3.0)
     rates = [learning_rate(at, 100, config) for at in range(100)]

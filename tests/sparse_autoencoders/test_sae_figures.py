@@ -34,7 +34,7 @@ def test_an_sae_without_a_curve_has_no_figure():
 def test_silent_features_are_counted_in_the_legend():
     acts = torch.ones(2, 5, 3)
     acts[..., 0] = 0
-    figure = density_figure({"neurons": summarise_features(Neurons("site", 3), MemoryStore(acts))})
+    figure = density_figure({"neurons": summarise_features(Neurons("site", 3), MemoryStore(acts)).density})
     assert figure.data[0].name == "neurons (1 of 3 silent)"
     assert sum(figure.data[0].y) == 2
 

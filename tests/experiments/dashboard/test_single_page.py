@@ -25,18 +25,20 @@ def test_every_string_is_text_and_nothing_is_fetched(tmp_path):
 def test_the_training_page_says_where_it_stands_and_stops_refreshing(tmp_path):
     page = TrainingPage(tmp_path)
     silent = {"seed-0": np.array([0.0, 3.0]), "seed-1": np.array([0.0, 0.1])}
-    status = TrainingStatus(1000, 2000, 54321.0, {"seed-0": CURVE, "seed-1": CURVE}, silent)
+    heard = {"seed-0": np.array([0.3, 0.0]), "seed-1": np.array([0.01, 0.02])}
+    status = TrainingStatus(1000, 2000, 54321.0, {"seed-0": CURVE, "seed-1": CURVE}, silent, heard)
     page.write(status)
     text = page.path.read_text()
     assert "At step 1,000 of 2,000; 54,321 tokens a second" in text
     assert "seed-1: explained variance 0.500" in text
     assert "25.0% dead" in text
+    assert "seed-0 (1 of 2 silent)" in text
     assert 'http-equiv="refresh" content="60"' in text
-    page.write(TrainingStatus(2000, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}))
+    page.write(TrainingStatus(2000, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, {"seed-0": heard["seed-0"]}))
     text = page.path.read_text()
     assert "Finished step 2,000" in text
     assert 'http-equiv="refresh"' not in text
-    page.write(TrainingStatus(700, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, finished=True))
+    page.write(TrainingStatus(700, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, {"seed-0": heard["seed-0"]}, finished=True))
     text = page.path.read_text()
     assert "Stopped early at step 700 of 2,000, since held-out tokens gained no more; " in text
     assert 'http-equiv="refresh"' not in text
