@@ -33,7 +33,9 @@ def status(n):
         "step": [1, 5, 9][:n],
         **{what: [0.5, 0.25, 0.125][:n] for what in ("loss", "explained_variance", "l0", "dead")},
     }
-    return TrainingStatus(n, 9, 1.0, {"seed-0": curve, "seed-1": curve}, {"seed-0": np.zeros(2)}, {"seed-0": np.zeros(2)})
+    return TrainingStatus(
+        n, 9, 1.0, {"seed-0": curve, "seed-1": curve}, {"seed-0": np.zeros(2)}, {"seed-0": np.zeros(2)}
+    )
 
 
 def test_every_point_is_logged_once_at_its_step_for_every_seed(tmp_path):

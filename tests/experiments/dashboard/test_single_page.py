@@ -34,11 +34,17 @@ def test_the_training_page_says_where_it_stands_and_stops_refreshing(tmp_path):
     assert "25.0% dead" in text
     assert "seed-0 (1 of 2 silent)" in text
     assert 'http-equiv="refresh" content="60"' in text
-    page.write(TrainingStatus(2000, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, {"seed-0": heard["seed-0"]}))
+    page.write(
+        TrainingStatus(2000, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, {"seed-0": heard["seed-0"]})
+    )
     text = page.path.read_text()
     assert "Finished step 2,000" in text
     assert 'http-equiv="refresh"' not in text
-    page.write(TrainingStatus(700, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, {"seed-0": heard["seed-0"]}, finished=True))
+    page.write(
+        TrainingStatus(
+            700, 2000, 1.0, {"seed-0": CURVE}, {"seed-0": silent["seed-0"]}, {"seed-0": heard["seed-0"]}, finished=True
+        )
+    )
     text = page.path.read_text()
     assert "Stopped early at step 700 of 2,000, since held-out tokens gained no more; " in text
     assert 'http-equiv="refresh"' not in text
