@@ -126,10 +126,12 @@ def density_figure(densities: Mapping[str, NDArray[np.float64]]) -> go.Figure:
     from mechinterp.figures import apply_theme
 
     figure = go.Figure()
-    edges = np.linspace(-6, 0, 49)
+    rarest = min((float(density[density > 0].min()) for density in densities.values() if density.any()), default=1.0)
+    low = int(np.clip(np.floor(np.log10(rarest)), -6, -1))
+    edges = np.linspace(low, 0, 1 - 8 * low)
     for name, density in densities.items():
         living = density[density > 0]
-        counts, _ = np.histogram(np.log10(living).clip(-6, 0), bins=edges)
+        counts, _ = np.histogram(np.log10(living).clip(low, 0), bins=edges)
         figure.add_trace(
             go.Scatter(
                 x=(edges[1:] + edges[:-1]) / 2,
@@ -140,8 +142,8 @@ def density_figure(densities: Mapping[str, NDArray[np.float64]]) -> go.Figure:
                 showlegend=True,
             )
         )
-    figure.update_xaxes(title_text="share of tokens on which a feature is active", tickvals=list(range(-6, 1)))
-    figure.update_xaxes(ticktext=["10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"])
+    figure.update_xaxes(title_text="share of tokens on which a feature is active", tickvals=list(range(low, 1)))
+    figure.update_xaxes(ticktext=["10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"][low - 1 :])
     figure.update_yaxes(title_text="features")
     return apply_theme(figure).update_layout(height=340)
 
